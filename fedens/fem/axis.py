@@ -1,0 +1,162 @@
+"""One axis of a tensor-product space: 1-D finite elements of any order and their eigenmodes.
+
+scikit-fem supplies mesh, basis, quadrature and the mass and stiffness matrices. The generalised
+eigenproblem K v = lambda M v is solved once, so that in the basis of its eigenmodes the mass
+matrix is the identity and the (negative) Laplacian is diagonal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from skfem import Basis, ElementLinePp, MeshLine
+from skfem.models.poisson import laplace, mass
+from torch import Tensor
+
+from fedens.errors import SpaceError
+
+MAX_ORDER = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Quadrature and Laplacian eigenmodes of one axis.
+
+    Attributes:
+        edges: element boundaries, (n_elements + 1,), bohr.
+        order: polynomial order of the elements.
+        periodic: whether the last edge is the first one again; otherwise functions vanish
+            at both ends (Dirichlet).
+        points, weights: Gauss points, order + 1 in each element, (n_points,), bohr.
+        values, derivatives: eigenmodes and their slopes at the points, (n_points, n_modes).
+        eigenvalues: of minus the second derivative, ascending, (n_modes,), bohr^-2.
+    """
+
+    edges: Tensor
+    order: int
+    periodic: bool
+    points: Tensor
+    weights: Tensor
+    values: Tensor
+    derivatives: Tensor
+    eigenvalues: Tensor
+
+    @classmethod
+    def build(cls, edges: NDArray[np.float64], order: int, periodic: bool) -> Axis:
+        """Axis on the given element boundaries (bohr, ascending)."""
+        edges = np.asarray(edges, dtype=np.float64)
+        if not 1 <= order <= MAX_ORDER:
+            raise SpaceError(f"order is {order}; expected 1 to {MAX_ORDER}")
+        if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+            raise SpaceError("element edges must be at least two ascending numbers (bohr)")
+        if not periodic and len(edges) == 2 and order == 1:
+            raise SpaceError("one linear element between two fixed ends has no freedom left")
+        length = edges[-1] - edges[0]
+        # Unit axes are cached: cells of one size or another share the same eigenproblem.
+        relative = tuple(np.round((edges - edges[0]) / length, 14))
+        unit = _unit_axis(relative, order, periodic)
+        return unit.scaled(torch.tensor(length)).shifted(float(edges[0]))
+
+    @property
+    def length(self) -> float:
+        """Distance from the first to the last edge, bohr."""
+        return float(self.edges[-1] - self.edges[0])
+
+    def scaled(self, factor: Tensor) -> Axis:
+        """The axis stretched about the origin; modes stay orthonormal."""
+        return replace(
+            self,
+            edges=self.edges * factor,
+            points=self.points * factor,
+            weights=self.weights * factor,
+            values=self.values / factor**0.5,
+            derivatives=self.derivatives / factor**1.5,
+            eigenvalues=self.eigenvalues / factor**2,
+        )
+
+    def shifted(self, offset: float) -> Axis:
+        """The axis moved by ``offset`` bohr."""
+        return replace(self, edges=self.edges + offset, points=self.points + offset)
+
+    def to(self, device: torch.device | str) -> Axis:
+        """The axis with its tensors on another device."""
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
+
+    def modes_at(self, x: Tensor) -> Tensor:
+        """Eigenmodes at arbitrary positions ``x`` (n,), bohr; result (n, n_modes)."""
+        origin, length = float(self.edges[0]), self.length
+        unit_x = (x.detach().cpu().numpy() - origin) / length
+        if self.periodic:
+            unit_x = unit_x % 1.0
+        elif (unit_x < -1e-12).any() or (unit_x > 1 + 1e-12).any():
+            raise SpaceError(
+                f"points reach outside the box [{origin:.3f}, {origin + length:.3f}] bohr; "
+                "fields are known only inside: move the points or enlarge the margin"
+            )
+        relative = tuple(np.round((self.edges.detach().cpu().numpy() - origin) / length, 14))
+        basis, modes = _unit_modes(relative, self.order, self.periodic)
+        values = basis.probes(np.clip(unit_x, 0.0, 1.0)[None]) @ modes
+        return torch.as_tensor(values / length**0.5, device=self.values.device)
+
+
+@lru_cache(maxsize=256)
+def _unit_modes(edges: tuple[float, ...], order: int, periodic: bool) -> tuple[Basis, NDArray]:
+    """Basis on [0, 1] and the coefficients of the orthonormal eigenmodes in it."""
+    basis, _, modes = _solve_unit(edges, order, periodic)
+    return basis, modes
+
+
+@lru_cache(maxsize=256)
+def _solve_unit(
+    edges: tuple[float, ...], order: int, periodic: bool
+) -> tuple[Basis, NDArray, NDArray]:
+    basis = Basis(MeshLine(np.array(edges)), ElementLinePp(order), intorder=2 * order + 1)
+    reduction = _boundary_reduction(basis, periodic)
+    stiffness = reduction.T @ (laplace.assemble(basis) @ reduction)
+    masses = reduction.T @ (mass.assemble(basis) @ reduction)
+    eigenvalues, vectors = scipy.linalg.eigh(stiffness, masses)
+    if periodic:
+        eigenvalues[0] = 0.0  # the constant, exact in every order
+    return basis, eigenvalues, reduction @ vectors
+
+
+def _boundary_reduction(basis: Basis, periodic: bool) -> NDArray:
+    """Map from free coefficients to all of them: ends joined, or fixed at zero."""
+    everything = np.eye(basis.N)
+    x = basis.mesh.p[0]
+    first = basis.nodal_dofs[0, np.argmin(x)]
+    last = basis.nodal_dofs[0, np.argmax(x)]
+    if periodic:
+        everything[last, first] = 1.0
+        return np.delete(everything, last, axis=1)
+    return np.delete(everything, [first, last], axis=1)
+
+
+@lru_cache(maxsize=256)
+def _unit_axis(edges: tuple[float, ...], order: int, periodic: bool) -> Axis:
+    basis, eigenvalues, modes = _solve_unit(edges, order, periodic)
+    n_elements, n_quadrature = basis.dx.shape
+    values = np.zeros((n_elements, n_quadrature, basis.N))
+    slopes = np.zeros_like(values)
+    for local, (function,) in enumerate(basis.basis):
+        dofs = basis.element_dofs[local]
+        elements = np.arange(n_elements)
+        values[elements, :, dofs] += function.value
+        slopes[elements, :, dofs] += function.grad[0]
+    flat = (n_elements * n_quadrature, basis.N)
+    return Axis(
+        edges=torch.tensor(edges, dtype=torch.float64),
+        order=order,
+        periodic=periodic,
+        points=torch.tensor(basis.global_coordinates().value[0].ravel()),
+        weights=torch.tensor(basis.dx.ravel()),
+        values=torch.tensor(values.reshape(flat) @ modes),
+        derivatives=torch.tensor(slopes.reshape(flat) @ modes),
+        eigenvalues=torch.tensor(eigenvalues),
+    )

@@ -1,0 +1,88 @@
+"""Free-space potential in a box with zero walls: subtract Gaussians that carry the multipoles.
+
+The charge's monopole, dipole and quadrupole about the box centre are carried by Gaussian
+multipoles whose potentials are known in closed form; the rest is solved with zero Dirichlet
+values. Written so that the potential is a symmetric linear function of the charge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Five orthonormal symmetric traceless matrices: the quadrupole components.
+_QUADRUPOLES = torch.tensor(
+    [
+        [[0, 1, 0], [1, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [0, 0, 1], [0, 1, 0]],
+        [[0, 0, 1], [0, 0, 0], [1, 0, 0]],
+        [[1, 0, 0], [0, -1, 0], [0, 0, 0]],
+        [[-3**-0.5, 0, 0], [0, -(3**-0.5), 0], [0, 0, 2 * 3**-0.5]],
+    ],
+    dtype=torch.float64,
+) / math.sqrt(2)
+
+
+class MultipoleBoundary:
+    """Multipole correction for a charge in an isolated box.
+
+    Args:
+        points: (n_points, 3), bohr.
+        weights: (n_points,), bohr^3.
+        width: Gaussian width of the carrying multipoles, bohr; default 1/12 of the smallest
+            box edge (six widths from the centre to the wall).
+    """
+
+    def __init__(self, points: Tensor, weights: Tensor, width: float | None = None):
+        low, high = points.min(dim=0).values, points.max(dim=0).values
+        width = width or float((high - low).min()) / 12.0
+        r = points - (low + high) / 2
+        quadrupoles = _QUADRUPOLES.to(points.device)
+        second = torch.einsum("kij,ni,nj->kn", quadrupoles, r, r)
+        moments = torch.cat([torch.ones_like(weights)[None], r.T, second])
+        r2 = (r**2).sum(dim=1)
+        a2 = 1.0 / (2 * width**2)
+        gaussian = (a2 / math.pi) ** 1.5 * torch.exp(-a2 * r2)
+        f0, f1, f2 = _boys(a2 * r2)
+        prefactor = 2 * math.sqrt(a2 / math.pi)
+        charge_factors = [torch.ones(1), torch.full((3,), 1 / width**2), torch.full((5,), 0.5 / width**4)]
+        per_moment = torch.cat(charge_factors).to(points)
+        self._moments = moments * weights
+        self._charges = per_moment[:, None] * moments * gaussian
+        radial = [f0[None], 2 * a2 * f1.expand(3, -1), 2 * a2**2 * f2.expand(5, -1)]
+        self._potentials = prefactor * moments * torch.cat(radial)
+        s = width * math.sqrt(math.pi)
+        interactions = [1 / s] + 3 * [1 / (6 * s * width**2)] + 5 * [1 / (40 * s * width**4)]
+        self._interactions = torch.tensor(interactions, dtype=points.dtype, device=points.device)
+        self._weights = weights
+
+    def potential(self, charge: Tensor, solve_dirichlet: Callable[[Tensor], Tensor]) -> Tensor:
+        """Potential (n_points,) of a charge density (n_points,)."""
+        q = self._moments @ charge
+        rest = charge - q @ self._charges
+        confined = solve_dirichlet(rest)
+        near = confined + q @ self._potentials
+        # The transpose of "charge -> moments" makes the whole map symmetric.
+        answer = self._interactions * q + self._potentials @ (self._weights * rest)
+        answer = answer - self._charges @ (self._weights * near)
+        return near + answer @ (self._moments / self._weights)
+
+
+def _boys(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boys functions F_0, F_1, F_2 at x >= 0, F_n(x) = int_0^1 t^2n exp(-x t^2) dt."""
+    small = x < 0.5
+    safe = torch.where(small, torch.ones_like(x), x)
+    root = torch.sqrt(safe)
+    e = torch.exp(-safe)
+    f0 = 0.5 * math.sqrt(math.pi) * torch.erf(root) / root
+    f1 = (f0 - e) / (2 * safe)
+    f2 = (3 * f1 - e) / (2 * safe)
+    series = [
+        sum((-x.clamp(max=0.5)) ** k / (math.factorial(k) * (2 * n + 2 * k + 1)) for k in range(14))
+        for n in range(3)
+    ]
+    f0, f1, f2 = (torch.where(small, s, f) for s, f in zip(series, (f0, f1, f2), strict=True))
+    return f0, f1, f2

@@ -1,0 +1,354 @@
+"""Spectral hexahedra on a box: three 1-D finite-element axes and their products.
+
+Every three-dimensional operator is three small dense matrix products. In the basis of products
+of the axes' eigenmodes the mass matrix is the identity and minus the Laplacian is diagonal, so
+any function of the Laplacian costs two transforms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedens.errors import SpaceError
+from fedens.fem.axis import Axis
+from fedens.fem.multipole import MultipoleBoundary
+
+if TYPE_CHECKING:
+    from fedens.structure import Structure
+
+#: Default resolution: element length over order, bohr.
+DEFAULT_SPACING = 0.425
+DEFAULT_ORDER = 6
+#: Default distance from the outermost atom to the wall of an isolated box, bohr.
+DEFAULT_MARGIN = 16.0
+
+
+class TensorSpace:
+    """Tensor-product finite elements on an orthorhombic box.
+
+    Args:
+        lengths: box edges, 3 numbers, bohr; or ``None`` when ``edges`` are given.
+        elements: number of elements per axis (int or 3 ints).
+        order: polynomial order, 1 to 10.
+        periodic: whether the box repeats, one flag for all axes or three.
+        edges: element boundaries of each axis (three ascending arrays, bohr), for graded meshes.
+        origin: lower corner of the box, bohr.
+        device: torch device of all tensors.
+
+    Functions on a periodic axis repeat; on any other they vanish at both walls.
+    Quadrature has ``order + 1`` Gauss points per element and axis, exact for the mass matrix.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[float] | None = None,
+        elements: int | Sequence[int] = 6,
+        order: int = DEFAULT_ORDER,
+        periodic: bool | Sequence[bool] = True,
+        *,
+        edges: Sequence[Any] | None = None,
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        device: torch.device | str = "cpu",
+    ):
+        flags = (periodic,) * 3 if isinstance(periodic, bool) else tuple(map(bool, periodic))
+        if edges is None:
+            edges = _uniform_edges(lengths, elements, origin)
+        if len(edges) != 3 or len(flags) != 3:
+            raise SpaceError("a TensorSpace has three axes: give 3 lengths, elements and flags")
+        self._set_axes(
+            tuple(
+                Axis.build(np.asarray(e), order, p).to(device)
+                for e, p in zip(edges, flags, strict=True)
+            )
+        )
+
+    def _set_axes(self, axes: tuple[Axis, Axis, Axis]) -> None:
+        self.axes = axes
+        self.order = axes[0].order
+        self.periodic = tuple(axis.periodic for axis in axes)
+        self.shape = tuple(len(axis.points) for axis in axes)
+        self.coefficient_shape = tuple(len(axis.eigenvalues) for axis in axes)
+
+    @classmethod
+    def _from_axes(cls, axes: tuple[Axis, Axis, Axis]) -> TensorSpace:
+        space = object.__new__(cls)
+        space._set_axes(axes)
+        return space
+
+    @classmethod
+    def for_structure(
+        cls,
+        structure: Structure,
+        spacing: float = DEFAULT_SPACING,
+        order: int = DEFAULT_ORDER,
+        margin: float = DEFAULT_MARGIN,
+        growth: float = 1.6,
+        device: torch.device | str = "cpu",
+    ) -> TensorSpace:
+        """A space that fits a structure.
+
+        Periodic structures get their cell, with the whole number of equal elements whose
+        ``spacing`` (element length over order, bohr) is nearest to the one asked for. Isolated
+        structures get a box that ends ``margin`` bohr from the outermost atoms, with elements
+        of that spacing around the atoms growing by the factor ``growth`` towards the walls.
+        """
+        if spacing <= 0 or order < 1:
+            raise SpaceError(f"spacing is {spacing} bohr, order {order}: both must be positive")
+        if structure.periodic:
+            lengths = structure.orthorhombic_lengths()
+            elements = [max(1, round(length / (spacing * order))) for length in lengths]
+            return cls(lengths.tolist(), elements, order, True, device=device)
+        if structure.pbc.any():
+            raise SpaceError(
+                f"pbc is {structure.pbc.tolist()}: slabs and wires are not supported yet; "
+                "use a fully periodic or a fully isolated structure"
+            )
+        low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
+        edges = [
+            _graded_edges(a, b, spacing * order, margin, growth)
+            for a, b in zip(low, high, strict=True)
+        ]
+        return cls(edges=edges, order=order, periodic=False, device=device)
+
+    def __repr__(self) -> str:
+        lengths = " x ".join(f"{axis.length:.3f}" for axis in self.axes)
+        elements = " x ".join(str(len(axis.edges) - 1) for axis in self.axes)
+        kind = "periodic" if self.is_periodic else "isolated"
+        return (
+            f"TensorSpace({kind}, {lengths} bohr, {elements} elements of order {self.order}, "
+            f"{self.n_points} points)"
+        )
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether all three axes are periodic."""
+        return all(self.periodic)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of all tensors."""
+        return self.axes[0].points.device
+
+    @property
+    def lengths(self) -> tuple[float, float, float]:
+        """Box edges, bohr."""
+        x, y, z = (axis.length for axis in self.axes)
+        return x, y, z
+
+    @property
+    def volume(self) -> float:
+        """Box volume, bohr^3."""
+        return math.prod(self.lengths)
+
+    @property
+    def spacing(self) -> float:
+        """Largest element length over order, bohr: mean distance of degrees of freedom."""
+        return max(float(torch.diff(axis.edges).max()) for axis in self.axes) / self.order
+
+    @property
+    def finest_spacing(self) -> float:
+        """Largest over the axes of the smallest element length over order, bohr."""
+        return max(float(torch.diff(axis.edges).min()) for axis in self.axes) / self.order
+
+    @property
+    def n_points(self) -> int:
+        """Number of quadrature points."""
+        return math.prod(self.shape)
+
+    @property
+    def n_coefficients(self) -> int:
+        """Number of degrees of freedom."""
+        return math.prod(self.coefficient_shape)
+
+    @cached_property
+    def points(self) -> Tensor:
+        """Quadrature points, (n_points, 3), bohr."""
+        grids = torch.meshgrid(*(axis.points for axis in self.axes), indexing="ij")
+        return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Quadrature weights, (n_points,), bohr^3; they sum to the volume."""
+        x, y, z = (axis.weights for axis in self.axes)
+        return (x[:, None, None] * y[:, None] * z).reshape(-1)
+
+    @cached_property
+    def laplacian_eigenvalues(self) -> Tensor:
+        """Eigenvalues of minus the Laplacian, (n_coefficients,), bohr^-2."""
+        x, y, z = (axis.eigenvalues for axis in self.axes)
+        return (x[:, None, None] + y[:, None] + z).reshape(-1)
+
+    def evaluate(self, coefficients: Tensor) -> Tensor:
+        """Field (..., n_points) of coefficients (..., n_coefficients)."""
+        x, y, z = (axis.values for axis in self.axes)
+        return kronecker_product(coefficients, x, y, z)
+
+    def evaluate_gradient(self, coefficients: Tensor) -> Tensor:
+        """Gradient (..., n_points, 3) of coefficients (..., n_coefficients), per bohr."""
+        x, y, z = self.axes
+        parts = [
+            kronecker_product(coefficients, x.derivatives, y.values, z.values),
+            kronecker_product(coefficients, x.values, y.derivatives, z.values),
+            kronecker_product(coefficients, x.values, y.values, z.derivatives),
+        ]
+        return torch.stack(parts, dim=-1)
+
+    def test(self, field: Tensor) -> Tensor:
+        """Load vector: integrals of a field (..., n_points) with each basis function."""
+        x, y, z = (axis.values.T for axis in self.axes)
+        return kronecker_product(field * self.weights, x, y, z)
+
+    def project(self, field: Tensor) -> Tensor:
+        """Coefficients of the least-squares projection; the mass matrix is the identity."""
+        return self.test(field)
+
+    def integrate(self, field: Tensor) -> Tensor:
+        """Integral over the box of a field (..., n_points)."""
+        return field @ self.weights
+
+    def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:
+        """``function(-Laplacian)`` applied to a field (..., n_points), in two transforms."""
+        return self.evaluate(function(self.laplacian_eigenvalues) * self.test(field))
+
+    def solve_poisson(self, charge: Tensor) -> Tensor:
+        """Potential of a charge density (n_points,), from -lap phi = 4 pi charge; hartree.
+
+        Periodic boxes: zero mean, any net charge is neutralised by a uniform background.
+        Isolated boxes: the potential in free space up to quadrupoles at the walls; a symmetric
+        linear function of the charge, so that it is the exact derivative of
+        :meth:`coulomb_energy`.
+        """
+        if self.is_periodic:
+            return self.apply(_coulomb_kernel, charge)
+        return self._multipoles.potential(charge, self._solve_dirichlet)
+
+    def coulomb_energy(self, charge: Tensor) -> Tensor:
+        """Self energy (1/2) integral of charge x potential, hartree."""
+        if self.is_periodic:
+            return 0.5 * (_coulomb_kernel(self.laplacian_eigenvalues) * self.test(charge) ** 2).sum()
+        return 0.5 * self.integrate(charge * self.solve_poisson(charge))
+
+    def _solve_dirichlet(self, charge: Tensor) -> Tensor:
+        return self.apply(lambda eigenvalues: 4 * math.pi / eigenvalues, charge)
+
+    @cached_property
+    def _multipoles(self) -> MultipoleBoundary:
+        if any(self.periodic):
+            raise SpaceError(
+                f"periodic is {list(self.periodic)}: electrostatics of slabs and wires is not "
+                "supported yet; use a fully periodic or a fully isolated space"
+            )
+        return MultipoleBoundary(self.points, self.weights)
+
+    def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 4096) -> Tensor:
+        """Field of coefficients (n_coefficients,) at arbitrary points (n, 3), bohr."""
+        grid = coefficients.reshape(self.coefficient_shape)
+        result = []
+        for part in points.split(chunk):
+            x, y, z = (axis.modes_at(part[:, i]) for i, axis in enumerate(self.axes))
+            along_z = torch.einsum("abc,nc->nab", grid, z)
+            result.append(torch.einsum("nab,na,nb->n", along_z, x, y))
+        return torch.cat(result) if result else points.new_zeros(0)
+
+    def interpolate_on_grid(self, coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """Field of coefficients on the grid of three coordinate lists, (len x, len y, len z)."""
+        modes = [axis.modes_at(c) for axis, c in zip(self.axes, (x, y, z), strict=True)]
+        return kronecker_product(coefficients, *modes).reshape(len(x), len(y), len(z))
+
+    def scaled(self, factors: Tensor) -> TensorSpace:
+        """The space stretched about the origin by three factors (3,), differentiable in them."""
+        x, y, z = (axis.scaled(factors[i]) for i, axis in enumerate(self.axes))
+        return self._from_axes((x, y, z))
+
+    def to(self, device: torch.device | str) -> TensorSpace:
+        """The same space with its tensors on another device."""
+        x, y, z = (axis.to(device) for axis in self.axes)
+        return self._from_axes((x, y, z))
+
+    def check_matches(self, structure: Structure) -> None:
+        """Raise unless the box fits the structure: same cell, or all atoms inside."""
+        if structure.periodic != self.is_periodic:
+            raise SpaceError(
+                f"structure is {'periodic' if structure.periodic else 'isolated'}, the space is "
+                f"{'periodic' if self.is_periodic else 'isolated'}; build the space with "
+                "TensorSpace.for_structure(structure)"
+            )
+        if structure.periodic:
+            cell = structure.orthorhombic_lengths()
+            if not np.allclose(cell, self.lengths, rtol=1e-9, atol=1e-9):
+                raise SpaceError(
+                    f"structure's cell is {cell.tolist()} bohr, the space's box "
+                    f"{list(self.lengths)} bohr; they must be the same"
+                )
+            return
+        for i, axis in enumerate(self.axes):
+            low, high = float(axis.edges[0]), float(axis.edges[-1])
+            outside = (structure.positions[:, i] <= low) | (structure.positions[:, i] >= high)
+            if outside.any():
+                raise SpaceError(
+                    f"atom {int(np.flatnonzero(outside)[0])} lies outside the box "
+                    f"[{low:.3f}, {high:.3f}] bohr along axis {'xyz'[i]}"
+                )
+
+
+def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """(x kron y kron z) applied to (..., n) fields; matrices are (rows, columns)."""
+    lead = field.shape[:-1]
+    nx, ny, nz = x.shape[1], y.shape[1], z.shape[1]
+    t = torch.matmul(x, field.reshape(*lead, nx, ny * nz))
+    t = torch.matmul(y, t.reshape(*lead, x.shape[0], ny, nz))
+    t = t.reshape(-1, nz) @ z.T
+    return t.reshape(*lead, x.shape[0] * y.shape[0] * z.shape[0])
+
+
+def _coulomb_kernel(eigenvalues: Tensor) -> Tensor:
+    """4 pi / lambda, without the constant mode (the first)."""
+    kernel = torch.zeros_like(eigenvalues)
+    kernel[1:] = 4 * math.pi / eigenvalues[1:]
+    return kernel
+
+
+def _uniform_edges(
+    lengths: Sequence[float] | None, elements: int | Sequence[int], origin: Sequence[float]
+) -> list[np.ndarray]:
+    counts = (elements,) * 3 if isinstance(elements, int) else tuple(elements)
+    if lengths is None or len(lengths) != 3 or len(counts) != 3:
+        raise SpaceError("give 3 box lengths (bohr) and 1 or 3 element counts, or edges")
+    if min(lengths) <= 0 or min(counts) < 1:
+        raise SpaceError(f"box {list(lengths)} bohr with {list(counts)} elements: not positive")
+    return [
+        o + np.linspace(0.0, length, n + 1)
+        for o, length, n in zip(origin, lengths, counts, strict=True)
+    ]
+
+
+def _graded_edges(
+    low: float, high: float, inner: float, margin: float, growth: float
+) -> np.ndarray:
+    """Equal elements over the atoms' range, geometrically longer ones out to the margin."""
+    if growth < 1.0 or margin <= 0:
+        raise SpaceError(f"growth is {growth}, margin {margin} bohr: need growth >= 1, margin > 0")
+    core = max(2, math.ceil((high - low + 2 * inner) / inner))
+    core += core % 2  # an edge in the middle keeps a single atom on an element boundary
+    half = core * inner / 2
+    centre = (low + high) / 2
+    wall = (high - low) / 2 + margin
+    outer = []
+    position, size = half, inner
+    while position < wall - 1e-9:
+        size *= growth
+        position += size
+        outer.append(position)
+    if outer:
+        # shrink the outer elements together so that the last one ends on the wall
+        shrink = (wall - half) / (outer[-1] - half)
+        outer = [half + (p - half) * shrink for p in outer]
+    inside = np.linspace(-half, half, core + 1)
+    return centre + np.concatenate([-np.array(outer[::-1]), inside, np.array(outer)])

@@ -1,0 +1,72 @@
+"""A sample: one structure with reference fields at points, its energy, forces and history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedens.errors import DatasetError
+from fedens.structure import Structure
+
+#: Energy densities that add up to the total, in hartree/bohr^3.
+ENERGY_DENSITIES = ("kinetic", "xc", "electrostatic")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Reference data of one structure, in Hartree atomic units.
+
+    Attributes:
+        structure: the atoms.
+        points: (n_points, 3), bohr. weights: (n_points,), bohr^3.
+        fields: name -> (n_points,); ``density`` and the energy densities ``kinetic``, ``xc``,
+            ``electrostatic``.
+        energy: total energy, hartree. energies: its parts by name, hartree.
+        ion_energy: the part of the energy no field carries: self and pair terms of the ions.
+        forces: (n_atoms, 3), hartree/bohr, or None. stress: (3, 3), hartree/bohr^3, or None.
+        converged: whether the calculation behind it converged.
+        provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
+    """
+
+    structure: Structure
+    points: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    fields: dict[str, NDArray[np.float64]]
+    energy: float
+    energies: dict[str, float] = field(default_factory=dict)
+    ion_energy: float = 0.0
+    forces: NDArray[np.float64] | None = None
+    stress: NDArray[np.float64] | None = None
+    converged: bool = True
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_points = len(self.weights)
+        if self.points.shape != (n_points, 3):
+            raise DatasetError(
+                f"points have shape {self.points.shape}, expected ({n_points}, 3) for "
+                f"{n_points} weights"
+            )
+        for name, values in self.fields.items():
+            if values.shape != (n_points,):
+                raise DatasetError(f"field {name!r} has shape {values.shape}, expected ({n_points},)")
+            if not np.isfinite(values).all():
+                raise DatasetError(f"field {name!r} holds numbers that are not finite")
+        if not np.isfinite(self.energy):
+            raise DatasetError(f"the energy is {self.energy}: not a finite number")
+
+    @property
+    def number_of_electrons(self) -> float:
+        """Integral of the density."""
+        return float(self.weights @ self.fields["density"])
+
+    def energy_from_fields(self) -> float:
+        """Total energy (hartree) from the energy densities by quadrature, plus the ions'."""
+        missing = [name for name in ENERGY_DENSITIES if name not in self.fields]
+        if missing:
+            raise DatasetError(f"sample has no field {', '.join(missing)}: no energy from fields")
+        total = sum(float(self.weights @ self.fields[name]) for name in ENERGY_DENSITIES)
+        return total + self.ion_energy

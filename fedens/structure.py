@@ -1,0 +1,235 @@
+"""Atoms: what a calculation is about, in bohr, validated and frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import ArrayLike, NDArray
+
+from fedens.errors import StructureError
+from fedens.units import BOHR_IN_ANGSTROM
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+#: Two nuclei closer than this (bohr) are taken for a mistake in the input.
+MINIMUM_DISTANCE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms in an isolated or periodic arrangement. Arrays are float64, lengths in bohr.
+
+    Args:
+        numbers: atomic numbers or chemical symbols, (n_atoms,).
+        positions: (n_atoms, 3), bohr.
+        cell: rows are lattice vectors, (3, 3), or three lengths of an orthorhombic cell; bohr.
+            ``None`` for isolated atoms.
+        pbc: one flag or three, whether each axis is periodic.
+        charge: total charge in elementary charges (positive: electrons missing).
+        spin: number of unpaired electrons, 2S.
+        occupancies: share of each site that is filled, (n_atoms,), in [0, 1]; default 1.
+
+    Raises:
+        StructureError: for anything that is not a structure: NaN, wrong shapes, unknown
+            elements, overlapping atoms, a periodic axis without a cell vector.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64] | None = None
+    pbc: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    charge: float = 0.0
+    spin: int = 0
+    occupancies: NDArray[np.float64] | None = None
+
+    def __init__(
+        self,
+        numbers: ArrayLike,
+        positions: ArrayLike,
+        cell: ArrayLike | None = None,
+        pbc: bool | ArrayLike = False,
+        charge: float = 0.0,
+        spin: int = 0,
+        occupancies: ArrayLike | None = None,
+    ):
+        values: dict[str, Any] = {
+            "numbers": _atomic_numbers(numbers),
+            "positions": np.array(positions, dtype=np.float64),
+            "cell": _cell(cell),
+            "pbc": np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))),
+            "charge": float(charge),
+            "spin": int(spin),
+        }
+        n_atoms = len(values["numbers"])
+        values["occupancies"] = (
+            np.ones(n_atoms) if occupancies is None else np.array(occupancies, dtype=np.float64)
+        )
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        self._validate()
+
+    def _validate(self) -> None:
+        n_atoms = len(self.numbers)
+        if self.positions.shape != (n_atoms, 3):
+            raise StructureError(
+                f"positions have shape {self.positions.shape}, expected ({n_atoms}, 3) "
+                f"for {n_atoms} atomic numbers"
+            )
+        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        if len(bad):
+            raise StructureError(
+                f"position of atom {bad[0]} is {self.positions[bad[0]]}: not a finite number; "
+                "check the file or the step that made it"
+            )
+        occupancies = self.occupancies
+        assert occupancies is not None
+        if occupancies.shape != (n_atoms,) or not ((occupancies >= 0) & (occupancies <= 1)).all():
+            raise StructureError(f"occupancies must be ({n_atoms},) numbers between 0 and 1")
+        if self.pbc.any() and self.cell is None:
+            raise StructureError("a periodic structure needs a cell (bohr); none was given")
+        if self.cell is not None and self.pbc.any() and abs(np.linalg.det(self.cell)) < 1e-6:
+            raise StructureError(f"cell vectors span no volume: {self.cell.tolist()} bohr")
+        self._refuse_overlaps()
+
+    def _refuse_overlaps(self) -> None:
+        first, second, _, distances = self.neighbours(MINIMUM_DISTANCE)
+        if len(distances):
+            i = int(np.argmin(distances))
+            raise StructureError(
+                f"atoms {first[i]} and {second[i]} are {distances[i]:.3f} bohr apart, closer than "
+                f"{MINIMUM_DISTANCE} bohr: check positions, cell and units (bohr expected)"
+            )
+
+    def neighbours(self, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All ordered pairs of atoms (periodic images included) closer than ``cutoff`` bohr.
+
+        Returns:
+            first, second: (n_pairs,) atom indices; shifts: (n_pairs, 3) whole cells added to
+            the second atom; distances: (n_pairs,) bohr.
+        """
+        from vesin import NeighborList
+
+        box = np.zeros((3, 3)) if self.cell is None else self.cell * self.pbc[:, None]
+        if self.pbc.any() and not self.pbc.all():
+            raise StructureError(
+                f"pbc is {self.pbc.tolist()}: only fully periodic or fully isolated structures "
+                "are supported so far (slabs and wires are not)"
+            )
+        calculator = NeighborList(cutoff=cutoff, full_list=True)
+        first, second, shifts, distances = calculator.compute(
+            points=self.positions, box=box, periodic=bool(self.pbc.all()), quantities="ijSd"
+        )
+        return first.astype(np.int64), second.astype(np.int64), shifts.astype(np.int64), distances
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        cell = "no cell" if self.cell is None else f"cell {np.round(self.cell, 3).tolist()} bohr"
+        return f"Structure({self.formula}, {cell}, pbc={self.pbc.tolist()})"
+
+    @property
+    def symbols(self) -> list[str]:
+        """Chemical symbols, one per atom."""
+        return [chemical_symbols[z] for z in self.numbers]
+
+    @property
+    def formula(self) -> str:
+        """Chemical formula such as ``Al31``."""
+        counts = {s: self.symbols.count(s) for s in dict.fromkeys(self.symbols)}
+        return "".join(f"{s}{n if n > 1 else ''}" for s, n in counts.items())
+
+    @property
+    def periodic(self) -> bool:
+        """Whether all three axes are periodic."""
+        return bool(self.pbc.all())
+
+    @property
+    def volume(self) -> float:
+        """Cell volume in bohr^3; raises when there is no cell."""
+        if self.cell is None:
+            raise StructureError("an isolated structure without a cell has no volume")
+        return float(abs(np.linalg.det(self.cell)))
+
+    def orthorhombic_lengths(self) -> NDArray[np.float64]:
+        """Edge lengths (3,) of an orthorhombic cell, in bohr; sheared cells raise."""
+        if self.cell is None:
+            raise StructureError("this needs a cell, but the structure has none")
+        off_diagonal = self.cell - np.diag(np.diag(self.cell))
+        if np.abs(off_diagonal).max() > 1e-10 or (np.diag(self.cell) <= 0).any():
+            raise StructureError(
+                f"cell {self.cell.tolist()} bohr is not orthorhombic along x, y, z: sheared cells "
+                "are not supported yet; use an orthorhombic supercell"
+            )
+        return np.diag(self.cell).copy()
+
+    def replace(self, **changes: Any) -> Structure:
+        """A copy with some of the constructor's arguments changed."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Structure(**(values | changes))
+
+    @classmethod
+    def from_ase(cls, atoms: Atoms) -> Structure:
+        """From ASE atoms (angstrom); charge and spin come from ``atoms.info`` if there."""
+        cell = None if atoms.cell.rank == 0 else np.asarray(atoms.cell) / BOHR_IN_ANGSTROM
+        return cls(
+            atoms.numbers,
+            atoms.positions / BOHR_IN_ANGSTROM,
+            cell=cell,
+            pbc=atoms.pbc,
+            charge=atoms.info.get("charge", 0.0),
+            spin=atoms.info.get("spin", 0),
+        )
+
+    def to_ase(self) -> Atoms:
+        """ASE atoms, in angstrom. Partial occupancies have no place there and raise."""
+        from ase import Atoms
+
+        if self.occupancies is not None and (self.occupancies != 1).any():
+            raise StructureError("ASE atoms cannot carry partial occupancies")
+        atoms = Atoms(
+            numbers=self.numbers,
+            positions=self.positions * BOHR_IN_ANGSTROM,
+            cell=None if self.cell is None else self.cell * BOHR_IN_ANGSTROM,
+            pbc=self.pbc,
+        )
+        if self.charge:
+            atoms.info["charge"] = self.charge
+        if self.spin:
+            atoms.info["spin"] = self.spin
+        return atoms
+
+
+def _atomic_numbers(numbers: ArrayLike) -> NDArray[np.int64]:
+    given = np.atleast_1d(np.asarray(numbers))
+    if given.ndim != 1 or len(given) == 0:
+        raise StructureError("a structure needs at least one atom")
+    result = []
+    for index, entry in enumerate(given.tolist()):
+        number = atomic_numbers.get(entry) if isinstance(entry, str) else entry
+        if number is None or int(number) != number or not 1 <= number < len(chemical_symbols):
+            raise StructureError(
+                f"atom {index} is {entry!r}: not a known element; expected a chemical symbol "
+                f"or an atomic number from 1 to {len(chemical_symbols) - 1}"
+            )
+        result.append(int(number))
+    return np.array(result, dtype=np.int64)
+
+
+def _cell(cell: ArrayLike | None) -> NDArray[np.float64] | None:
+    if cell is None:
+        return None
+    array = np.array(cell, dtype=np.float64)
+    if array.shape == (3,):
+        array = np.diag(array)
+    if array.shape != (3, 3):
+        raise StructureError(f"cell has shape {array.shape}, expected (3,) or (3, 3) in bohr")
+    if not np.isfinite(array).all():
+        raise StructureError(f"cell contains numbers that are not finite: {array.tolist()}")
+    return array

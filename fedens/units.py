@@ -1,0 +1,34 @@
+"""Units and their conversion, in one place.
+
+Inside fedens everything is in Hartree atomic units. ASE, files and the command line
+speak eV and angstrom. The factors are ASE's own (CODATA 2014), so that a round trip
+through ASE is exact.
+"""
+
+from __future__ import annotations
+
+from ase import units as _ase
+
+HARTREE_IN_EV: float = _ase.Hartree
+BOHR_IN_ANGSTROM: float = _ase.Bohr
+HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM: float = HARTREE_IN_EV / BOHR_IN_ANGSTROM
+HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3: float = HARTREE_IN_EV / BOHR_IN_ANGSTROM**3
+HARTREE_IN_MEV: float = 1000.0 * HARTREE_IN_EV
+HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM: float = 1000.0 * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+
+#: Unit of every field that fedens stores, by name.
+FIELD_UNITS: dict[str, str] = {
+    "points": "bohr",
+    "weights": "bohr^3",
+    "density": "electron/bohr^3",
+    "kinetic": "hartree/bohr^3",
+    "xc": "hartree/bohr^3",
+    "electrostatic": "hartree/bohr^3",
+    "total": "hartree/bohr^3",
+    "energy": "hartree",
+    "forces": "hartree/bohr",
+    "stress": "hartree/bohr^3",
+    "positions": "bohr",
+    "cell": "bohr",
+    "charge": "elementary charge",
+}
