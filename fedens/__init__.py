@@ -1,0 +1,38 @@
+"""fedens: learning electron densities and energy densities on finite-element meshes.
+
+The public names below are loaded when first used, so that ``import fedens`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import Any
+
+__version__ = _version("fedens")
+
+_PUBLIC = {
+    "Structure": "fedens.structure",
+    "TensorSpace": "fedens.fem.tensor",
+    "Density": "fedens.density",
+    "EnergyFunctional": "fedens.energy.functional",
+    "GTHLocal": "fedens.energy.pseudopotential",
+    "EvanescentCore": "fedens.energy.pseudopotential",
+    "GoodwinNeedsHeine": "fedens.energy.pseudopotential",
+    "Recpot": "fedens.energy.pseudopotential",
+    "solve_ground_state": "fedens.reference.orbital_free",
+    "GroundState": "fedens.reference.orbital_free",
+    "Sample": "fedens.sample",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'fedens' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

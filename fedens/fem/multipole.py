@@ -20,7 +20,7 @@ _QUADRUPOLES = torch.tensor(
         [[0, 0, 0], [0, 0, 1], [0, 1, 0]],
         [[0, 0, 1], [0, 0, 0], [1, 0, 0]],
         [[1, 0, 0], [0, -1, 0], [0, 0, 0]],
-        [[-3**-0.5, 0, 0], [0, -(3**-0.5), 0], [0, 0, 2 * 3**-0.5]],
+        [[-(3**-0.5), 0, 0], [0, -(3**-0.5), 0], [0, 0, 2 * 3**-0.5]],
     ],
     dtype=torch.float64,
 ) / math.sqrt(2)
@@ -48,8 +48,11 @@ class MultipoleBoundary:
         gaussian = (a2 / math.pi) ** 1.5 * torch.exp(-a2 * r2)
         f0, f1, f2 = _boys(a2 * r2)
         prefactor = 2 * math.sqrt(a2 / math.pi)
-        charge_factors = [torch.ones(1), torch.full((3,), 1 / width**2), torch.full((5,), 0.5 / width**4)]
-        per_moment = torch.cat(charge_factors).to(points)
+        per_moment = torch.tensor(
+            [1.0] + 3 * [1 / width**2] + 5 * [0.5 / width**4],
+            dtype=points.dtype,
+            device=points.device,
+        )
         self._moments = moments * weights
         self._charges = per_moment[:, None] * moments * gaussian
         radial = [f0[None], 2 * a2 * f1.expand(3, -1), 2 * a2**2 * f2.expand(5, -1)]

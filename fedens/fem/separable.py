@@ -88,8 +88,7 @@ def _gaussian_products(
 ) -> Tensor:
     power = 0 if quadratic is None else 2
     x, y, z = (
-        gaussian_factors(axis, centres[:, i], exponents, power)
-        for i, axis in enumerate(space.axes)
+        gaussian_factors(axis, centres[:, i], exponents, power) for i, axis in enumerate(space.axes)
     )
     plane = y[0][:, None, :] * (z[0] * amplitudes)
     if quadratic is None:

@@ -150,12 +150,12 @@ class TensorSpace:
     @property
     def spacing(self) -> float:
         """Largest element length over order, bohr: mean distance of degrees of freedom."""
-        return max(float(torch.diff(axis.edges).max()) for axis in self.axes) / self.order
+        return max(float(torch.diff(axis.edges.detach()).max()) for axis in self.axes) / self.order
 
     @property
     def finest_spacing(self) -> float:
         """Largest over the axes of the smallest element length over order, bohr."""
-        return max(float(torch.diff(axis.edges).min()) for axis in self.axes) / self.order
+        return max(float(torch.diff(axis.edges.detach()).min()) for axis in self.axes) / self.order
 
     @property
     def n_points(self) -> int:
@@ -232,7 +232,9 @@ class TensorSpace:
     def coulomb_energy(self, charge: Tensor) -> Tensor:
         """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
-            return 0.5 * (_coulomb_kernel(self.laplacian_eigenvalues) * self.test(charge) ** 2).sum()
+            return (
+                0.5 * (_coulomb_kernel(self.laplacian_eigenvalues) * self.test(charge) ** 2).sum()
+            )
         return 0.5 * self.integrate(charge * self.solve_poisson(charge))
 
     def _solve_dirichlet(self, charge: Tensor) -> Tensor:

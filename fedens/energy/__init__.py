@@ -1,0 +1,1 @@
+"""Energy terms, their sum, and minimisation: term(density, structure) -> energy."""

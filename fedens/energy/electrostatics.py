@@ -1,0 +1,225 @@
+"""All-local electrostatics: ions as Gaussian charges plus short-range potentials.
+
+With rho = n - sum_A b_A, b_A a Gaussian of width sigma_A and integral Z_A,
+
+E_es = (1/2) int rho phi + int n sum_A v_sr,A - sum_A Z_A^2/(2 sqrt(pi) sigma_A)
+       + (1/2) sum_{A != B} Z_A Z_B erfc(r_AB / sqrt(2 (sigma_A^2 + sigma_B^2))) / r_AB
+
+where the last sum runs over periodic images too, an ion's own included. No Ewald sum is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedens.density import Density
+from fedens.energy.pseudopotential import LocalPseudopotential
+from fedens.errors import PseudopotentialError, SpaceError
+from fedens.fem.radial import radial_sum
+from fedens.fem.separable import gaussian_sum
+from fedens.fem.tensor import TensorSpace
+from fedens.structure import Structure
+
+#: Default width of the ions' Gaussian charges, bohr. Wider than the cores of the usual
+#: pseudopotentials, so that charge and potential are smooth on the mesh.
+DEFAULT_GAUSSIAN_WIDTH = 1.2
+#: erfc(x)/r is dropped beyond x = 6 (2e-17).
+_ERFC_REACH = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ions:
+    """What the electrons see of the ions, at the points of a space.
+
+    Attributes:
+        charge: summed Gaussian charge density, (n_points,), bohr^-3, positive.
+        short_range: summed short-range potential, (n_points,), hartree.
+        energy: self and pair energy of the ions, E_ion(R), hartree.
+    """
+
+    space: TensorSpace
+    charge: Tensor
+    short_range: Tensor
+    energy: Tensor
+
+    def energy_with(self, density: Density) -> Tensor:
+        """Electrostatic energy of the electrons and ions, E_ion included; hartree."""
+        hartree = self.space.coulomb_energy(density.values - self.charge)
+        return hartree + self.space.integrate(density.values * self.short_range) + self.energy
+
+    def potential(self, density: Density) -> Tensor:
+        """Electrostatic potential phi of electrons minus ions, (n_points,), hartree."""
+        return self.space.solve_poisson(density.values - self.charge)
+
+    def energy_density(self, density: Density) -> Tensor:
+        """(1/2) rho phi + n v_sr, (n_points,), hartree/bohr^3; E_ion is not part of it."""
+        rho = density.values - self.charge
+        return 0.5 * rho * self.potential(density) + density.values * self.short_range
+
+    def external_potential(self) -> Tensor:
+        """Whole potential of the ions, (n_points,), hartree; zero-mean Coulomb part if periodic."""
+        return self.short_range - self.space.solve_poisson(self.charge)
+
+
+def place_ions(
+    structure: Structure,
+    space: TensorSpace,
+    pseudopotentials: Mapping[str, LocalPseudopotential],
+    widths: Mapping[str, float],
+    positions: Tensor | None = None,
+) -> Ions:
+    """The ions of a structure on a space.
+
+    Args:
+        pseudopotentials, widths: by chemical symbol; widths in bohr.
+        positions: (n_atoms, 3) tensor that overrides the structure's own, to differentiate.
+
+    Raises:
+        PseudopotentialError: an element has no pseudopotential.
+        SpaceError: the mesh is too coarse for a pseudopotential.
+    """
+    if positions is None:
+        positions = torch.tensor(structure.positions, device=space.device)
+    charge = short_range = positions.new_zeros(space.n_points)
+    numbers = np.array(structure.symbols)
+    for symbol in dict.fromkeys(structure.symbols):
+        pseudopotential = find_pseudopotential(pseudopotentials, symbol)
+        width = widths[symbol]
+        _refuse_coarse(space, pseudopotential, width, symbol)
+        mask = torch.as_tensor(numbers == symbol, device=space.device)
+        share = torch.tensor(structure.occupancies, device=space.device)[mask]
+        centres = positions[mask]
+        charge = charge + _gaussian_charge(space, centres, share * pseudopotential.valence, width)
+        short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
+    valences = _valences(structure, pseudopotentials)
+    sigmas = np.array([widths[s] for s in structure.symbols])
+    energy = ion_energy(structure, space, valences, sigmas, positions)
+    return Ions(space, charge, short_range, energy)
+
+
+def find_pseudopotential(
+    pseudopotentials: Mapping[str, LocalPseudopotential], symbol: str
+) -> LocalPseudopotential:
+    """The pseudopotential of an element, or an error that says what to pass."""
+    if symbol not in pseudopotentials:
+        raise PseudopotentialError(
+            f"no pseudopotential for {symbol}; there is one for "
+            f"{', '.join(sorted(pseudopotentials)) or 'no element'}: pass "
+            f"pseudopotential={{'{symbol}': GTHLocal(...), ...}}"
+        )
+    return pseudopotentials[symbol]
+
+
+def _valences(
+    structure: Structure, pseudopotentials: Mapping[str, LocalPseudopotential]
+) -> np.ndarray:
+    per_atom = np.array(
+        [find_pseudopotential(pseudopotentials, s).valence for s in structure.symbols]
+    )
+    return per_atom * structure.occupancies
+
+
+def number_of_electrons(
+    structure: Structure, pseudopotentials: Mapping[str, LocalPseudopotential]
+) -> float:
+    """Valence electrons of a structure: valences times occupancies, minus the charge."""
+    return float(_valences(structure, pseudopotentials).sum() - structure.charge)
+
+
+def _refuse_coarse(
+    space: TensorSpace, pseudopotential: LocalPseudopotential, width: float, symbol: str
+) -> None:
+    limit = pseudopotential.coarsest_spacing(width)
+    spacing = float(space.finest_spacing)
+    if spacing > limit * 1.0001:
+        raise SpaceError(
+            f"mesh spacing {spacing:.3f} bohr is too coarse for the pseudopotential of {symbol}: "
+            f"{limit:.3f} bohr is the largest usable, about {0.6 * limit:.2f} bohr gives 1 meV/atom"
+        )
+
+
+def _gaussian_charge(space: TensorSpace, centres: Tensor, charges: Tensor, width: float) -> Tensor:
+    exponents = torch.full_like(charges, 0.5 / width**2)
+    return gaussian_sum(space, centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
+
+
+def _short_range(
+    space: TensorSpace,
+    centres: Tensor,
+    share: Tensor,
+    pseudopotential: LocalPseudopotential,
+    width: float,
+) -> Tensor:
+    expansion = pseudopotential.gaussians(width)
+    if expansion is None:
+        if (share != 1).any():
+            raise PseudopotentialError(
+                f"partial occupancies need a pseudopotential made of Gaussians (GTHLocal), "
+                f"not {pseudopotential!r}"
+            )
+        return radial_sum(
+            space,
+            centres,
+            lambda r: pseudopotential.short_range(r, width),
+            pseudopotential.cutoff(width),
+        )
+    exponents, amplitudes, quadratic = (e.to(space.device) for e in expansion)
+    has_quadratic = quadratic != 0
+    total = _spread(space, centres, share, exponents, amplitudes, ~has_quadratic, None)
+    if has_quadratic.any():
+        total = total + _spread(
+            space, centres, share, exponents, amplitudes, has_quadratic, quadratic
+        )
+    return total
+
+
+def _spread(
+    space: TensorSpace,
+    centres: Tensor,
+    share: Tensor,
+    exponents: Tensor,
+    amplitudes: Tensor,
+    chosen: Tensor,
+    quadratic: Tensor | None,
+) -> Tensor:
+    """The chosen Gaussians on every centre, times the share of each site that is filled."""
+    n_atoms, n_gaussians = len(centres), int(chosen.sum())
+    return gaussian_sum(
+        space,
+        centres.repeat_interleave(n_gaussians, dim=0),
+        exponents[chosen].repeat(n_atoms),
+        (share[:, None] * amplitudes[chosen]).reshape(-1),
+        None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
+    )
+
+
+def ion_energy(
+    structure: Structure,
+    space: TensorSpace,
+    valences: np.ndarray,
+    widths: np.ndarray,
+    positions: Tensor,
+) -> Tensor:
+    """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
+
+    Differentiable in the positions and in the space's scaling.
+    """
+    self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
+    reach = _ERFC_REACH * 2 * float(widths.max())
+    first, second, shifts, _ = structure.neighbours(reach)
+    if len(first) == 0:
+        return positions.sum() * 0.0 - self_energy
+    device = positions.device
+    lengths = torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
+    offsets = torch.as_tensor(shifts, dtype=positions.dtype, device=device) * lengths
+    vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)] + offsets
+    r = vectors.norm(dim=1)
+    products = torch.as_tensor(valences[first] * valences[second], device=device)
+    mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)
+    return 0.5 * (products * torch.erfc(r / mixed) / r).sum() - self_energy

@@ -1,0 +1,59 @@
+"""Forces and stress at a given density, as derivatives of the discrete energy.
+
+The Hellmann-Feynman force moves the ions under a density that stays as it is; at the discrete
+minimum on a fixed space it is the exact derivative of the energy. The stress stretches space,
+ions and density together with the coefficients of the root density held fixed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedens.density import Density
+from fedens.energy.electrostatics import place_ions
+from fedens.energy.functional import EnergyFunctional
+from fedens.errors import FunctionalError
+from fedens.structure import Structure
+
+
+def hellmann_feynman_forces(
+    functional: EnergyFunctional,
+    structure: Structure,
+    density: Density,
+    positions: Tensor | None = None,
+    create_graph: bool = False,
+) -> Tensor:
+    """Forces (n_atoms, 3), hartree/bohr, from the density and the ions' own energy.
+
+    F_A = int phi db_A/dR_A - int n dv_sr,A/dR_A - dE_ion/dR_A. Linear in the density up to the
+    ions' part; with ``create_graph`` differentiable in it.
+    """
+    if positions is None:
+        positions = torch.tensor(structure.positions, device=density.space.device)
+    positions = positions.detach().requires_grad_(True)
+    space = density.space
+    ions = place_ions(structure, space, functional.pseudopotentials, functional.widths, positions)
+    energy = ions.energy_with(density)
+    (gradient,) = torch.autograd.grad(energy, positions, create_graph=create_graph)
+    return -gradient
+
+
+def normal_stress(functional: EnergyFunctional, structure: Structure, density: Density) -> Tensor:
+    """Normal stresses (3,): (1/V) dE/d strain along x, y and z, hartree/bohr^3.
+
+    Positive values pull the cell together (ASE's sign). Shear would leave the orthorhombic
+    space and is not available.
+
+    Raises:
+        FunctionalError: for isolated systems.
+    """
+    if not structure.periodic:
+        raise FunctionalError("stress is defined for periodic cells only")
+    stretch = torch.ones(3, dtype=torch.float64, device=density.space.device, requires_grad=True)
+    space = density.space.scaled(stretch)
+    positions = torch.tensor(structure.positions, device=space.device) * stretch
+    bound = functional.bind(structure, space, positions)
+    energy = bound.energy(Density.from_root(space, density.root_coefficients.detach()))
+    (gradient,) = torch.autograd.grad(energy, stretch)
+    return gradient / structure.volume

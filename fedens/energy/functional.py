@@ -1,0 +1,250 @@
+"""The orbital-free energy functional: a choice of terms, bound to a structure and a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedens.density import Density
+from fedens.energy.electrostatics import (
+    DEFAULT_GAUSSIAN_WIDTH,
+    Ions,
+    number_of_electrons,
+    place_ions,
+)
+from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
+from fedens.energy.nonlocal_kinetic import NonlocalKinetic
+from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
+from fedens.energy.terms import DensityTerm, LocalTerm, local_energy_density
+from fedens.energy.xc import exchange_correlation
+from fedens.errors import FunctionalError
+from fedens.fem.tensor import TensorSpace
+from fedens.structure import Structure
+
+#: Exponents (alpha, beta) of the non-local kinetic energies, by name.
+_NONLOCAL_EXPONENTS = {
+    "wt": (5 / 6, 5 / 6),
+    "wgc": ((5 + 5**0.5) / 6, (5 - 5**0.5) / 6),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyFunctional:
+    """E[n; R] of orbital-free density-functional theory; make one with :meth:`orbital_free`.
+
+    Attributes:
+        kinetic: ``tfvw``, ``wt`` or ``wgc``. vw_weight: lambda of the von Weizsaecker term.
+        xc: name of the exchange-correlation functional.
+        pseudopotentials: by chemical symbol; a single object serves every element.
+        widths: widths of the ions' Gaussian charges by symbol, bohr.
+        mean_density: n0 of the non-local kernels where N/V is not to be used, electron/bohr^3.
+    """
+
+    kinetic: str
+    vw_weight: float
+    xc: str
+    pseudopotentials: Mapping[str, LocalPseudopotential]
+    widths: Mapping[str, float]
+    mean_density: float | None = None
+    xc_term: DensityTerm = field(repr=False, kw_only=True)
+    #: Free atoms already solved with this functional, by symbol; see :mod:`fedens.baseline`.
+    free_atoms: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+
+    @classmethod
+    def orbital_free(
+        cls,
+        kinetic: str = "tfvw",
+        vw_weight: float = 1.0,
+        xc: str = "lda_pz",
+        pseudopotential: LocalPseudopotential | Mapping[str, LocalPseudopotential] | None = None,
+        gaussian_width: float | Mapping[str, float] = DEFAULT_GAUSSIAN_WIDTH,
+        mean_density: float | None = None,
+    ) -> EnergyFunctional:
+        """Thomas-Fermi + lambda von Weizsaecker (+ non-local kinetic) + xc + electrostatics.
+
+        Args:
+            kinetic: ``tfvw``; ``wt`` (Wang-Teter) or ``wgc`` (density-independent
+                Wang-Govind-Carter), which contain the whole von Weizsaecker term.
+            vw_weight: lambda; must be 1 for ``wt`` and ``wgc``.
+            xc: ``lda_pz``, ``lda_x``, ``lda_pw``, ``pbe`` or any LDA or GGA name of libxc.
+            pseudopotential: one object for all atoms or ``{symbol: object}``.
+            gaussian_width: width of the ions' Gaussian charges, bohr, or ``{symbol: width}``.
+            mean_density: n0 of the non-local kernel, electron/bohr^3; default N/V of the cell.
+
+        Raises:
+            FunctionalError: a combination that is not defined.
+        """
+        if kinetic != "tfvw" and kinetic not in _NONLOCAL_EXPONENTS:
+            raise FunctionalError(f"kinetic is {kinetic!r}; expected 'tfvw', 'wt' or 'wgc'")
+        if kinetic != "tfvw" and vw_weight != 1.0:
+            raise FunctionalError(
+                f"vw_weight is {vw_weight} with kinetic={kinetic!r}: that kernel contains the "
+                "whole von Weizsaecker term; use vw_weight=1"
+            )
+        if not vw_weight > 0:
+            raise FunctionalError(f"vw_weight is {vw_weight}; must be positive")
+        if pseudopotential is None:
+            raise FunctionalError(
+                "no pseudopotential given: pass pseudopotential=GTHLocal(...) or "
+                "{'Al': GTHLocal(...)}"
+            )
+        return cls(
+            kinetic,
+            float(vw_weight),
+            xc,
+            _by_symbol(pseudopotential),
+            _by_symbol(gaussian_width),
+            mean_density,
+            xc_term=exchange_correlation(xc),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that defines the functional, as a JSON-able dict."""
+        return {
+            "kinetic": self.kinetic,
+            "vw_weight": self.vw_weight,
+            "xc": self.xc,
+            "pseudopotentials": {k: p.describe() for k, p in self.pseudopotentials.items()},
+            "gaussian_widths_bohr": dict(self.widths),
+            "mean_density": self.mean_density,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> EnergyFunctional:
+        """The functional of :meth:`describe`."""
+        pseudopotentials = {
+            symbol: pseudopotential_from_description(p)
+            for symbol, p in description["pseudopotentials"].items()
+        }
+        return cls.orbital_free(
+            description["kinetic"],
+            description["vw_weight"],
+            description["xc"],
+            _by_symbol(pseudopotentials),
+            _by_symbol(description["gaussian_widths_bohr"]),
+            description["mean_density"],
+        )
+
+    def number_of_electrons(self, structure: Structure) -> float:
+        """Electrons the functional puts around a structure's ions."""
+        return number_of_electrons(structure, self.pseudopotentials)
+
+    def bind(
+        self, structure: Structure, space: TensorSpace, positions: Tensor | None = None
+    ) -> BoundFunctional:
+        """The functional for one structure on one space, ready to be evaluated.
+
+        ``positions`` (n_atoms, 3) overrides the structure's, to differentiate; so may the
+        space be a scaled one.
+
+        Raises:
+            FunctionalError: a non-local kernel without a mean density, a charged periodic cell.
+            PseudopotentialError, SpaceError: see :func:`place_ions`.
+        """
+        electrons = self.number_of_electrons(structure)
+        if electrons <= 0:
+            raise FunctionalError(f"{structure.formula} would have {electrons} electrons")
+        if structure.periodic and structure.charge:
+            raise FunctionalError(
+                f"charge is {structure.charge}: charged periodic cells are not supported"
+            )
+        ions = place_ions(structure, space, self.pseudopotentials, self.widths, positions)
+        terms = self._density_terms(space, electrons)
+        return BoundFunctional(space, ions, terms, electrons)
+
+    def _density_terms(self, space: TensorSpace, electrons: float) -> list[DensityTerm]:
+        terms: list[DensityTerm] = [ThomasFermi(), VonWeizsaecker(self.vw_weight)]
+        if self.kinetic in _NONLOCAL_EXPONENTS:
+            if not space.is_periodic:
+                raise FunctionalError(
+                    f"kinetic={self.kinetic!r} needs an average density and is not defined in "
+                    "vacuum; use kinetic='tfvw' for isolated systems"
+                )
+            mean = self.mean_density or electrons / space.weights.sum()
+            terms.append(NonlocalKinetic(mean, *_NONLOCAL_EXPONENTS[self.kinetic]))
+        return [*terms, self.xc_term]
+
+
+class _EveryElement(Mapping[str, Any]):
+    """One value for whichever element is asked for; described under ``*``."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __getitem__(self, symbol: str) -> Any:
+        return self._value
+
+    def __contains__(self, symbol: object) -> bool:
+        return True
+
+    def __iter__(self) -> Any:
+        return iter(["*"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _by_symbol(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return _EveryElement(value["*"]) if set(value) == {"*"} else dict(value)
+    return _EveryElement(value)
+
+
+class BoundFunctional:
+    """An energy functional with its ions in place on a space.
+
+    Attributes:
+        space, ions, terms: what it is made of. electrons: number of electrons N.
+    """
+
+    def __init__(self, space: TensorSpace, ions: Ions, terms: list[DensityTerm], electrons: float):
+        self.space, self.ions, self.terms, self.electrons = space, ions, terms, electrons
+        self.xc_term = terms[-1]
+        self._local = [term for term in terms if isinstance(term, LocalTerm)]
+        self._others = [term for term in terms if not isinstance(term, LocalTerm)]
+
+    def energy(self, density: Density) -> Tensor:
+        """Total energy, hartree; differentiable."""
+        local = self.space.integrate(local_energy_density(self._local, density.values))
+        others = sum((term.energy(density) for term in self._others), local)
+        return others + self.ions.energy_with(density)
+
+    def energies(self, density: Density) -> dict[str, float]:
+        """Parts of the energy by term, ``electrostatic`` (ions included) and ``total``; hartree."""
+        parts = {term.name: float(term.energy(density)) for term in self.terms}
+        parts["electrostatic"] = float(self.ions.energy_with(density))
+        parts["total"] = sum(parts.values())
+        return parts
+
+    def energy_densities(self, density: Density) -> dict[str, Tensor]:
+        """``kinetic``, ``xc`` and ``electrostatic``, each (n_points,), hartree/bohr^3.
+
+        Their integrals and the ions' own energy add up to the total energy.
+        """
+        result = {"kinetic": 0.0, "xc": 0.0}
+        for term in self.terms:
+            result[term.group] = result[term.group] + term.energy_density(density)
+        return {**result, "electrostatic": self.ions.energy_density(density)}
+
+    def energy_and_gradient(self, root_coefficients: Tensor) -> tuple[float, Tensor]:
+        """Total energy (hartree) and its derivative in the root density's coefficients."""
+        c = root_coefficients.detach().requires_grad_(True)
+        energy = self.energy(Density.from_root(self.space, c))
+        (gradient,) = torch.autograd.grad(energy, c)
+        return float(energy.detach()), gradient
+
+    def uniform_hessian(self, mean_density: float) -> Tensor:
+        """Second derivative of the energy in u for the uniform gas, (n_coefficients,), hartree.
+
+        4 n0 times the response of every term and of the Coulomb interaction, at the space's
+        Laplacian eigenvalues; a preconditioner. Kept positive where local terms are not.
+        """
+        q2 = self.space.laplacian_eigenvalues
+        q2 = q2.clamp(min=float(q2[q2 > 1e-9].min()))
+        response = [term.uniform_response(q2, mean_density) for term in self.terms]
+        stiffness = 4 * mean_density * sum(response, 4 * torch.pi / q2)
+        return stiffness.clamp(min=0.1)

@@ -1,0 +1,84 @@
+"""Non-local kinetic energies with the linear response of the uniform electron gas.
+
+Wang and Teter, Phys. Rev. B 45, 13196 (1992); the density-independent kernel of Wang, Govind
+and Carter, Phys. Rev. B 58, 13465 (1998). On a finite-element space the kernel is a function of
+the Laplacian, q = sqrt(lambda), so no plane waves are needed. Both kernels stand beside the
+whole Thomas-Fermi and the whole von Weizsaecker term.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedens.density import Density
+from fedens.energy.kinetic import THOMAS_FERMI
+from fedens.energy.terms import DensityTerm
+from fedens.fem.tensor import TensorSpace
+
+_SERIES_TERMS = 12
+
+
+def lindhard(eta: Tensor) -> Tensor:
+    """Lindhard function F_L(eta) = 1/2 + (1 - eta^2)/(4 eta) ln|(1 + eta)/(1 - eta)|.
+
+    ``eta`` = q / (2 k_F) >= 0. Series are used where the closed form cancels.
+    """
+    small, large = eta < 0.2, eta > 5.0
+    middle = torch.where(small | large, torch.full_like(eta, 0.5), eta)
+    away = torch.where((middle - 1).abs() < 1e-12, torch.full_like(eta, 1 + 1e-12), middle)
+    closed = 0.5 + (1 - away**2) / (4 * away) * torch.log(((1 + away) / (1 - away)).abs())
+    below = torch.where(small, eta, torch.zeros_like(eta)) ** 2
+    above = torch.where(large, eta, torch.full_like(eta, 5.0)) ** -2
+    ks = range(1, _SERIES_TERMS + 1)
+    series_small = 1 - sum(below**k / (4 * k * k - 1) for k in ks)
+    series_large = sum(above**k / (4 * k * k - 1) for k in ks)
+    return torch.where(small, series_small, torch.where(large, series_large, closed))
+
+
+class NonlocalKinetic(DensityTerm):
+    """C_F 5/(9 a b) n0^(5/3-a-b) n^a (w * n^b), w(q) = 1/F_L - 3 eta^2 - 1.
+
+    Args:
+        mean_density: n0, electron/bohr^3; a tensor where the cell is being strained.
+        alpha, beta: exponents a and b; 5/6 and 5/6 for Wang-Teter.
+    """
+
+    name = "nonlocal_kinetic"
+    group = "kinetic"
+
+    def __init__(self, mean_density: Tensor | float, alpha: float = 5 / 6, beta: float = 5 / 6):
+        self.mean_density = torch.as_tensor(mean_density, dtype=torch.float64)
+        self.alpha, self.beta = alpha, beta
+        self._kernel: tuple[TensorSpace, Tensor] | None = None
+
+    def kernel(self, space: TensorSpace) -> Tensor:
+        """Kernel with its prefactor at the space's Laplacian eigenvalues, (n_coefficients,)."""
+        if self._kernel is None or self._kernel[0] is not space:
+            n0 = self.mean_density.to(space.device)
+            fermi = (3 * math.pi**2 * n0) ** (1 / 3)
+            # the constant mode: zero kernel, and no square root of zero to differentiate
+            q = torch.sqrt(space.laplacian_eigenvalues[1:]) / (2 * fermi)
+            values = 1 / lindhard(q) - 3 * q**2 - 1
+            total = self.alpha + self.beta
+            prefactor = THOMAS_FERMI * 5 / (9 * self.alpha * self.beta) * n0 ** (5 / 3 - total)
+            self._kernel = (space, prefactor * torch.cat([values.new_zeros(1), values]))
+        return self._kernel[1]
+
+    def energy_density(self, density: Density) -> Tensor:
+        root, space = density.root.abs(), density.space
+        convolved = space.evaluate(self.kernel(space) * space.test(root ** (2 * self.beta)))
+        return root ** (2 * self.alpha) * convolved
+
+    def energy(self, density: Density) -> Tensor:
+        root, space = density.root.abs(), density.space
+        first = space.test(root ** (2 * self.alpha))
+        second = first if self.alpha == self.beta else space.test(root ** (2 * self.beta))
+        return torch.dot(self.kernel(space), first * second)
+
+    def uniform_response(self, q2: Tensor, density: float) -> Tensor:
+        fermi = (3 * math.pi**2 * density) ** (1 / 3)
+        eta = torch.sqrt(q2) / (2 * fermi)
+        return math.pi**2 / fermi * (1 / lindhard(eta) - 3 * eta**2 - 1)

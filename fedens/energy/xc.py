@@ -1,0 +1,148 @@
+"""Local and semilocal exchange and correlation, spin-unpolarised.
+
+Perdew-Zunger in closed form; everything else from libxc through PySCF.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedens.density import Density
+from fedens.energy.terms import DensityTerm, LocalTerm
+from fedens.errors import FunctionalError
+
+_EXCHANGE = -0.75 * (3 / math.pi) ** (1 / 3)
+_WIGNER_SEITZ = (3 / (4 * math.pi)) ** (1 / 3)
+# Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), table XII, unpolarised
+_GAMMA, _BETA1, _BETA2 = -0.1423, 1.0529, 0.3334
+_A, _B, _C, _D = 0.0311, -0.048, 0.0020, -0.0116
+
+
+class DiracExchange(LocalTerm):
+    """Exchange of the uniform gas, -(3/4)(3/pi)^(1/3) n^(4/3)."""
+
+    name = "xc"
+    group = "xc"
+
+    def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:
+        potential = (4 / 3) * _EXCHANGE * cube_root
+        return 0.75 * potential * n, potential
+
+
+class PerdewZunger(LocalTerm):
+    """LDA of Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), with Dirac exchange."""
+
+    name = "xc"
+    group = "xc"
+
+    def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:
+        rs = _WIGNER_SEITZ / cube_root
+        energy, slope = _low_density(rs)
+        dense = rs < 1
+        if dense.any():
+            high_energy, high_slope = _high_density(rs[dense])
+            energy[dense], slope[dense] = high_energy, high_slope
+        potential = (4 / 3) * _EXCHANGE * cube_root
+        return (0.75 * potential + energy) * n, potential + energy - rs * slope / 3
+
+
+def _low_density(rs: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlation energy per electron and its r_s derivative for r_s >= 1."""
+    root = torch.sqrt(rs)
+    denominator = 1 + _BETA1 * root + _BETA2 * rs
+    energy = _GAMMA / denominator
+    return energy, -energy / denominator * (0.5 * _BETA1 / root + _BETA2)
+
+
+def _high_density(rs: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlation energy per electron and its r_s derivative for r_s < 1."""
+    log = torch.log(rs)
+    energy = _A * log + _B + _C * rs * log + _D * rs
+    return energy, _A / rs + _C * (log + 1) + _D
+
+
+class LibxcLocal(LocalTerm):
+    """Any LDA of libxc, by its name there (``lda_x,lda_c_pw``), evaluated through PySCF."""
+
+    name = "xc"
+    group = "xc"
+
+    def __init__(self, code: str):
+        self.code = code
+
+    def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        from pyscf.dft import libxc
+
+        per_electron, (potential, *_) = libxc.eval_xc(self.code, n.detach().cpu().numpy())[:2]
+        return n * torch.as_tensor(per_electron).to(n), torch.as_tensor(potential).to(n)
+
+
+class LibxcGradient(DensityTerm):
+    """Any GGA of libxc, by its name there (``pbe,pbe``), evaluated through PySCF."""
+
+    name = "xc"
+    group = "xc"
+
+    def __init__(self, code: str):
+        self.code = code
+
+    def energy_density(self, density: Density) -> Tensor:
+        return _GradientEnergyDensity.apply(density.values, density.gradient, self.code)
+
+    def uniform_response(self, q2: Tensor, density: float) -> Tensor:
+        # the gradient's part only tunes a preconditioner; the local part is what matters
+        return LibxcLocal("lda_x,lda_c_pw").uniform_response(q2, density)
+
+
+class _GradientEnergyDensity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, n, gradient, code):  # type: ignore[no-untyped-def]
+        from pyscf.dft import libxc
+
+        n = n.clamp(min=1e-20)
+        rho = torch.cat([n[None], gradient.T]).detach().cpu().numpy()
+        per_electron, (v_rho, v_sigma, *_) = libxc.eval_xc(code, rho)[:2]
+        v_rho, v_sigma = (torch.as_tensor(v).to(n) for v in (v_rho, v_sigma))
+        ctx.save_for_backward(v_rho, 2 * v_sigma[:, None] * gradient)
+        return n * torch.as_tensor(per_electron).to(n)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
+        v_rho, v_gradient = ctx.saved_tensors
+        return upstream * v_rho, upstream[:, None] * v_gradient, None
+
+
+def exchange_correlation(name: str) -> DensityTerm:
+    """The functional of a name: ``lda_pz``, ``lda_x`` in closed form; else a libxc name.
+
+    ``lda_pw`` and ``pbe`` are short for libxc's ``lda_x,lda_c_pw`` and ``pbe,pbe``.
+
+    Raises:
+        FunctionalError: when libxc does not know it, or it is neither an LDA nor a GGA.
+    """
+    if name == "lda_pz":
+        return PerdewZunger()
+    if name == "lda_x":
+        return DiracExchange()
+    code = {"lda_pw": "lda_x,lda_c_pw", "pbe": "pbe,pbe"}.get(name, name)
+    from pyscf.dft import libxc
+
+    try:
+        kind = libxc.xc_type(code)
+    except (KeyError, ValueError) as error:
+        raise FunctionalError(
+            f"xc functional {name!r} is not known: use 'lda_pz', 'lda_x', 'lda_pw', 'pbe' or a "
+            "name that libxc knows, such as 'lda_x,lda_c_vwn'"
+        ) from error
+    if kind == "LDA":
+        return LibxcLocal(code)
+    if kind == "GGA" and not libxc.is_hybrid_xc(code):
+        return LibxcGradient(code)
+    raise FunctionalError(
+        f"xc functional {name!r} is of type {kind}{' (hybrid)' if libxc.is_hybrid_xc(code) else ''}"
+        ": a density alone can only carry an LDA or a GGA"
+    )

@@ -1,0 +1,1 @@
+"""Reference fields: our own orbital-free solver, and adapters to other codes."""

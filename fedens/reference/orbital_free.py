@@ -1,0 +1,220 @@
+"""Orbital-free density-functional theory: the ground state of a structure on a space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedens.baseline import superposed_density
+from fedens.density import Density
+from fedens.energy.forces import hellmann_feynman_forces, normal_stress
+from fedens.energy.functional import BoundFunctional, EnergyFunctional
+from fedens.energy.minimise import Minimum, minimise_on_sphere
+from fedens.energy.response import screened_response
+from fedens.errors import ConvergenceError, FedensError
+from fedens.fem.tensor import TensorSpace
+from fedens.sample import Sample
+from fedens.structure import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class GroundState:
+    """What :func:`solve_ground_state` found; Hartree atomic units.
+
+    Attributes:
+        structure, space, functional: what was solved.
+        density: n(r) with its root's coefficients.
+        energy: total energy, hartree. energies: its parts by name.
+        chemical_potential: mu, hartree; in periodic cells against the mean of the ions' and
+            electrons' Coulomb potential, as plane-wave codes have it.
+        converged, residual, tolerance: |dE/dc - mu c|/sqrt(N) against its tolerance, hartree.
+        evaluations, iterations: energies computed, steps taken. message: the same in words.
+    """
+
+    structure: Structure
+    space: TensorSpace
+    functional: EnergyFunctional
+    density: Density
+    energy: float
+    energies: dict[str, float]
+    chemical_potential: float
+    converged: bool
+    residual: float
+    tolerance: float
+    evaluations: int
+    iterations: int
+    message: str
+    bound: BoundFunctional
+
+    @cached_property
+    def forces(self) -> NDArray[np.float64]:
+        """Hellmann-Feynman forces (n_atoms, 3), hartree/bohr; first order in the residual."""
+        forces = hellmann_feynman_forces(self.functional, self.structure, self.density)
+        return forces.cpu().numpy()
+
+    @cached_property
+    def stress(self) -> NDArray[np.float64]:
+        """Stress (3, 3), hartree/bohr^3, positive when the cell wants to shrink.
+
+        Only the normal stresses are known; shear entries are NaN.
+        """
+        tensor = np.full((3, 3), np.nan)
+        normal = normal_stress(self.functional, self.structure, self.density)
+        np.fill_diagonal(tensor, normal.cpu().numpy())
+        return tensor
+
+    def energy_densities(self) -> dict[str, Tensor]:
+        """``kinetic``, ``xc``, ``electrostatic`` at the points, (n_points,), hartree/bohr^3."""
+        return self.bound.energy_densities(self.density)
+
+    def to_sample(self) -> Sample:
+        """Fields, energies, forces and provenance as a :class:`Sample` for a data set."""
+        fields = {"density": self.density.values, **self.energy_densities()}
+        return Sample(
+            structure=self.structure,
+            points=self.space.points.cpu().numpy(),
+            weights=self.space.weights.cpu().numpy(),
+            fields={name: f.detach().cpu().numpy() for name, f in fields.items()},
+            energy=self.energy,
+            energies=self.energies,
+            ion_energy=float(self.bound.ions.energy),
+            forces=self.forces,
+            stress=self.stress if self.structure.periodic else None,
+            converged=self.converged,
+            provenance=self._provenance(),
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        edges = [axis.edges.tolist() for axis in self.space.axes]
+        return {
+            "code": "fedens orbital-free",
+            "functional": self.functional.describe(),
+            "space": {
+                "order": self.space.order,
+                "periodic": list(self.space.periodic),
+                "edges_bohr": edges,
+            },
+            "residual_hartree": self.residual,
+            "residual_tolerance_hartree": self.tolerance,
+            "evaluations": self.evaluations,
+        }
+
+
+def solve_ground_state(
+    structure: Structure,
+    space: TensorSpace,
+    functional: EnergyFunctional,
+    guess: Density | str | None = None,
+    residual_tolerance: float = 1e-6,
+    max_evaluations: int = 200,
+    require_convergence: bool = True,
+    report: Callable[[int, float, float], None] | None = None,
+) -> GroundState:
+    """Minimise the energy over densities of N electrons on a space.
+
+    Args:
+        guess: starting density; ``"superposed_atoms"``; ``"linear_response"`` (periodic cells);
+            None chooses linear response for periodic cells, superposed atoms for isolated ones.
+        residual_tolerance: stop when |dE/dc - mu c| / sqrt(N) is below it, hartree. The energy
+            error is second order in it, the error of forces first order.
+        max_evaluations: energies to compute before giving up.
+        require_convergence: raise when the tolerance is not met; otherwise the result says so.
+        report: called with (evaluations, energy, residual) after each step.
+
+    Raises:
+        ConvergenceError: not converged (the unfinished :class:`GroundState` is in ``.result``).
+        SpaceError, PseudopotentialError, FunctionalError: what does not fit together.
+    """
+    space.check_matches(structure)
+    bound = functional.bind(structure, space)
+    start = _starting_root(guess, structure, space, functional, bound)
+    with torch.no_grad():
+        trial = Density.from_root(space, start).normalised(bound.electrons).values
+        typical_density = float(space.integrate(trial**2)) / bound.electrons
+    minimum = minimise_on_sphere(
+        bound.energy_and_gradient,
+        start,
+        bound.electrons,
+        bound.uniform_hessian(typical_density),
+        residual_tolerance,
+        max_evaluations,
+        report,
+    )
+    state = _ground_state(structure, space, functional, bound, minimum, residual_tolerance)
+    if require_convergence and not state.converged:
+        raise ConvergenceError(f"{structure.formula}: {state.message}", state)
+    return state
+
+
+def _ground_state(
+    structure: Structure,
+    space: TensorSpace,
+    functional: EnergyFunctional,
+    bound: BoundFunctional,
+    minimum: Minimum,
+    tolerance: float,
+) -> GroundState:
+    density = Density.from_root(space, minimum.x)
+    potential_shift = 0.0
+    if structure.periodic:
+        # the Gaussian ions' potential has zero mean here; point ions' would not
+        widths = np.array([functional.widths[s] for s in structure.symbols])
+        charges = np.array([functional.pseudopotentials[s].valence for s in structure.symbols])
+        filled = charges * structure.occupancies
+        potential_shift = 2 * math.pi * float(filled @ widths**2) / structure.volume
+    return GroundState(
+        structure=structure,
+        space=space,
+        functional=functional,
+        density=density,
+        energy=minimum.energy,
+        energies=bound.energies(density),
+        chemical_potential=minimum.multiplier / 2 + potential_shift,
+        converged=minimum.converged,
+        residual=minimum.residual,
+        tolerance=tolerance,
+        evaluations=minimum.evaluations,
+        iterations=minimum.iterations,
+        message=minimum.message,
+        bound=bound,
+    )
+
+
+def _starting_root(
+    guess: Density | str | None,
+    structure: Structure,
+    space: TensorSpace,
+    functional: EnergyFunctional,
+    bound: BoundFunctional,
+) -> Tensor:
+    """Root-density coefficients to start from."""
+    if isinstance(guess, Density):
+        if guess.space.n_coefficients != space.n_coefficients:
+            raise FedensError(f"the guess lives on another space: {guess.space}, not {space}")
+        return guess.root_coefficients.detach()
+    name = guess or ("linear_response" if structure.periodic else "superposed_atoms")
+    if name == "superposed_atoms":
+        return space.project(torch.sqrt(superposed_density(functional, structure, space)))
+    if name == "linear_response" and structure.periodic:
+        return _linear_response_root(bound)
+    raise FedensError(
+        f"guess is {guess!r}; expected a Density, 'superposed_atoms' or, for periodic cells, "
+        "'linear_response'"
+    )
+
+
+def _linear_response_root(bound: BoundFunctional) -> Tensor:
+    """sqrt(n0) exp(dn / (2 n0)) with the screened response dn: positive, right to first order."""
+    space = bound.space
+    mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
+    response = screened_response(space, mean, bound.xc_term)
+    change = space.evaluate(response * space.test(bound.ions.external_potential()))
+    return space.project(torch.sqrt(mean) * torch.exp(change / (2 * mean)))
