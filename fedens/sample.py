@@ -44,23 +44,28 @@ class Sample:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n_points = len(self.weights)
+        n_points, n_atoms = len(self.weights), len(self.structure)
+        if self.weights.shape != (n_points,):
+            raise DatasetError(f"weights have shape {self.weights.shape}, expected ({n_points},)")
         if self.points.shape != (n_points, 3):
             raise DatasetError(
                 f"points have shape {self.points.shape}, expected ({n_points}, 3) for "
                 f"{n_points} weights"
             )
         for name, values in self.fields.items():
-            if values.shape != (n_points,):
-                raise DatasetError(f"field {name!r} has shape {values.shape}, expected ({n_points},)")
-            if not np.isfinite(values).all():
-                raise DatasetError(f"field {name!r} holds numbers that are not finite")
+            _check(f"field {name!r}", values, (n_points,))
+        if self.forces is not None:
+            _check("forces", self.forces, (n_atoms, 3))
+        if self.stress is not None:
+            _check("stress", self.stress, (3, 3))
         if not np.isfinite(self.energy):
             raise DatasetError(f"the energy is {self.energy}: not a finite number")
 
     @property
     def number_of_electrons(self) -> float:
-        """Integral of the density."""
+        """Integral of the density; a sample without a density raises."""
+        if "density" not in self.fields:
+            raise DatasetError("sample has no field 'density': no number of electrons")
         return float(self.weights @ self.fields["density"])
 
     def energy_from_fields(self) -> float:
@@ -70,3 +75,10 @@ class Sample:
             raise DatasetError(f"sample has no field {', '.join(missing)}: no energy from fields")
         total = sum(float(self.weights @ self.fields[name]) for name in ENERGY_DENSITIES)
         return total + self.ion_energy
+
+
+def _check(name: str, values: NDArray[np.float64], shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise DatasetError(f"{name}: shape is {values.shape}, expected {shape}")
+    if not np.isfinite(values).all():
+        raise DatasetError(f"{name}: holds numbers that are not finite")

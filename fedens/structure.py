@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 #: Two nuclei closer than this (bohr) are taken for a mistake in the input.
 MINIMUM_DISTANCE = 0.5
 
+#: Coordinates beyond this (bohr) lose the digits that distances need.
+MAXIMUM_COORDINATE = 1e9
+
+#: Largest ratio of a periodic cell's heights; the neighbour search breaks beyond 300.
+MAXIMUM_ASPECT = 200.0
+
 
 @dataclass(frozen=True, eq=False)
 class Structure:
@@ -58,15 +64,15 @@ class Structure:
     ):
         values: dict[str, Any] = {
             "numbers": _atomic_numbers(numbers),
-            "positions": np.array(positions, dtype=np.float64),
+            "positions": _floats("positions", positions),
             "cell": _cell(cell),
-            "pbc": np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))),
-            "charge": float(charge),
-            "spin": int(spin),
+            "pbc": _pbc(pbc),
+            "charge": float(_floats("charge", charge)),
+            "spin": _spin(spin),
         }
         n_atoms = len(values["numbers"])
         values["occupancies"] = (
-            np.ones(n_atoms) if occupancies is None else np.array(occupancies, dtype=np.float64)
+            np.ones(n_atoms) if occupancies is None else _floats("occupancies", occupancies)
         )
         for name, value in values.items():
             if isinstance(value, np.ndarray):
@@ -81,21 +87,34 @@ class Structure:
                 f"positions have shape {self.positions.shape}, expected ({n_atoms}, 3) "
                 f"for {n_atoms} atomic numbers"
             )
-        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        bad = np.flatnonzero(~(np.abs(self.positions) < MAXIMUM_COORDINATE).all(axis=1))
         if len(bad):
             raise StructureError(
-                f"position of atom {bad[0]} is {self.positions[bad[0]]}: not a finite number; "
-                "check the file or the step that made it"
+                f"position of atom {bad[0]} is {self.positions[bad[0]]}: not a finite length "
+                "in bohr; check the file or the step that made it"
             )
         occupancies = self.occupancies
         assert occupancies is not None
         if occupancies.shape != (n_atoms,) or not ((occupancies >= 0) & (occupancies <= 1)).all():
             raise StructureError(f"occupancies must be ({n_atoms},) numbers between 0 and 1")
-        if self.pbc.any() and self.cell is None:
-            raise StructureError("a periodic structure needs a cell (bohr); none was given")
-        if self.cell is not None and self.pbc.any() and abs(np.linalg.det(self.cell)) < 1e-6:
-            raise StructureError(f"cell vectors span no volume: {self.cell.tolist()} bohr")
+        if not np.isfinite(self.charge):
+            raise StructureError(f"charge is {self.charge}: not a finite number")
+        if self.pbc.all():
+            self._refuse_flat_cell()
         self._refuse_overlaps()
+
+    def _refuse_flat_cell(self) -> None:
+        if self.cell is None:
+            raise StructureError("a periodic structure needs a cell (bohr); none was given")
+        if abs(np.linalg.det(self.cell)) < 1e-6:
+            raise StructureError(f"cell vectors span no volume: {self.cell.tolist()} bohr")
+        heights = 1.0 / np.linalg.norm(np.linalg.inv(self.cell), axis=0)
+        if heights.min() < MINIMUM_DISTANCE or heights.max() > MAXIMUM_ASPECT * heights.min():
+            raise StructureError(
+                f"cell {self.cell.tolist()} bohr is only {heights.min():.3g} bohr high in one "
+                f"direction and {heights.max():.3g} bohr in another; expected at least "
+                f"{MINIMUM_DISTANCE} bohr and a ratio below {MAXIMUM_ASPECT:g}: check the units"
+            )
 
     def _refuse_overlaps(self) -> None:
         first, second, _, distances = self.neighbours(MINIMUM_DISTANCE)
@@ -113,17 +132,18 @@ class Structure:
             first, second: (n_pairs,) atom indices; shifts: (n_pairs, 3) whole cells added to
             the second atom; distances: (n_pairs,) bohr.
         """
-        from vesin import NeighborList
-
-        box = np.zeros((3, 3)) if self.cell is None else self.cell * self.pbc[:, None]
-        if self.pbc.any() and not self.pbc.all():
+        if not self.pbc.any():
+            return _open_pairs(self.positions, cutoff)
+        if not self.pbc.all():
             raise StructureError(
                 f"pbc is {self.pbc.tolist()}: only fully periodic or fully isolated structures "
                 "are supported so far (slabs and wires are not)"
             )
+        from vesin import NeighborList
+
         calculator = NeighborList(cutoff=cutoff, full_list=True)
         first, second, shifts, distances = calculator.compute(
-            points=self.positions, box=box, periodic=bool(self.pbc.all()), quantities="ijSd"
+            points=self.positions, box=self.cell, periodic=True, quantities="ijSd"
         )
         return first.astype(np.int64), second.astype(np.int64), shifts.astype(np.int64), distances
 
@@ -213,7 +233,7 @@ def _atomic_numbers(numbers: ArrayLike) -> NDArray[np.int64]:
     result = []
     for index, entry in enumerate(given.tolist()):
         number = atomic_numbers.get(entry) if isinstance(entry, str) else entry
-        if number is None or int(number) != number or not 1 <= number < len(chemical_symbols):
+        if number is None or not 1 <= number < len(chemical_symbols) or int(number) != number:
             raise StructureError(
                 f"atom {index} is {entry!r}: not a known element; expected a chemical symbol "
                 f"or an atomic number from 1 to {len(chemical_symbols) - 1}"
@@ -222,10 +242,43 @@ def _atomic_numbers(numbers: ArrayLike) -> NDArray[np.int64]:
     return np.array(result, dtype=np.int64)
 
 
+def _floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{name} must be an array of numbers: {error}") from error
+
+
+def _pbc(pbc: bool | ArrayLike) -> NDArray[np.bool_]:
+    flags = np.asarray(pbc, dtype=bool)
+    if flags.shape not in ((), (1,), (3,)):
+        raise StructureError(f"pbc has shape {flags.shape}, expected one flag or three")
+    return np.array(np.broadcast_to(flags, (3,)))
+
+
+def _spin(spin: int) -> int:
+    unpaired = float(_floats("spin", spin))
+    if not unpaired.is_integer() or unpaired < 0:
+        raise StructureError(f"spin is {spin}: expected the number of unpaired electrons (0, 1, 2)")
+    return int(unpaired)
+
+
+def _open_pairs(
+    positions: NDArray[np.float64], cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Ordered pairs closer than the cutoff, without periodic images."""
+    from scipy.spatial import cKDTree
+
+    pairs = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
+    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
+    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
+    return first, second, np.zeros((len(first), 3), dtype=np.int64), distances
+
+
 def _cell(cell: ArrayLike | None) -> NDArray[np.float64] | None:
     if cell is None:
         return None
-    array = np.array(cell, dtype=np.float64)
+    array = _floats("cell", cell)
     if array.shape == (3,):
         array = np.diag(array)
     if array.shape != (3, 3):
