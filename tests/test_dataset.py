@@ -1,0 +1,424 @@
+"""Data sets on disk: round trips, writers that die, and everything that must be refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from fedens import dataset as dataset_module
+from fedens.dataset import SCHEMA_VERSION, Dataset, read_sample, write_sample
+from fedens.errors import DatasetError, OutputError
+from fedens.sample import Sample
+from fedens.structure import Structure
+from fedens.units import FIELD_UNITS
+
+FUNCTIONAL = {
+    "kinetic": "wt",
+    "xc": "lda_pz",
+    "gauge": {"kinetic": "root gradient"},
+    "gaussian_widths": {"Al": 1.2},
+    "pseudopotentials": {"Al": {"kind": "gth_local", "r_loc": 0.7473}},
+}
+
+
+def make_sample(seed=0, functional=FUNCTIONAL, n_points=50, **options):
+    """A small sample with random numbers; not physics, but every entry is filled."""
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, 1, (2, 3)) + np.array([[0], [4]])
+    structure = Structure(["Al", "Al"], positions, cell=[8, 9, 10], pbc=True, charge=1)
+    names = ("density", "kinetic", "xc", "electrostatic")
+    arguments = {
+        "structure": structure,
+        "points": rng.uniform(0, 8, (n_points, 3)),
+        "weights": rng.uniform(0, 1, n_points),
+        "fields": {name: rng.standard_normal(n_points) for name in names},
+        "energy": float(rng.standard_normal()),
+        "energies": {"kinetic": 1.5, "xc": -0.25},
+        "ion_energy": -2.5,
+        "forces": rng.standard_normal((2, 3)),
+        "stress": rng.standard_normal((3, 3)),
+        "provenance": {"functional": functional, "space": {"spacing": 0.425}, "seed": seed},
+    }
+    return Sample(**(arguments | options))
+
+
+def assert_same(one, two):
+    for name in ("numbers", "positions", "cell", "pbc", "charge", "spin", "occupancies"):
+        assert np.array_equal(getattr(one.structure, name), getattr(two.structure, name)), name
+    for name in ("points", "weights", "forces", "stress"):
+        assert np.array_equal(getattr(one, name), getattr(two, name)), name
+    assert one.fields.keys() == two.fields.keys()
+    assert all(np.array_equal(one.fields[name], two.fields[name]) for name in one.fields)
+    for name in ("energy", "energies", "ion_energy", "converged", "provenance"):
+        assert getattr(one, name) == getattr(two, name), name
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of three samples a, b, c."""
+    result = Dataset.open(tmp_path / "data", create=True)
+    for seed, name in enumerate("abc"):
+        result.add(make_sample(seed), name)
+    return result
+
+
+@pytest.fixture
+def file(data):
+    """The file of sample b."""
+    return data.path / "b.h5"
+
+
+def test_round_trip(data):
+    reopened = Dataset.open(data.path)
+    assert reopened.names == ["a", "b", "c"]
+    assert len(reopened) == 3
+    assert "b" in reopened
+    assert "d" not in reopened
+    for seed, sample in enumerate(reopened):
+        assert_same(sample, make_sample(seed))
+    assert_same(reopened[1], reopened["b"])
+    assert_same(reopened[-1], reopened["c"])
+
+
+def test_round_trip_of_isolated_atoms_without_optional_entries(tmp_path):
+    structure = Structure(["H"], [[0, 0, 0]], spin=1, occupancies=[0.5])
+    sample = make_sample(structure=structure, forces=None, stress=None, energies={})
+    write_sample(sample, tmp_path / "x.h5")
+    back = read_sample(tmp_path / "x.h5")
+    assert back.structure.cell is None
+    assert back.forces is None
+    assert back.stress is None
+    assert back.structure.spin == 1
+    assert back.structure.occupancies.tolist() == [0.5]
+
+
+def test_every_array_carries_its_unit(file):
+    units = {}
+    with h5py.File(file) as content:
+        content.visititems(
+            lambda name, item: (
+                units.update({name: item.attrs["unit"]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        assert content.attrs["schema_version"] == SCHEMA_VERSION
+        assert content.attrs["units"] == "hartree atomic units"
+    assert units["fields/density"] == FIELD_UNITS["density"]
+    assert units["energies/kinetic"] == units["energy"] == units["ion_energy"] == "hartree"
+    assert units["fields/kinetic"] == "hartree/bohr^3"
+    assert units["structure/positions"] == "bohr"
+    assert units["structure/numbers"] == "1"
+    assert len(units) == 19
+
+
+def test_missing_data_set_is_refused_unless_it_may_be_made(tmp_path):
+    with pytest.raises(DatasetError, match="create=True"):
+        Dataset.open(tmp_path / "none")
+    with pytest.raises(DatasetError, match="no data set"):
+        Dataset.open(tmp_path)
+    assert len(Dataset.open(tmp_path / "none", create=True)) == 0
+    assert Dataset.open(tmp_path / "none", create=True).functional is None
+
+
+def test_unusable_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        Dataset.open(tmp_path / "file", create=True)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_sample(make_sample(), tmp_path / "missing" / "a.h5")
+
+
+def test_names(data):
+    assert data.add(make_sample(3)) == "Al2-0003"
+    assert data.add(make_sample(4)) == "Al2-0004"
+    with pytest.raises(DatasetError, match="already has a sample 'b'"):
+        data.add(make_sample(5), "b")
+    assert_same(data["b"], make_sample(1))
+    for name in ("", "../x", ".x", "a/b", "a b"):
+        with pytest.raises(DatasetError, match="cannot name"):
+            data.add(make_sample(5), name)
+    with pytest.raises(DatasetError, match=r"no sample 'z'; it has .*a, b, c"):
+        _ = data["z"]
+    with pytest.raises(IndexError):
+        _ = data[5]
+
+
+def test_name_taken_by_another_writer_is_refused(data):
+    Dataset.open(data.path).add(make_sample(3), "d")
+    assert "d" not in data
+    with pytest.raises(DatasetError, match="already has"):
+        data.add(make_sample(4), "d")
+    assert Dataset.open(data.path).names == ["a", "b", "c", "d"]
+
+
+def test_two_writers_lose_nothing(data):
+    other = Dataset.open(data.path)
+    other.add(make_sample(3), "d")
+    data.add(make_sample(4), "e")
+    assert Dataset.open(data.path).names == ["a", "b", "c", "d", "e"]
+
+
+def test_index_is_rebuilt_from_the_files(data):
+    index = data.path / "index.json"
+    complete = index.read_text()
+    assert json.loads(complete)["samples"]["a"]["energy_hartree"] == make_sample(0).energy
+    for broken in ("", "{", "[]", '{"schema_version": 1, "samples": 3, "functional": null}'):
+        index.write_text(broken)
+        assert Dataset.open(data.path).names == ["a", "b", "c"]
+        assert index.read_text() == complete
+    index.unlink()
+    assert Dataset.open(data.path).functional == FUNCTIONAL
+    assert index.read_text() == complete
+
+
+def test_index_follows_files_that_come_and_go(data):
+    (data.path / "a.h5").unlink()
+    write_sample(make_sample(7), data.path / "d.h5")
+    reopened = Dataset.open(data.path)
+    assert reopened.names == ["b", "c", "d"]
+    assert list(json.loads((data.path / "index.json").read_text())["samples"]) == ["b", "c", "d"]
+
+
+def test_newer_index_is_refused(data):
+    content = json.loads((data.path / "index.json").read_text())
+    content["schema_version"] = SCHEMA_VERSION + 1
+    (data.path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="update fedens"):
+        Dataset.open(data.path)
+
+
+def test_interrupted_writer_leaves_nothing(data, monkeypatch):
+    def interrupted(source, _target):
+        assert os.path.getsize(source) > 0
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset_module.os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            data.add(make_sample(3), "d")
+    assert sorted(p.name for p in data.path.iterdir()) == ["a.h5", "b.h5", "c.h5", "index.json"]
+    assert "d" not in data
+    data.add(make_sample(3), "d")
+    assert_same(Dataset.open(data.path)["d"], make_sample(3))
+
+
+KILLED_WRITER = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from test_dataset import make_sample
+from fedens.dataset import Dataset
+
+os.replace = lambda source, target: os._exit(9)
+Dataset.open(sys.argv[1]).add(make_sample(3), "d")
+"""
+
+
+def test_killed_writer_leaves_no_sample(data):
+    here = os.path.dirname(__file__)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(data.path), here])
+    assert killed.returncode == 9
+    assert not (data.path / "d.h5").exists()
+    reopened = Dataset.open(data.path)
+    assert reopened.names == ["a", "b", "c"]
+    reopened.add(make_sample(3), "d")
+    assert sorted(p.name for p in data.path.iterdir()) == [
+        *(f"{name}.h5" for name in "abcd"),
+        "index.json",
+    ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file_is_refused(data, file, share):
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DatasetError, match=r"b\.h5.*delete it and make it again"):
+        _ = data["b"]
+    (data.path / "index.json").unlink()
+    with pytest.raises(DatasetError, match=r"b\.h5"):
+        Dataset.open(data.path)
+
+
+def test_files_that_are_no_samples_are_refused(file):
+    file.write_text("this is text")
+    with pytest.raises(DatasetError, match="truncated, damaged or foreign"):
+        read_sample(file)
+    with h5py.File(file, "w") as content:
+        content["density"] = np.ones(3)
+    with pytest.raises(DatasetError, match="not a sample"):
+        read_sample(file)
+    with pytest.raises(DatasetError, match="there is no sample"):
+        read_sample(file.with_name("none.h5"))
+
+
+def test_changed_array_is_refused(data, file):
+    with h5py.File(file, "a") as content:
+        content["fields/density"][7] *= 1 + 1e-15
+    with pytest.raises(DatasetError, match="checksum"):
+        _ = data["b"]
+
+
+@pytest.mark.parametrize("name", ["converged", "provenance"])
+def test_changed_history_is_refused(file, name):
+    changed = {"converged": False, "provenance": "{}"}
+    with h5py.File(file, "a") as content:
+        content.attrs[name] = changed[name]
+    with pytest.raises(DatasetError, match="checksum"):
+        read_sample(file)
+
+
+def test_exchanged_arrays_are_refused(file):
+    with h5py.File(file, "a") as content:
+        content.move("fields/kinetic", "x")
+        content.move("fields/xc", "fields/kinetic")
+        content.move("x", "fields/xc")
+    with pytest.raises(DatasetError, match="checksum"):
+        read_sample(file)
+
+
+@pytest.mark.parametrize("name", ["fields/density", "structure/cell", "stress", "energies/xc"])
+def test_missing_or_wrong_unit_is_refused(file, name):
+    with h5py.File(file, "a") as content:
+        del content[name].attrs["unit"]
+    with pytest.raises(DatasetError, match=f"{name}.*None"):
+        read_sample(file)
+    with h5py.File(file, "a") as content:
+        content[name].attrs["unit"] = "eV"
+    with pytest.raises(DatasetError, match=f"{name}.*'eV'"):
+        read_sample(file)
+
+
+@pytest.mark.parametrize("name", ["schema_version", "units", "provenance", "checksum", "converged"])
+def test_missing_attribute_is_refused(file, name):
+    with h5py.File(file, "a") as content:
+        del content.attrs[name]
+    with pytest.raises(DatasetError, match=name):
+        read_sample(file)
+
+
+def test_missing_array_is_refused(file):
+    with h5py.File(file, "a") as content:
+        del content["energy"]
+    with pytest.raises(DatasetError, match="checksum"):
+        read_sample(file)
+
+
+def test_newer_schema_is_refused(file):
+    with h5py.File(file, "a") as content:
+        content.attrs["schema_version"] = SCHEMA_VERSION + 1
+    with pytest.raises(DatasetError, match=f"schema version {SCHEMA_VERSION + 1}.*update fedens"):
+        read_sample(file)
+
+
+def test_field_without_a_known_unit_is_refused(tmp_path):
+    sample = make_sample()
+    sample.fields["temperature"] = np.ones(50)
+    with pytest.raises(DatasetError, match="temperature"):
+        write_sample(sample, tmp_path / "x.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_provenance_must_be_json(tmp_path):
+    for value in (np.ones(3), float("nan"), object()):
+        with pytest.raises(DatasetError, match="provenance"):
+            write_sample(make_sample(provenance={"x": value}), tmp_path / "x.h5")
+
+
+def test_unconverged_sample_is_refused_or_marked(data):
+    unfinished = make_sample(3, converged=False)
+    with pytest.raises(DatasetError, match="not converged"):
+        data.add(unfinished, "d")
+    assert not (data.path / "d.h5").exists()
+    data.add(unfinished, "d", allow_unconverged=True)
+    reopened = Dataset.open(data.path)
+    assert [sample.converged for sample in reopened] == [True, True, True, False]
+    assert [entry["converged"] for entry in reopened.index.values()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"gaussian_widths": {"Al": 1.0}}, r"gaussian_widths\.Al is 1\.0 here and 1\.2"),
+        ({"gaussian_widths": {}}, r"gaussian_widths\.Al is None"),
+        ({"gauge": {"kinetic": "laplacian"}}, r"gauge\.kinetic"),
+        ({"kinetic": "tfvw"}, r"functional\.kinetic is 'tfvw' here and 'wt'"),
+        (
+            {"pseudopotentials": {"Al": {"kind": "gth_local", "r_loc": 0.8}}},
+            r"pseudopotentials\.Al\.r_loc",
+        ),
+    ],
+)
+def test_mixing_functionals_is_refused(data, change, named):
+    other = make_sample(3, functional=FUNCTIONAL | change)
+    with pytest.raises(DatasetError, match=named):
+        data.add(other, "d")
+    assert not (data.path / "d.h5").exists()
+
+
+def test_mixing_through_the_back_door_is_refused(data):
+    other = make_sample(3, functional=FUNCTIONAL | {"xc": "pbe"})
+    write_sample(other, data.path / "b.h5")
+    with pytest.raises(DatasetError, match=r"functional\.xc"):
+        _ = data["b"]
+    write_sample(make_sample(1), data.path / "b.h5")
+    write_sample(other, data.path / "d.h5")
+    with pytest.raises(DatasetError, match=r"functional\.xc"):
+        Dataset.open(data.path)
+
+
+def test_sample_without_functional_does_not_mix(data):
+    with pytest.raises(DatasetError, match="functional is None here"):
+        data.add(make_sample(3, provenance={}), "d")
+
+
+def test_the_space_may_differ(data):
+    provenance = {"functional": json.loads(json.dumps(FUNCTIONAL)), "space": {"spacing": 0.3}}
+    data.add(make_sample(3, n_points=70, provenance=provenance), "d")
+    assert len(data["d"].weights) == 70
+
+
+def test_split_is_reproducible_and_nested(tmp_path):
+    data = Dataset.open(tmp_path, create=True)
+    for seed in range(8):
+        data.add(make_sample(seed, n_points=2))
+    train, test = data.split(train=5, seed=3)
+    assert sorted(train + test) == data.names
+    assert (len(train), len(test)) == (5, 3)
+    assert Dataset.open(tmp_path).split(train=5, seed=3) == (train, test)
+    assert data.split(train=2, seed=3)[0] == train[:2]
+    assert data.split(train=5, seed=4)[0] != train
+    for count in (0, 9):
+        with pytest.raises(DatasetError, match=f"cannot train on {count}"):
+            data.split(train=count)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"weights": np.ones((50, 1))}, "weights"),
+        ({"points": np.ones((50, 2))}, "points"),
+        ({"fields": {"density": np.ones(49)}}, "density"),
+        ({"fields": {"density": np.full(50, np.nan)}}, "density"),
+        ({"energy": np.nan}, "energy"),
+        ({"forces": np.ones((3, 3))}, "forces"),
+        ({"forces": np.full((2, 3), np.inf)}, "forces"),
+        ({"stress": np.ones(6)}, "stress"),
+    ],
+)
+def test_inconsistent_sample_is_refused(change, named):
+    with pytest.raises(DatasetError, match=named):
+        make_sample(**change)
+
+
+def test_integrals_of_a_sample():
+    sample = make_sample()
+    parts = [sample.weights @ sample.fields[name] for name in ("kinetic", "xc", "electrostatic")]
+    assert sample.energy_from_fields() == pytest.approx(sum(parts) - 2.5, abs=1e-13)
+    assert sample.number_of_electrons == pytest.approx(sample.weights @ sample.fields["density"])
+    empty = make_sample(fields={"kinetic": np.ones(50)})
+    with pytest.raises(DatasetError, match="xc, electrostatic"):
+        empty.energy_from_fields()
+    with pytest.raises(DatasetError, match="density"):
+        _ = empty.number_of_electrons
