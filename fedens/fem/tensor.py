@@ -217,6 +217,12 @@ class TensorSpace:
         """``function(-Laplacian)`` applied to a field (..., n_points), in two transforms."""
         return self.evaluate(function(self.laplacian_eigenvalues) * self.test(field))
 
+    @cached_property
+    def coulomb_kernel(self) -> Tensor:
+        """4 pi / lambda without the constant mode (the first), (n_coefficients,); periodic."""
+        eigenvalues = self.laplacian_eigenvalues[1:]
+        return torch.cat([eigenvalues.new_zeros(1), 4 * math.pi / eigenvalues])
+
     def solve_poisson(self, charge: Tensor) -> Tensor:
         """Potential of a charge density (n_points,), from -lap phi = 4 pi charge; hartree.
 
@@ -226,15 +232,13 @@ class TensorSpace:
         :meth:`coulomb_energy`.
         """
         if self.is_periodic:
-            return self.apply(_coulomb_kernel, charge)
+            return self.evaluate(self.coulomb_kernel * self.test(charge))
         return self._multipoles.potential(charge, self._solve_dirichlet)
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:
         """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
-            return (
-                0.5 * (_coulomb_kernel(self.laplacian_eigenvalues) * self.test(charge) ** 2).sum()
-            )
+            return 0.5 * torch.dot(self.coulomb_kernel, self.test(charge) ** 2)
         return 0.5 * self.integrate(charge * self.solve_poisson(charge))
 
     def _solve_dirichlet(self, charge: Tensor) -> Tensor:
@@ -308,13 +312,6 @@ def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     t = torch.matmul(y, t.reshape(*lead, x.shape[0], ny, nz))
     t = t.reshape(-1, nz) @ z.T
     return t.reshape(*lead, x.shape[0] * y.shape[0] * z.shape[0])
-
-
-def _coulomb_kernel(eigenvalues: Tensor) -> Tensor:
-    """4 pi / lambda, without the constant mode (the first)."""
-    kernel = torch.zeros_like(eigenvalues)
-    kernel[1:] = 4 * math.pi / eigenvalues[1:]
-    return kernel
 
 
 def _uniform_edges(
