@@ -62,14 +62,11 @@ class GroundState:
 
     @cached_property
     def stress(self) -> NDArray[np.float64]:
-        """Stress (3, 3), hartree/bohr^3, positive when the cell wants to shrink.
+        """Normal stresses (3,) along x, y, z, hartree/bohr^3, positive when the cell would shrink.
 
-        Only the normal stresses are known; shear entries are NaN.
+        Shear stresses need sheared cells, which are not supported yet.
         """
-        tensor = np.full((3, 3), np.nan)
-        normal = normal_stress(self.functional, self.structure, self.density)
-        np.fill_diagonal(tensor, normal.cpu().numpy())
-        return tensor
+        return normal_stress(self.functional, self.structure, self.density).cpu().numpy()
 
     def energy_densities(self) -> dict[str, Tensor]:
         """``kinetic``, ``xc``, ``electrostatic`` at the points, (n_points,), hartree/bohr^3."""
