@@ -26,7 +26,7 @@ class Sample:
             ``electrostatic``.
         energy: total energy, hartree. energies: its parts by name, hartree.
         ion_energy: the part of the energy no field carries: self and pair terms of the ions.
-        forces: (n_atoms, 3), hartree/bohr, or None. stress: (3, 3), hartree/bohr^3, or None.
+        forces: (n_atoms, 3), hartree/bohr, or None. stress: normal stresses (3,), hartree/bohr^3, or None.
         converged: whether the calculation behind it converged.
         provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
     """
@@ -57,7 +57,7 @@ class Sample:
         if self.forces is not None:
             _check("forces", self.forces, (n_atoms, 3))
         if self.stress is not None:
-            _check("stress", self.stress, (3, 3))
+            _check("stress", self.stress, (3,))
         if not np.isfinite(self.energy):
             raise DatasetError(f"the energy is {self.energy}: not a finite number")
 

@@ -269,6 +269,13 @@ def test_changed_history_is_refused(file, name):
         read_sample(file)
 
 
+def test_renamed_array_is_refused(file):
+    with h5py.File(file, "a") as content:
+        content.move("fields/xc", "fields/total")
+    with pytest.raises(DatasetError, match="checksum"):
+        read_sample(file)
+
+
 def test_exchanged_arrays_are_refused(file):
     with h5py.File(file, "a") as content:
         content.move("fields/kinetic", "x")
