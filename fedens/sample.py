@@ -26,7 +26,8 @@ class Sample:
             ``electrostatic``.
         energy: total energy, hartree. energies: its parts by name, hartree.
         ion_energy: the part of the energy no field carries: self and pair terms of the ions.
-        forces: (n_atoms, 3), hartree/bohr, or None. stress: normal stresses (3,), hartree/bohr^3, or None.
+        forces: (n_atoms, 3), hartree/bohr, or None.
+        stress: normal stresses along x, y, z, (3,), hartree/bohr^3, or None.
         converged: whether the calculation behind it converged.
         provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
     """

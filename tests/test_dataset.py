@@ -40,7 +40,7 @@ def make_sample(seed=0, functional=FUNCTIONAL, n_points=50, **options):
         "energies": {"kinetic": 1.5, "xc": -0.25},
         "ion_energy": -2.5,
         "forces": rng.standard_normal((2, 3)),
-        "stress": rng.standard_normal((3, 3)),
+        "stress": rng.standard_normal(3),
         "provenance": {"functional": functional, "space": {"spacing": 0.425}, "seed": seed},
     }
     return Sample(**(arguments | options))
@@ -378,6 +378,17 @@ def test_mixing_through_the_back_door_is_refused(data):
 def test_sample_without_functional_does_not_mix(data):
     with pytest.raises(DatasetError, match="functional is None here"):
         data.add(make_sample(3, provenance={}), "d")
+
+
+def test_a_pseudopotential_file_may_lie_elsewhere(tmp_path):
+    def table(path, contents):
+        return {"pseudopotentials": {"Al": {"kind": "recpot", "path": path, "sha256": contents}}}
+
+    data = Dataset.open(tmp_path, create=True)
+    data.add(make_sample(0, functional=table("/one/al.recpot", "abc")))
+    data.add(make_sample(1, functional=table("/two/al.recpot", "abc")))
+    with pytest.raises(DatasetError, match=r"Al\.sha256"):
+        data.add(make_sample(2, functional=table("/one/al.recpot", "xyz")))
 
 
 def test_the_space_may_differ(data):
