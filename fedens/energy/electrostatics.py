@@ -91,10 +91,10 @@ def place_ions(
     for symbol in dict.fromkeys(structure.symbols):
         pseudopotential = find_pseudopotential(pseudopotentials, symbol)
         width = widths[symbol]
-        _refuse_coarse(space, pseudopotential, width, symbol)
         mask = torch.as_tensor(numbers == symbol, device=space.device)
         share = torch.tensor(structure.occupancies, device=space.device)[mask]
         centres = positions[mask]
+        _refuse_coarse(space, centres, pseudopotential, width, symbol)
         charge = charge + _gaussian_charge(space, centres, share * pseudopotential.valence, width)
         short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
     valences = _valences(structure, pseudopotentials)
@@ -133,10 +133,14 @@ def number_of_electrons(
 
 
 def _refuse_coarse(
-    space: TensorSpace, pseudopotential: LocalPseudopotential, width: float, symbol: str
+    space: TensorSpace,
+    centres: Tensor,
+    pseudopotential: LocalPseudopotential,
+    width: float,
+    symbol: str,
 ) -> None:
     limit = pseudopotential.coarsest_spacing(width)
-    spacing = float(space.finest_spacing)
+    spacing = space.spacing_at(centres)
     if spacing > limit * 1.0001:
         raise SpaceError(
             f"mesh spacing {spacing:.3f} bohr is too coarse for the pseudopotential of {symbol}: "

@@ -225,7 +225,8 @@ class BoundFunctional:
 
         Their integrals and the ions' own energy add up to the total energy.
         """
-        result = {"kinetic": 0.0, "xc": 0.0}
+        nothing = torch.zeros_like(density.values)
+        result = {"kinetic": nothing, "xc": nothing}
         for term in self.terms:
             result[term.group] = result[term.group] + term.energy_density(density)
         return {**result, "electrostatic": self.ions.energy_density(density)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -65,7 +66,8 @@ class Axis:
     @property
     def length(self) -> float:
         """Distance from the first to the last edge, bohr."""
-        return float(self.edges[-1] - self.edges[0])
+        edges = self.edges.detach()
+        return float(edges[-1] - edges[0])
 
     def scaled(self, factor: Tensor) -> Axis:
         """The axis stretched about the origin; modes stay orthonormal."""
@@ -85,8 +87,21 @@ class Axis:
 
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
+
+    def longest_element_at(self, x: Tensor) -> float:
+        """Length of the longest element that holds or touches a position of ``x`` (n,), bohr."""
+        edges, x = self.edges.detach(), x.detach()[:, None]
+        if self.periodic:
+            x = edges[0] + (x - edges[0]) % self.length
+        tolerance = 1e-9 * self.length
+        holds = (edges[:-1] <= x + tolerance) & (x - tolerance <= edges[1:])
+        return float((torch.diff(edges) * holds).max())
 
     def modes_at(self, x: Tensor) -> Tensor:
         """Eigenmodes at arbitrary positions ``x`` (n,), bohr; result (n, n_modes)."""

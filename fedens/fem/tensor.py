@@ -62,12 +62,11 @@ class TensorSpace:
             edges = _uniform_edges(lengths, elements, origin)
         if len(edges) != 3 or len(flags) != 3:
             raise SpaceError("a TensorSpace has three axes: give 3 lengths, elements and flags")
-        self._set_axes(
-            tuple(
-                Axis.build(np.asarray(e), order, p).to(device)
-                for e, p in zip(edges, flags, strict=True)
-            )
+        x, y, z = (
+            Axis.build(np.asarray(e), order, p).to(device)
+            for e, p in zip(edges, flags, strict=True)
         )
+        self._set_axes((x, y, z))
 
     def _set_axes(self, axes: tuple[Axis, Axis, Axis]) -> None:
         self.axes = axes
@@ -156,6 +155,11 @@ class TensorSpace:
     def finest_spacing(self) -> float:
         """Largest over the axes of the smallest element length over order, bohr."""
         return max(float(torch.diff(axis.edges.detach()).min()) for axis in self.axes) / self.order
+
+    def spacing_at(self, points: Tensor) -> float:
+        """Longest element length over order among the elements that hold points (n, 3), bohr."""
+        lengths = [axis.longest_element_at(points[:, i]) for i, axis in enumerate(self.axes)]
+        return max(lengths) / self.order
 
     @property
     def n_points(self) -> int:
