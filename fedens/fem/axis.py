@@ -162,14 +162,14 @@ def _unit_axis(edges: tuple[float, ...], order: int, periodic: bool) -> Axis:
     for local, (function,) in enumerate(basis.basis):
         dofs = basis.element_dofs[local]
         elements = np.arange(n_elements)
-        values[elements, :, dofs] += function.value
+        values[elements, :, dofs] += np.asarray(function)
         slopes[elements, :, dofs] += function.grad[0]
     flat = (n_elements * n_quadrature, basis.N)
     return Axis(
         edges=torch.tensor(edges, dtype=torch.float64),
         order=order,
         periodic=periodic,
-        points=torch.tensor(basis.global_coordinates().value[0].ravel()),
+        points=torch.tensor(np.asarray(basis.global_coordinates())[0].ravel()),
         weights=torch.tensor(basis.dx.ravel()),
         values=torch.tensor(values.reshape(flat) @ modes),
         derivatives=torch.tensor(slopes.reshape(flat) @ modes),
