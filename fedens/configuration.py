@@ -314,7 +314,7 @@ class _Loader(yaml.SafeLoader):
 
 for _tag, _pattern in {
     "null": r"null|~|",
-    "bool": r"true|false",
+    "bool": r"[Tt]rue|[Ff]alse",
     "int": r"[-+]?(0|[1-9][0-9]*)",
     "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?",
 }.items():

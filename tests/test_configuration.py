@@ -85,7 +85,7 @@ functional:
     Al: {kind: goodwin_needs_heine}
 solver: {residual_tolerance: 1e-9}
 training: {train_count: 4, max_seconds: 60, network: {hidden: [64]}}
-output: {subdivisions: 3, fields: false}
+output: {subdivisions: 3, fields: False}
 device: cpu
 """)
     assert configuration.name == "other"

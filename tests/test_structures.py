@@ -41,6 +41,12 @@ def test_strain_is_orthorhombic_and_within_its_range():
     assert unstrained.orthorhombic_lengths() == pytest.approx([15.3] * 3, abs=1e-12)
 
 
+def test_without_displacement_the_sites_of_the_strained_crystal_remain():
+    options = ThermalCellsOptions(displacement=(0.0, 0.0), vacancy_fraction=0.0)
+    structure = thermal_cell(options, 5)
+    assert np.allclose(structure.positions, ideal_positions(structure), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("index", [0, 4, 21])
 def test_displacements_have_the_amplitude_promised(index):
     options = OPTIONS.model_copy(update={"vacancy_fraction": 0.0})
