@@ -8,14 +8,14 @@ matrix is the identity and the (negative) Laplacian is diagonal.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from skfem import Basis, ElementLinePp, MeshLine
+from skfem import Basis, ElementLineP1, ElementLineP2, ElementLinePp, MeshLine
 from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
@@ -131,7 +131,9 @@ def _unit_modes(edges: tuple[float, ...], order: int, periodic: bool) -> tuple[B
 def _solve_unit(
     edges: tuple[float, ...], order: int, periodic: bool
 ) -> tuple[Basis, NDArray, NDArray]:
-    basis = Basis(MeshLine(np.array(edges)), ElementLinePp(order), intorder=2 * order + 1)
+    # scikit-fem asks for its own classes where they exist
+    element = {1: ElementLineP1, 2: ElementLineP2}.get(order, partial(ElementLinePp, order))()
+    basis = Basis(MeshLine(np.array(edges)), element, intorder=2 * order + 1)
     reduction = _boundary_reduction(basis, periodic)
     stiffness = reduction.T @ (laplace.assemble(basis) @ reduction)
     masses = reduction.T @ (mass.assemble(basis) @ reduction)
