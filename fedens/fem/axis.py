@@ -7,8 +7,8 @@ matrix is the identity and the (negative) Laplacian is diagonal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -88,9 +88,9 @@ class Axis:
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
         tensors: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            field.name: getattr(self, field.name).to(device)
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
         }
         return replace(self, **tensors)
 
@@ -105,26 +105,39 @@ class Axis:
 
     def modes_at(self, x: Tensor) -> Tensor:
         """Eigenmodes at arbitrary positions ``x`` (n,), bohr; result (n, n_modes)."""
-        origin, length = float(self.edges[0]), self.length
-        unit_x = (x.detach().cpu().numpy() - origin) / length
+        edges, x = self.edges.detach(), x.detach()
         if self.periodic:
-            unit_x = unit_x % 1.0
-        elif (unit_x < -1e-12).any() or (unit_x > 1 + 1e-12).any():
+            x = edges[0] + (x - edges[0]) % self.length
+        tolerance = 1e-12 * self.length
+        if (x < edges[0] - tolerance).any() or (x > edges[-1] + tolerance).any():
             raise SpaceError(
-                f"points reach outside the box [{origin:.3f}, {origin + length:.3f}] bohr; "
-                "fields are known only inside: move the points or enlarge the margin"
+                f"points reach outside the box [{float(edges[0]):.3f}, {float(edges[-1]):.3f}] "
+                "bohr; fields are known only inside: move the points or enlarge the margin"
             )
-        relative = tuple(np.round((self.edges.detach().cpu().numpy() - origin) / length, 14))
-        basis, modes = _unit_modes(relative, self.order, self.periodic)
-        values = basis.probes(np.clip(unit_x, 0.0, 1.0)[None]) @ modes
-        return torch.as_tensor(values / length**0.5, device=self.values.device)
+        element = (torch.searchsorted(edges, x.contiguous()) - 1).clamp(0, len(edges) - 2)
+        low, high = edges[element], edges[element + 1]
+        polynomials = _legendre((2 * x - low - high) / (high - low), self.order)
+        return torch.einsum("kn,knm->nm", polynomials, self._legendre_coefficients[:, element])
+
+    @cached_property
+    def _legendre_coefficients(self) -> Tensor:
+        """Every mode in every element as Legendre polynomials, (order + 1, n_elements, n_modes)."""
+        n_elements = len(self.edges) - 1
+        edges, points = self.edges.detach(), self.points.detach().reshape(n_elements, -1)
+        lengths, middles = torch.diff(edges)[:, None], ((edges[1:] + edges[:-1]) / 2)[:, None]
+        polynomials = _legendre(2 * (points - middles) / lengths, self.order)
+        weights = self.weights.detach().reshape(n_elements, -1) / lengths
+        values = self.values.detach().reshape(*points.shape, -1)
+        norms = 2 * torch.arange(self.order + 1, dtype=points.dtype, device=points.device) + 1
+        return torch.einsum("keq,eqm,k->kem", polynomials * weights, values, norms)
 
 
-@lru_cache(maxsize=256)
-def _unit_modes(edges: tuple[float, ...], order: int, periodic: bool) -> tuple[Basis, NDArray]:
-    """Basis on [0, 1] and the coefficients of the orthonormal eigenmodes in it."""
-    basis, _, modes = _solve_unit(edges, order, periodic)
-    return basis, modes
+def _legendre(t: Tensor, order: int) -> Tensor:
+    """Legendre polynomials P_0 to P_order at ``t`` in [-1, 1]; result (order + 1, ...)."""
+    result = [torch.ones_like(t), t]
+    for k in range(1, order):
+        result.append(((2 * k + 1) * t * result[k] - k * result[k - 1]) / (k + 1))
+    return torch.stack(result)
 
 
 @lru_cache(maxsize=256)

@@ -98,8 +98,10 @@ class TensorSpace:
         structures get a box that ends ``margin`` bohr from the outermost atoms, with elements
         of that spacing around the atoms growing by the factor ``growth`` towards the walls.
         """
-        if spacing <= 0 or order < 1:
-            raise SpaceError(f"spacing is {spacing} bohr, order {order}: both must be positive")
+        if not 0 < spacing < math.inf or order < 1:
+            raise SpaceError(
+                f"spacing is {spacing} bohr, order {order}: both must be positive numbers"
+            )
         if structure.periodic:
             lengths = structure.orthorhombic_lengths()
             elements = [max(1, round(length / (spacing * order))) for length in lengths]
