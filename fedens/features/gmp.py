@@ -1,0 +1,513 @@
+r"""Gaussian multipole features: rotational invariants of the density of superposed atoms.
+
+After X. Lei and A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). Each element has a density
+sum_g B_g exp(-beta_g r^2). A probe A exp(-alpha r^2) S_n(r) of width sigma = (2 alpha)^(-1/2),
+A = (sigma sqrt(2 pi))^-3, at a point r_p sees it through Maxwell-Cartesian solid harmonics S_n of
+order n. Harmonics are only shifted by a Gaussian, so one atomic Gaussian at d = R - r_p gives
+
+    c = A B (pi/(alpha+beta))^(3/2) exp(-alpha beta d^2/(alpha+beta)),   v = beta d/(alpha+beta),
+
+and with the sum over all Gaussians of all atoms, periodic images included,
+
+    F_n^2 = (2n-1)!! n! (4 pi/(2n+1)) sum_m |sum_i c_i R_nm(v_i)|^2,
+
+where R_nm = r^n Y_nm are the orthonormal real solid harmonics. Two ways to the same numbers: a sum
+over pairs of points and atoms, and on a tensor-product space a product over the three axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from fedens.errors import DescriptorError
+from fedens.features.descriptor import Descriptor, Points, atom_tensors, point_tensor
+from fedens.features.harmonics import harmonic_coefficients, monomials
+from fedens.features.pairs import Images, wrapped
+from fedens.fem.separable import gaussian_factors
+from fedens.fem.tensor import TensorSpace
+from fedens.species import all_element_gaussians
+from fedens.structure import Structure
+
+#: Without a cutoff, the pair sum follows Gaussians until exp(-30) = 1e-13 of their height.
+_REACH_EXPONENT = 30.0
+#: Entries of one block of the pair sum (points x neighbours x Gaussians).
+_PAIR_ENTRIES = 1_600_000
+#: Entries of one block on a space (monomials x points, or x Gaussians of a plane).
+_BLOCK_ENTRIES = 1_000_000
+
+#: Largest order of the features.
+MAX_ORDER = 20
+
+_SCALINGS = ("radial", "both")
+_FORMS = ("root", "squared", "smooth")
+_CHANNELS = ("sum", "element")
+
+#: Density (...) and, for each order n, moments (n_widths, 2n + 1, ...) at points.
+_Moments = tuple[Tensor, list[Tensor]]
+
+
+class GMP(Descriptor):
+    """Gaussian multipole features of order -1 (the density) and 0 to ``max_order``.
+
+    Args:
+        widths: widths sigma of the probes, bohr.
+        max_order: largest order n.
+        gaussians: {element symbol: [(B, beta), ...]}, densities sum B exp(-beta r^2) in
+            bohr^-3 and bohr^-2; default: the table of :mod:`fedens.species`.
+        scaling: "radial" for probes whose Gaussian has integral 1; "both" also divides by the
+            norm of the probe, so that orders are of similar size.
+        form: "root" for F_n as published (where F_n = 0, at symmetric sites, it has no
+            derivative; zero is returned); "squared" for F_n^2; "smooth" for
+            sqrt(F_n^2 + e^2) - e, differentiable everywhere, with e = ``smoothing``.
+        channels: "sum" for one density of all elements, "element" for features of each
+            element in ``gaussians`` by itself (zero where a structure has none).
+        cutoff: distance at which the pair sum ends, bohr. The features jump there, by the size
+            of what is neglected. Default: far enough for a relative accuracy near 1e-10.
+            On a TensorSpace nothing is neglected, whatever the cutoff.
+        cross_widths: also, for n > 0, the products of two widths, sum over m of
+            A_nm(sigma) A_nm(sigma'), with their sign; in the forms "root" and "smooth" the
+            root of their size is taken.
+        smoothing: the e of the form "smooth", in the unit of F_n (bohr^(n-3)).
+
+    Raises:
+        DescriptorError: for parameters out of range, at calls also for elements without data.
+
+    The density itself is its absolute value, once per channel, whatever the form. Source:
+    Lei and Medford, J. Phys. Chem. Lett. 13, 7911 (2022); the closed form is the module's.
+    """
+
+    kind = "gmp"
+
+    def __init__(
+        self,
+        widths: Sequence[float],
+        max_order: int,
+        gaussians: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        scaling: str = "radial",
+        form: str = "root",
+        channels: str = "sum",
+        cutoff: float | None = None,
+        cross_widths: bool = False,
+        smoothing: float = 1e-4,
+    ):
+        if gaussians is None and channels == "element":
+            raise DescriptorError(
+                'channels="element" makes columns for each element in gaussians: pass them, for '
+                'example gaussians={"Al": element_gaussians("Al")} with fedens.species'
+            )
+        self.widths = _checked_widths(widths)
+        self.max_order = _checked_order(max_order)
+        self.gaussians = _checked_gaussians(
+            all_element_gaussians() if gaussians is None else gaussians
+        )
+        self.scaling = _one_of("scaling", scaling, _SCALINGS)
+        self.form = _one_of("form", form, _FORMS)
+        self.channels = _one_of("channels", channels, _CHANNELS)
+        self.cutoff = None if cutoff is None else _positive("cutoff", cutoff)
+        self.cross_widths = bool(cross_widths)
+        self.smoothing = _positive("smoothing", smoothing)
+
+    @property
+    def names(self) -> list[str]:
+        """Names such as ``gmp_density`` and ``gmp_2_w0.7`` (order 2, width 0.7 bohr)."""
+        columns = ["density"]
+        for order in range(self.max_order + 1):
+            for i, j in self._width_pairs(order):
+                pair = f"w{self.widths[i]:g}" + ("" if i == j else f"_w{self.widths[j]:g}")
+                columns.append(f"{order}_{pair}")
+        if self.channels == "sum":
+            return [f"gmp_{column}" for column in columns]
+        return [f"gmp_{element}_{column}" for element in self.gaussians for column in columns]
+
+    def describe(self) -> dict[str, Any]:
+        """All parameters, the element Gaussians as numbers."""
+        return {
+            "kind": self.kind,
+            "widths": list(self.widths),
+            "max_order": self.max_order,
+            "gaussians": {s: [list(pair) for pair in g] for s, g in self.gaussians.items()},
+            "scaling": self.scaling,
+            "form": self.form,
+            "channels": self.channels,
+            "cutoff": self.cutoff,
+            "cross_widths": self.cross_widths,
+            "smoothing": self.smoothing,
+        }
+
+    def __call__(
+        self,
+        points: Points,
+        structure: Structure,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        occupancies: Tensor | None = None,
+    ) -> Tensor:
+        """Features at the points, (n_points, n_features), in bohr^(n-3) ("squared": its square).
+
+        Differentiable in points, positions, cell and occupancies; memory stays bounded by
+        working in blocks of points, which are computed again for derivatives.
+
+        Args:
+            points: (n_points, 3), bohr, or a function space for its quadrature points. On a
+                TensorSpace the sum over atoms factors over the axes; derivatives with respect
+                to the cell are then those of the space: pass ``space.scaled(factors)``.
+            structure, positions, cell, occupancies: see :meth:`Descriptor.__call__`.
+
+        Raises:
+            DescriptorError: for elements without Gaussians, shapes that do not fit, or a cell
+                given together with a TensorSpace.
+            SpaceError: for a TensorSpace that does not fit the structure.
+        """
+        self._check_elements(structure)
+        atoms = _Atoms(structure, *atom_tensors(structure, positions, cell, occupancies))
+        if not isinstance(points, TensorSpace):
+            return self._near_points(point_tensor(points), atoms)
+        if cell is not None:
+            raise DescriptorError(
+                "a TensorSpace brings its own cell: to differentiate in it pass "
+                "space.scaled(factors) and scaled positions instead of cell"
+            )
+        points.check_matches(structure)
+        return self._on_space(points, atoms)
+
+    def _check_elements(self, structure: Structure) -> None:
+        missing = [s for s in dict.fromkeys(structure.symbols) if s not in self.gaussians]
+        if missing:
+            raise DescriptorError(
+                f"no Gaussians for element {', '.join(missing)}; there are some for "
+                f"{', '.join(self.gaussians)}: pass gaussians={{symbol: [(B, beta), ...]}}"
+            )
+
+    def _width_pairs(self, order: int) -> list[tuple[int, int]]:
+        """Pairs of widths whose product is a feature of this order."""
+        indices = range(len(self.widths))
+        if self.cross_widths and order > 0:
+            return list(combinations_with_replacement(indices, 2))
+        return [(i, i) for i in indices]
+
+    def _probes(self, elements: Sequence[str]) -> _Probes:
+        """All Gaussians of some elements as the probes see them."""
+        table = [(b, beta) for s in elements for b, beta in self.gaussians[s]]
+        amplitudes, betas = torch.tensor(table, dtype=torch.float64).reshape(-1, 2).T
+        alphas = 0.5 / torch.tensor(self.widths, dtype=torch.float64)[:, None] ** 2
+        joint = alphas + betas
+        overlap = amplitudes * (alphas / joint) ** 1.5  # A B (pi/(alpha+beta))^(3/2)
+        strengths = []
+        for n in range(self.max_order + 1):
+            strength = math.sqrt(_invariant_factor(n)) * overlap * (betas / joint) ** n
+            norm = _probe_norm(alphas, n) if self.scaling == "both" else 1.0
+            strengths.append(strength / norm)
+        return _Probes(amplitudes, betas, alphas * betas / joint, torch.stack(strengths))
+
+    def _features(self, channels: Sequence[_Moments]) -> Tensor:
+        """Columns (n_features, ...) from the moments of each channel."""
+        columns = []
+        for density, moments in channels:
+            columns.append(density.abs()[None])
+            for order, values in enumerate(moments):
+                first, second = map(list, zip(*self._width_pairs(order), strict=True))
+                products = values**2 if first == second else values[first] * values[second]
+                columns.append(self._formed(products.sum(dim=1)))
+        return torch.cat(columns)
+
+    def _formed(self, product: Tensor) -> Tensor:
+        if self.form == "squared":
+            return product
+        size = product.abs()
+        if self.form == "smooth":
+            return product / (torch.sqrt(size + self.smoothing**2) + self.smoothing)
+        vanishes = size == 0
+        root = torch.sqrt(torch.where(vanishes, 1.0, size))
+        return torch.where(vanishes, 0.0, torch.sign(product) * root)
+
+    def _channels(self, atoms: _Atoms) -> list[list[str]]:
+        """Elements that are present, by the channel that they add to."""
+        if self.channels == "sum":
+            return [list(atoms.of_element)]
+        return [[s] if s in atoms.of_element else [] for s in self.gaussians]
+
+    # --- at any points: a sum over pairs ----------------------------------------------------
+
+    def _near_points(self, points: Tensor, atoms: _Atoms) -> Tensor:
+        if not len(points):
+            return points.new_zeros(0, self.n_features)
+        points = wrapped(points, atoms.cell)
+        cutoff = self._reach(atoms) if self.cutoff is None else self.cutoff
+        sources = {
+            s: (
+                Images(where, atoms.positions, atoms.cell, atoms.occupancies, points, cutoff),
+                self._probes([s]),
+            )
+            for s, where in atoms.of_element.items()
+        }
+        channels = self._channels(atoms)
+        work = max(i.typical_neighbours * p.n_exponentials for i, p in sources.values())
+        run = _economical if _differentiated(points, *atoms.tensors) else _plain
+        columns = []
+        for part in points.split(max(16, _PAIR_ENTRIES // work)):
+            near = {s: images.near(part) for s, (images, _) in sources.items()}
+            columns.append(run(self._pair_block, part, channels, sources, near))
+        return torch.cat(columns, dim=1).T
+
+    def _pair_block(
+        self,
+        points: Tensor,
+        channels: Sequence[Sequence[str]],
+        sources: Mapping[str, tuple[Images, _Probes]],
+        near: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Columns (n_features, n_points) of one block of points."""
+        nothing = points.new_zeros(len(points))
+        result = []
+        for elements in channels:
+            moments = _no_moments(nothing, len(self.widths), self.max_order)
+            for s in elements:
+                moments = _added(moments, _pair_moments(points, *sources[s], near[s]))
+            result.append(moments)
+        return self._features(result)
+
+    def _reach(self, atoms: _Atoms) -> float:
+        """Where the widest Gaussian has fallen to exp(-_REACH_EXPONENT), bohr."""
+        smallest = float(self._probes(list(atoms.of_element)).exponents.min())
+        return math.sqrt(_REACH_EXPONENT / smallest)
+
+    # --- on a space: products over the axes -------------------------------------------------
+
+    def _on_space(self, space: TensorSpace, atoms: _Atoms) -> Tensor:
+        channels = [self._axis_products(space, atoms, e) for e in self._channels(atoms)]
+        n_x, n_y, n_z = space.shape
+        n_terms = (self.max_order + 1) * (self.max_order + 2) // 2
+        n_gaussians = max(len(c.amplitudes) for c in channels if c is not None)
+        rows = max(1, _BLOCK_ENTRIES // (n_terms * n_z * max(n_x, n_gaussians)))
+        moved = _differentiated(*atoms.tensors, *(axis.points for axis in space.axes))
+        run = _economical if moved and rows < n_y else _plain
+        columns = [
+            run(self._space_block, space, channels, range(n_y)[start : start + rows])
+            for start in range(0, n_y, rows)
+        ]
+        return torch.cat(columns, dim=2).reshape(self.n_features, -1).T
+
+    def _axis_products(
+        self, space: TensorSpace, atoms: _Atoms, elements: Sequence[str]
+    ) -> _AxisProducts | None:
+        """Per-axis factors of all Gaussians of some elements, seen through each probe."""
+        if not elements:
+            return None
+        owners = [i for s in elements for i in atoms.of_element[s] for _ in self.gaussians[s]]
+        repeated = [s for s in elements for _ in atoms.of_element[s]]
+        probes = self._probes(repeated)
+        centres, filled = atoms.positions[owners], atoms.occupancies[owners]
+        factors = [
+            [gaussian_factors(axis, centres[:, i], e, self.max_order) for e in probes.exponents]
+            for i, axis in enumerate(space.axes)
+        ]
+        bare = [
+            gaussian_factors(axis, centres[:, i], probes.betas)[0]
+            for i, axis in enumerate(space.axes)
+        ]
+        return _AxisProducts(factors, bare, probes.strengths * filled, probes.amplitudes * filled)
+
+    def _space_block(
+        self, space: TensorSpace, channels: Sequence[_AxisProducts | None], rows: range
+    ) -> Tensor:
+        """Columns (n_features, n_x, n_rows, n_z) of some rows of points along y."""
+        nothing = space.axes[0].points.new_zeros(space.shape[0], len(rows), space.shape[2])
+        empty = _no_moments(nothing, len(self.widths), self.max_order)
+        part = slice(rows.start, rows.stop)
+        return self._features([empty if c is None else c.moments(part) for c in channels])
+
+
+@dataclass(frozen=True, eq=False)
+class _Atoms:
+    """What is summed over, as tensors that may carry derivatives."""
+
+    structure: Structure
+    positions: Tensor
+    cell: Tensor | None
+    occupancies: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (self.positions, self.cell, self.occupancies) if t is not None]
+
+    @property
+    def of_element(self) -> dict[str, list[int]]:
+        """Indices of the atoms of each element, in order of appearance."""
+        groups: dict[str, list[int]] = {}
+        for i, symbol in enumerate(self.structure.symbols):
+            groups.setdefault(symbol, []).append(i)
+        return groups
+
+
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """Gaussians as the probes see them.
+
+    Seen through probe w, Gaussian i at d adds strengths[n, w, i] exp(-exponents[w, i] d^2)
+    R_nm(d) to the moments of order n, whose squares sum to F_n^2. Bare, it is
+    amplitudes[i] exp(-betas[i] d^2).
+    """
+
+    amplitudes: Tensor
+    betas: Tensor
+    exponents: Tensor
+    strengths: Tensor
+
+    @property
+    def n_exponentials(self) -> int:
+        """Exponentials to compute for each atom, seen through the probes and bare."""
+        return self.exponents.numel() + self.betas.numel()
+
+
+@dataclass(frozen=True, eq=False)
+class _AxisProducts:
+    """Gaussians on a space: ``factors[axis][width]`` (power, n_points of the axis, n)."""
+
+    factors: list[list[Tensor]]
+    bare: list[Tensor]
+    strengths: Tensor
+    amplitudes: Tensor
+
+    def moments(self, rows: slice) -> _Moments:
+        """Density (n_x, n_rows, n_z) and moments of the points in some rows along y."""
+        x, y, z = self.bare
+        density = _contracted((x * self.amplitudes)[None], y[None, rows], z[None])[0]
+        moments = []
+        for order, strengths in enumerate(self.strengths):
+            of_width = []
+            for x, y, z, strength in zip(*self.factors, strengths, strict=True):
+                a, b, c = torch.tensor(monomials(order)).T
+                terms = _contracted(x[a] * strength, y[b][:, rows], z[c])
+                of_width.append(torch.tensordot(harmonic_coefficients(order), terms, dims=1))
+            moments.append(torch.stack(of_width))
+        return density, moments
+
+
+def _contracted(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """sum over i of x[t, :, i] y[t, :, i] z[t, :, i], (terms, n_x, n_y, n_z)."""
+    plane = (y[:, :, None, :] * z[:, None, :, :]).flatten(1, 2)
+    return (x @ plane.mT).unflatten(2, (y.shape[1], z.shape[1]))
+
+
+def _pair_moments(points: Tensor, images: Images, probes: _Probes, near: Tensor) -> _Moments:
+    """Density (n_points,) and moments of the images near (n_points, k) each point."""
+    n_orders, n_widths, n_gaussians = probes.strengths.shape
+    d = images.positions[near] - points[:, None, :]
+    exponents = torch.cat([probes.exponents.flatten(), probes.betas])
+    x, y, z = d.unbind(dim=2)
+    decay = torch.exp(-exponents[:, None] * (x * x + y * y + z * z)[:, None, :])
+    harmonics = _solid_harmonics(n_orders - 1)(d.reshape(-1, 3)).reshape(*near.shape, -1)
+    sums = decay @ (harmonics * images.occupancies[near][:, :, None])
+    probed = sums[:, : n_widths * n_gaussians].unflatten(1, (n_widths, n_gaussians))
+    moments = [
+        torch.einsum("wg,pwgm->wmp", strength, probed[..., n * n : (n + 1) ** 2])
+        for n, strength in enumerate(probes.strengths)
+    ]
+    bare = sums[:, n_widths * n_gaussians :, 0]  # R_00 = (4 pi)^(-1/2)
+    return math.sqrt(4 * math.pi) * bare @ probes.amplitudes, moments
+
+
+def _no_moments(density: Tensor, n_widths: int, max_order: int) -> _Moments:
+    shape = tuple(density.shape)
+    return density, [density.new_zeros(n_widths, 2 * n + 1, *shape) for n in range(max_order + 1)]
+
+
+def _added(first: _Moments, second: _Moments) -> _Moments:
+    return first[0] + second[0], [a + b for a, b in zip(first[1], second[1], strict=True)]
+
+
+@lru_cache(maxsize=16)
+def _solid_harmonics(max_order: int) -> Callable[[Tensor], Tensor]:
+    """(n, 3) -> (n, (max_order + 1)^2), orthonormal real solid harmonics."""
+    from sphericart.torch import SolidHarmonics
+
+    return SolidHarmonics(max_order)
+
+
+def _differentiated(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _plain(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return function(*arguments)
+
+
+def _economical(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """The function's value without its intermediate results, made again for derivatives."""
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def _double_factorial(n: int) -> int:
+    return math.prod(range(n, 0, -2))
+
+
+def _invariant_factor(n: int) -> float:
+    """(2n-1)!! n! 4 pi/(2n+1): from squared harmonics to the published invariant."""
+    return _double_factorial(2 * n - 1) * math.factorial(n) * 4 * math.pi / (2 * n + 1)
+
+
+def _probe_norm(alphas: Tensor, n: int) -> Tensor:
+    """Norm of exp(-alpha r^2) S_n, all components together ("both" scaling)."""
+    factor = _double_factorial(2 * n - 1) * math.factorial(n) * _double_factorial(2 * n + 1)
+    return torch.sqrt((math.pi / (2 * alphas)) ** 1.5 * alphas**-n * factor / 4**n)
+
+
+def _positive(name: str, value: float) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise DescriptorError(f"{name} is {value}: expected a positive number")
+    return number
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise DescriptorError(f"{name} is {value!r}: expected one of {', '.join(allowed)}")
+    return value
+
+
+def _checked_widths(widths: Sequence[float]) -> tuple[float, ...]:
+    result = tuple(_positive("a width", width) for width in widths)
+    if not result or len(set(result)) != len(result):
+        raise DescriptorError(f"widths are {list(widths)}: expected different positive lengths")
+    return result
+
+
+def _checked_order(order: int) -> int:
+    if isinstance(order, bool) or int(order) != order or not 0 <= order <= MAX_ORDER:
+        raise DescriptorError(f"max_order is {order}: expected a whole number, 0 to {MAX_ORDER}")
+    return int(order)
+
+
+def _checked_gaussians(
+    gaussians: Mapping[str, Sequence[Sequence[float]]],
+) -> dict[str, tuple[tuple[float, float], ...]]:
+    result = {}
+    for symbol, pairs in gaussians.items():
+        if atomic_numbers.get(symbol, 0) < 1:
+            raise DescriptorError(f"gaussians has the key {symbol!r}: expected chemical symbols")
+        if len(pairs) == 0 or any(len(pair) != 2 for pair in pairs):
+            raise DescriptorError(f"gaussians of {symbol} are {pairs}: expected [(B, beta), ...]")
+        result[symbol] = tuple(
+            (_finite(f"B of {symbol}", b), _positive(f"beta of {symbol}", beta))
+            for b, beta in pairs
+        )
+    if not result:
+        raise DescriptorError("gaussians is empty: no element has a density")
+    return result
+
+
+def _finite(name: str, value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise DescriptorError(f"{name} is {value}: not a finite number")
+    return number

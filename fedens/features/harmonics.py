@@ -1,0 +1,79 @@
+"""Real solid harmonics r^l Y_lm as polynomials in x, y and z."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+#: Powers (a, b, c) of a monomial x^a y^b z^c.
+Powers = tuple[int, int, int]
+_Polynomial = dict[Powers, float]
+
+
+@lru_cache(maxsize=64)
+def monomials(order: int) -> tuple[Powers, ...]:
+    """Powers (a, b, c) of all monomials with a + b + c = ``order``."""
+    return tuple((a, b, order - a - b) for a in range(order + 1) for b in range(order - a + 1))
+
+
+@lru_cache(maxsize=64)
+def harmonic_coefficients(order: int) -> Tensor:
+    """Coefficients of the orthonormal real solid harmonics in :func:`monomials`.
+
+    Returns:
+        (2 order + 1, n_monomials), float64; rows m = -order to order, the signs those of
+        sphericart (no Condon-Shortley phase): R_11 is sqrt(3/(4 pi)) x.
+
+    From R_lm = sqrt(2 (2l+1)/(4 pi) (l-m)!/(l+m)!) Re or Im (x + iy)^m times
+    sum_k (-1)^k 2^-l C(l,k) C(2l-2k,l) (l-2k)!/(l-2k-m)! r^(2k) z^(l-2k-m), without the
+    factor 2 at m = 0 (Helgaker, Jorgensen, Olsen, Molecular Electronic-Structure Theory, 6.4).
+    """
+    index = {powers: i for i, powers in enumerate(monomials(order))}
+    result = torch.zeros(2 * order + 1, len(index), dtype=torch.float64)
+    for m in range(-order, order + 1):
+        for powers, value in _harmonic(order, m).items():
+            result[order + m, index[powers]] = value
+    return result
+
+
+def _harmonic(order: int, m: int) -> _Polynomial:
+    size = abs(m)
+    norm = (2 * order + 1) / (4 * math.pi) * math.factorial(order - size)
+    norm *= (2 if m else 1) / math.factorial(order + size)
+    planar = _planar(size, 1 if m < 0 else 0)
+    total: _Polynomial = {}
+    for k in range((order - size) // 2 + 1):
+        factor = (-1) ** k * math.comb(order, k) * math.comb(2 * order - 2 * k, order) / 2**order
+        factor *= math.factorial(order - 2 * k) / math.factorial(order - 2 * k - size)
+        axial = {(0, 0, order - 2 * k - size): factor * math.sqrt(norm)}
+        term = _times(_times(planar, axial), _radius_squared(k))
+        total = {p: total.get(p, 0.0) + term.get(p, 0.0) for p in total | term}
+    return total
+
+
+def _planar(m: int, part: int) -> _Polynomial:
+    """Real (part 0) or imaginary (part 1) part of (x + iy)^m."""
+    return {
+        (m - j, j, 0): float((-1) ** ((j - part) // 2) * math.comb(m, j))
+        for j in range(part, m + 1, 2)
+    }
+
+
+def _radius_squared(power: int) -> _Polynomial:
+    """(x^2 + y^2 + z^2)^power."""
+    result: _Polynomial = {(0, 0, 0): 1.0}
+    for _ in range(power):
+        result = _times(result, {(2, 0, 0): 1.0, (0, 2, 0): 1.0, (0, 0, 2): 1.0})
+    return result
+
+
+def _times(first: _Polynomial, second: _Polynomial) -> _Polynomial:
+    result: _Polynomial = {}
+    for (a, b, c), u in first.items():
+        for (d, e, f), v in second.items():
+            powers = (a + d, b + e, c + f)
+            result[powers] = result.get(powers, 0.0) + u * v
+    return result
