@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedens.density import Density
 from fedens.energy.electrostatics import find_pseudopotential
-from fedens.energy.functional import EnergyFunctional
+from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.kinetic import ThomasFermi
 from fedens.energy.minimise import minimise_on_sphere
+from fedens.energy.response import screened_response
 from fedens.energy.terms import LocalTerm, local_energy_density
-from fedens.errors import ConvergenceError, FunctionalError
+from fedens.errors import ConvergenceError, FedensError, FunctionalError
 from fedens.fem.axis import Axis
 from fedens.fem.separable import gaussian_sum
 from fedens.fem.tensor import TensorSpace
@@ -145,6 +147,51 @@ def _fit_gaussians(axis: Axis, density: Tensor, electrons: float) -> tuple[Tenso
     fitted = scale * (functions @ root_amplitudes) ** 2
     error = float(shell @ np.abs(fitted - n)) / electrons
     return torch.tensor(exponents), torch.tensor(scale * amplitudes), error
+
+
+#: Baselines by name.
+BASELINES = ("linear_response", "superposed_atoms")
+
+
+def default_baseline(structure: Structure) -> str:
+    """``linear_response`` for periodic structures, ``superposed_atoms`` for isolated ones."""
+    return "linear_response" if structure.periodic else "superposed_atoms"
+
+
+def baseline_density(
+    name: str, structure: Structure, bound: BoundFunctional, positions: Tensor | None = None
+) -> Density:
+    """A physical first approximation to the density, smooth, positive and differentiable.
+
+    Args:
+        name: ``superposed_atoms``, or ``linear_response`` (periodic cells only).
+        bound: the functional for this structure on a space, with the same ``positions``.
+        positions: (n_atoms, 3), bohr; replaces the structure's own, to differentiate.
+
+    Raises:
+        FedensError: for an unknown name, or linear response outside a periodic cell.
+    """
+    if name == "superposed_atoms":
+        n = superposed_density(bound.functional, structure, bound.space, positions)
+        return Density.from_root(bound.space, bound.space.project(torch.sqrt(n)))
+    if name == "linear_response" and structure.periodic:
+        return Density.from_root(bound.space, _linear_response_root(bound))
+    raise FedensError(
+        f"baseline is {name!r}; expected 'superposed_atoms' or, for periodic cells, "
+        "'linear_response'"
+    )
+
+
+def _linear_response_root(bound: BoundFunctional) -> Tensor:
+    """Coefficients of sqrt(n0) exp(dn / (2 n0)), dn the screened response of the uniform gas.
+
+    Right to first order, and positive where dn alone would not be.
+    """
+    space = bound.space
+    mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
+    response = screened_response(space, mean, bound.xc_term)
+    change = space.evaluate(response * space.test(bound.ions.external_potential()))
+    return space.project(torch.sqrt(mean) * torch.exp(change / (2 * mean)))
 
 
 def superposed_density(

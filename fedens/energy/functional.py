@@ -154,7 +154,7 @@ class EnergyFunctional:
             )
         ions = place_ions(structure, space, self.pseudopotentials, self.widths, positions)
         terms = self._density_terms(space, electrons)
-        return BoundFunctional(space, ions, terms, electrons)
+        return BoundFunctional(self, space, ions, terms, electrons)
 
     def _density_terms(self, space: TensorSpace, electrons: float) -> list[DensityTerm]:
         terms: list[DensityTerm] = [ThomasFermi(), VonWeizsaecker(self.vw_weight)]
@@ -198,11 +198,20 @@ class BoundFunctional:
     """An energy functional with its ions in place on a space.
 
     Attributes:
-        space, ions, terms: what it is made of. electrons: number of electrons N.
+        functional, space, ions, terms: what it is made of.
+        electrons: number of electrons N. xc_term: the exchange-correlation term.
     """
 
-    def __init__(self, space: TensorSpace, ions: Ions, terms: list[DensityTerm], electrons: float):
-        self.space, self.ions, self.terms, self.electrons = space, ions, terms, electrons
+    def __init__(
+        self,
+        functional: EnergyFunctional,
+        space: TensorSpace,
+        ions: Ions,
+        terms: list[DensityTerm],
+        electrons: float,
+    ):
+        self.functional, self.space, self.ions = functional, space, ions
+        self.terms, self.electrons = terms, electrons
         self.xc_term = terms[-1]
         self._local = [term for term in terms if isinstance(term, LocalTerm)]
         self._others = [term for term in terms if not isinstance(term, LocalTerm)]

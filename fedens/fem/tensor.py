@@ -8,7 +8,7 @@ any function of the Laplacian costs two transforms.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +283,40 @@ class TensorSpace:
         """The same space with its tensors on another device."""
         x, y, z = (axis.to(device) for axis in self.axes)
         return self._from_axes((x, y, z))
+
+    def element_blocks(self, field: Tensor) -> Tensor:
+        """A field (n_points, ...) element by element: (n_elements, points per element, ...)."""
+        q = self.order + 1
+        nx, ny, nz = (n // q for n in self.shape)
+        rest = field.shape[1:]
+        blocks = field.reshape(nx, q, ny, q, nz, q, *rest).movedim((2, 4), (1, 2))
+        return blocks.reshape(nx * ny * nz, q**3, *rest)
+
+    @property
+    def element_lengths(self) -> Tensor:
+        """Edges of the elements, (n_elements, 3), bohr, in the order of :meth:`element_blocks`."""
+        grids = torch.meshgrid(*(torch.diff(axis.edges) for axis in self.axes), indexing="ij")
+        return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Element edges (bohr), order and periodicity: all that defines the space."""
+        return {
+            "order": self.order,
+            "periodic": list(self.periodic),
+            "edges_bohr": [axis.edges.tolist() for axis in self.axes],
+        }
+
+    @classmethod
+    def from_description(
+        cls, description: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> TensorSpace:
+        """The space of :meth:`describe`."""
+        return cls(
+            edges=description["edges_bohr"],
+            order=description["order"],
+            periodic=description["periodic"],
+            device=device,
+        )
 
     def check_matches(self, structure: Structure) -> None:
         """Raise unless the box fits the structure: same cell, or all atoms inside."""

@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedens.baseline import superposed_density
+from fedens.baseline import baseline_density, default_baseline
 from fedens.density import Density
 from fedens.energy.forces import hellmann_feynman_forces, normal_stress
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.minimise import Minimum, minimise_on_sphere
-from fedens.energy.response import screened_response
 from fedens.errors import ConvergenceError, FedensError
 from fedens.fem.tensor import TensorSpace
 from fedens.sample import Sample
@@ -90,15 +89,10 @@ class GroundState:
         )
 
     def _provenance(self) -> dict[str, Any]:
-        edges = [axis.edges.tolist() for axis in self.space.axes]
         return {
             "code": "fedens orbital-free",
             "functional": self.functional.describe(),
-            "space": {
-                "order": self.space.order,
-                "periodic": list(self.space.periodic),
-                "edges_bohr": edges,
-            },
+            "space": self.space.describe(),
             "residual_hartree": self.residual,
             "residual_tolerance_hartree": self.tolerance,
             "evaluations": self.evaluations,
@@ -132,7 +126,7 @@ def solve_ground_state(
     """
     space.check_matches(structure)
     bound = functional.bind(structure, space)
-    start = _starting_root(guess, structure, space, functional, bound)
+    start = _starting_root(guess, structure, space, bound)
     with torch.no_grad():
         trial = Density.from_root(space, start).normalised(bound.electrons).values
         typical_density = float(space.integrate(trial**2)) / bound.electrons
@@ -186,32 +180,13 @@ def _ground_state(
 
 
 def _starting_root(
-    guess: Density | str | None,
-    structure: Structure,
-    space: TensorSpace,
-    functional: EnergyFunctional,
-    bound: BoundFunctional,
+    guess: Density | str | None, structure: Structure, space: TensorSpace, bound: BoundFunctional
 ) -> Tensor:
     """Root-density coefficients to start from."""
     if isinstance(guess, Density):
         if guess.space.n_coefficients != space.n_coefficients:
             raise FedensError(f"the guess lives on another space: {guess.space}, not {space}")
         return guess.root_coefficients.detach()
-    name = guess or ("linear_response" if structure.periodic else "superposed_atoms")
-    if name == "superposed_atoms":
-        return space.project(torch.sqrt(superposed_density(functional, structure, space)))
-    if name == "linear_response" and structure.periodic:
-        return _linear_response_root(bound)
-    raise FedensError(
-        f"guess is {guess!r}; expected a Density, 'superposed_atoms' or, for periodic cells, "
-        "'linear_response'"
-    )
-
-
-def _linear_response_root(bound: BoundFunctional) -> Tensor:
-    """sqrt(n0) exp(dn / (2 n0)) with the screened response dn: positive, right to first order."""
-    space = bound.space
-    mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
-    response = screened_response(space, mean, bound.xc_term)
-    change = space.evaluate(response * space.test(bound.ions.external_potential()))
-    return space.project(torch.sqrt(mean) * torch.exp(change / (2 * mean)))
+    return baseline_density(
+        guess or default_baseline(structure), structure, bound
+    ).root_coefficients
