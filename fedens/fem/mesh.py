@@ -1,0 +1,249 @@
+"""Meshes for output, and meshes from files.
+
+A :class:`TensorSpace` is shown as linear hexahedra: every finite element is cut into equal parts
+along each axis. Values at the new nodes come from the polynomials inside each element, see
+:func:`grid_values`.
+"""
+
+from __future__ import annotations
+
+import math
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.polynomial.legendre import legvander
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fedens.errors import SpaceError
+from fedens.fem.axis import Axis
+from fedens.fem.tensor import TensorSpace, kronecker_product
+from fedens.units import BOHR_IN_ANGSTROM
+
+if TYPE_CHECKING:
+    import meshio
+
+#: Suffixes of mesh files that the library may hold.
+LIBRARY_SUFFIXES = (".vtu", ".msh")
+
+
+@dataclass(frozen=True, eq=False)
+class HexahedralMesh:
+    """Linear hexahedra.
+
+    Attributes:
+        points: corners, (n_nodes, 3), bohr; z runs fastest.
+        cells: corners of each hexahedron in VTK's order, (n_cells, 8).
+        subdivisions: linear cells per finite element and axis.
+    """
+
+    points: NDArray[np.float64]
+    cells: NDArray[np.int64]
+    subdivisions: int
+
+
+def hexahedral_mesh(space: TensorSpace, subdivisions: int | None = None) -> HexahedralMesh:
+    """A space's elements, each cut into ``subdivisions``^3 linear hexahedra.
+
+    Args:
+        subdivisions: linear cells per element and axis; default: the order of the elements,
+            so that there are as many nodes as degrees of freedom.
+
+    Raises:
+        SpaceError: if ``subdivisions`` is less than 1.
+    """
+    subdivisions = space.order if subdivisions is None else subdivisions
+    coordinates = node_coordinates(space, subdivisions)
+    grids = np.meshgrid(*coordinates, indexing="ij")
+    points = np.stack([grid.ravel() for grid in grids], axis=1)
+    return HexahedralMesh(points, hexahedra([len(c) for c in coordinates]), subdivisions)
+
+
+def hexahedra(shape: Sequence[int]) -> NDArray[np.int64]:
+    """Cells (n_cells, 8) of a grid with ``shape`` nodes (z fastest), corners in VTK's order."""
+    nodes = np.arange(math.prod(shape)).reshape(tuple(shape))
+    low, high = slice(None, -1), slice(1, None)
+    square = [(low, low), (high, low), (high, high), (low, high)]
+    corners = [nodes[x, y, z] for z in (low, high) for x, y in square]
+    return np.stack([corner.ravel() for corner in corners], axis=1)
+
+
+def node_coordinates(space: TensorSpace, subdivisions: int) -> list[NDArray[np.float64]]:
+    """Coordinates of the cut elements' nodes along each axis, three ascending arrays, bohr."""
+    if subdivisions < 1:
+        raise SpaceError(f"subdivisions is {subdivisions}; expected 1 or more")
+    return [_cut(_numpy(axis.edges), subdivisions) for axis in space.axes]
+
+
+def nodal_values(
+    space: TensorSpace,
+    field: Tensor | ArrayLike,
+    subdivisions: int | None = None,
+    root: bool = False,
+) -> NDArray[np.float64]:
+    """A field (n_points,) at the nodes of :func:`hexahedral_mesh`, (n_nodes,).
+
+    ``root``: see :func:`grid_values`.
+    """
+    subdivisions = space.order if subdivisions is None else subdivisions
+    return grid_values(space, field, node_coordinates(space, subdivisions), root=root).ravel()
+
+
+def grid_values(
+    space: TensorSpace,
+    field: Tensor | ArrayLike,
+    coordinates: Sequence[ArrayLike],
+    root: bool = False,
+) -> NDArray[np.float64]:
+    """A field on the grid of three coordinate lists, (len x, len y, len z).
+
+    Inside each element it is the polynomial through the element's quadrature points: the
+    least-squares projection on the polynomials of that element. It needs nothing at the walls,
+    so a potential that does not vanish there is shown as it is. Between elements, the mean of
+    the two sides is taken. Where a field that is nowhere negative at the quadrature points
+    swings below zero between them, it is set to zero.
+
+    Args:
+        field: (n_points,), at ``space.points``.
+        coordinates: three lists x, y, z, bohr; a periodic axis takes any numbers, others only
+            those in the box.
+        root: interpolate the square root and square it: exact for the density u^2 of a root
+            density u of the space, where the density itself is off by up to some percent of
+            its maximum at single points. Not for fields with zeros, whose root has a kink, such
+            as |grad u|^2; without effect on a field with negative values.
+
+    Raises:
+        SpaceError: for a field of the wrong shape, or coordinates outside an isolated box.
+    """
+    given = field.detach().cpu() if isinstance(field, Tensor) else np.array(field)
+    values = torch.as_tensor(given, dtype=torch.float64)
+    if values.shape != (space.n_points,):
+        raise SpaceError(
+            f"field has shape {tuple(values.shape)}, expected ({space.n_points},): one value for "
+            "each quadrature point of the space"
+        )
+    matrices = [
+        torch.as_tensor(interpolation_matrix(axis, np.asarray(c, dtype=np.float64)))
+        for axis, c in zip(space.axes, coordinates, strict=True)
+    ]
+    shape = [len(matrix) for matrix in matrices]
+    if (values < 0).any():
+        return kronecker_product(values, *matrices).numpy().reshape(shape)
+    if root:
+        return kronecker_product(values.sqrt(), *matrices).numpy().reshape(shape) ** 2
+    return kronecker_product(values, *matrices).numpy().reshape(shape).clip(min=0.0)
+
+
+def interpolation_matrix(axis: Axis, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, n_points) map from values at an axis' quadrature points to ``x`` (n,), bohr.
+
+    On an element boundary it is the mean of the polynomials on both sides.
+    """
+    below, above = (_one_sided(axis, x, side) for side in (-1.0, 1.0))
+    return (below + above) / 2
+
+
+def load_mesh(name_or_path: str | Path, unit: str = "angstrom") -> meshio.Mesh:
+    """A mesh of the library by name, or of any file that meshio reads; points in bohr.
+
+    Args:
+        name_or_path: a name from :func:`library_meshes`, or a path.
+        unit: unit of length in the file, ``"angstrom"`` (fedens' own files) or ``"bohr"``.
+
+    Raises:
+        SpaceError: for an unknown name or unit, a missing or unreadable file, or a mesh that
+            holds no tetrahedra or hexahedra.
+    """
+    import meshio
+
+    factors = {"angstrom": 1 / BOHR_IN_ANGSTROM, "bohr": 1.0}
+    if unit not in factors:
+        raise SpaceError(f"unit is {unit!r}; expected one of {', '.join(factors)}")
+    path = _find(name_or_path)
+    try:
+        mesh = meshio.read(path)
+    except (Exception, SystemExit) as error:  # meshio's readers raise whatever they meet
+        raise SpaceError(f"{path} cannot be read as a mesh: {error or type(error)}") from error
+    kinds = {block.type for block in mesh.cells}
+    if not any(kind.startswith(("tetra", "hexahedron")) for kind in kinds):
+        raise SpaceError(
+            f"{path} holds {', '.join(sorted(kinds)) or 'no cells'}; expected tetrahedra or "
+            "hexahedra"
+        )
+    mesh.points = mesh.points * factors[unit]
+    return mesh
+
+
+def library_meshes() -> dict[str, Path]:
+    """Name and file of every mesh in the library, sorted by name."""
+    folder = _library_folder()
+    if folder is None:
+        return {}
+    files = sorted(path for path in folder.iterdir() if path.suffix in LIBRARY_SUFFIXES)
+    return {path.stem: path for path in files}
+
+
+def _library_folder() -> Path | None:
+    """The folder ``meshes`` of the clone, or of the installation."""
+    clone = Path(__file__).resolve().parents[2] / "meshes"
+    installed = Path(sysconfig.get_path("data")) / "share" / "fedens" / "meshes"
+    return next((folder for folder in (clone, installed) if folder.is_dir()), None)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    library = library_meshes()
+    if str(name_or_path) in library:
+        return library[str(name_or_path)]
+    known = ", ".join(library) or "none: the folder meshes/ of the clone was not found"
+    raise SpaceError(
+        f"no mesh {str(name_or_path)!r}: neither a file nor a name of the library ({known})"
+    )
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().numpy()
+
+
+def _cut(edges: NDArray[np.float64], parts: int) -> NDArray[np.float64]:
+    """Each interval cut into equal parts; the given edges stay exactly what they are."""
+    low, high = edges[:-1, None], edges[1:, None]
+    share = np.linspace(0.0, 1.0, parts, endpoint=False)
+    return np.append((low + (high - low) * share).ravel(), edges[-1])
+
+
+def _one_sided(axis: Axis, x: NDArray[np.float64], side: float) -> NDArray[np.float64]:
+    """Interpolation matrix that takes the element below or above at element boundaries."""
+    edges, points = _numpy(axis.edges), _numpy(axis.points)
+    lengths = np.diff(edges)
+    offset = side * 1e-9 * axis.length
+    shifted = x + offset
+    if axis.periodic:
+        shifted = edges[0] + (shifted - edges[0]) % axis.length
+    elif (x < edges[0] + 2 * min(offset, 0)).any() or (x > edges[-1] + abs(offset)).any():
+        raise SpaceError(
+            f"coordinates reach outside the box [{edges[0]:.3f}, {edges[-1]:.3f}] bohr; fields "
+            "are known only inside"
+        )
+    element = np.clip(np.searchsorted(edges, shifted) - 1, 0, len(lengths) - 1)
+    local = (shifted - edges[element] - offset) / lengths[element]
+    rows = legvander(2 * local - 1, axis.order) @ _from_gauss_values(axis, points)
+    matrix = np.zeros((len(x), len(points)))
+    columns = element[:, None] * (axis.order + 1) + np.arange(axis.order + 1)
+    np.put_along_axis(matrix, columns, rows, axis=1)
+    return matrix
+
+
+def _from_gauss_values(axis: Axis, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Legendre coefficients from values at an element's Gauss points; the same in all."""
+    first = points[: axis.order + 1]
+    low, high = (float(edge) for edge in axis.edges[:2])
+    values = legvander(2 * (first - low) / (high - low) - 1, axis.order)
+    return np.asarray(np.linalg.inv(values), dtype=np.float64)
