@@ -1,0 +1,216 @@
+"""Fields and atoms as files that ParaView opens: VTU, VTP and PVD.
+
+Lengths are in angstrom, densities in electron/angstrom^3, energy densities in eV/angstrom^3, so
+that the integral of a density taken with VTK is the number of electrons. The unit stands in the
+name of each array, which ParaView shows beside the colours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+from ase.data import covalent_radii
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fedens.errors import OutputError
+from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates
+from fedens.fem.tensor import TensorSpace
+from fedens.output.files import FILE_UNITS, field_unit, inside_box, is_density, write_atomically
+from fedens.structure import Structure
+from fedens.units import BOHR_IN_ANGSTROM
+
+if TYPE_CHECKING:
+    import pyvista
+
+
+def write_vtu(
+    path: str | Path,
+    space: TensorSpace,
+    fields: Mapping[str, Tensor | ArrayLike],
+    structure: Structure | None = None,
+    *,
+    subdivisions: int | None = None,
+    units: Mapping[str, str] | None = None,
+    atom_fields: Mapping[str, Tensor | ArrayLike] | None = None,
+) -> list[Path]:
+    """Fields on the space's elements, each cut into linear hexahedra, as one VTU file.
+
+    The file's field data say what it shows: ``subdivisions`` (linear cells per finite element
+    and axis), ``element_order``, ``angstrom_per_bohr``. Values at the nodes come from the
+    polynomials inside the elements, for densities from those of the root density
+    (:func:`fedens.fem.mesh.grid_values`); a field that is nowhere negative at the quadrature
+    points stays so between them. Values are stored in single precision.
+
+    Measured with VTK on aluminium at the default resolution and subdivision: the integral of
+    the density is within 0.004 % of the electron number for a cell of 32 sites (1.5 MB for
+    three fields) and within 0.15 % for a single atom in vacuum; that of the von Weizsaecker
+    energy density, which changes fast inside an element, within 2 %. Sums that must be exact
+    belong to the quadrature points.
+
+    Args:
+        path: file to write, ending in ``.vtu``.
+        fields: name -> (n_points,) at ``space.points``, in atomic units. Arrays in the file are
+            called ``name [unit]``, as in ``density_error [electron/angstrom^3]``.
+        structure: atoms, written beside the fields as ``<stem>_atoms.vtp``.
+        subdivisions: linear cells per element and axis; default: the order of the elements.
+        units: atomic unit of each field whose name does not tell it, such as
+            ``{"potential": "hartree"}``; see :data:`fedens.output.files.FILE_UNITS`.
+        atom_fields: with ``structure``: see :func:`write_atoms`.
+
+    Returns:
+        The files written, fields first.
+
+    Raises:
+        OutputError: for a file that cannot be written, a wrong suffix, a field without a unit.
+        SpaceError: for a field of the wrong shape, or a structure that does not fit the space.
+    """
+    import pyvista
+
+    path = _checked_suffix(path, ".vtu")
+    if structure is not None:
+        space.check_matches(structure)
+    mesh = hexahedral_mesh(space, subdivisions)
+    coordinates = node_coordinates(space, mesh.subdivisions)
+    cells = {pyvista.CellType.HEXAHEDRON: mesh.cells}
+    grid = pyvista.UnstructuredGrid(cells, (mesh.points * BOHR_IN_ANGSTROM).astype(np.float32))
+    for name, values in fields.items():
+        label, factor = _label(name, units)
+        nodal = grid_values(space, values, coordinates, root=is_density(name)).ravel()
+        grid.point_data[label] = (factor * nodal).astype(np.float32)
+    grid.field_data["subdivisions"] = np.array([mesh.subdivisions])
+    grid.field_data["element_order"] = np.array([space.order])
+    _add_length_unit(grid)
+    written = [write_atomically(path, _xml(grid))]
+    if structure is not None:
+        origin = [float(axis.edges[0]) for axis in space.axes]
+        beside = path.with_name(f"{path.stem}_atoms.vtp")
+        written.append(write_atoms(beside, structure, atom_fields, units=units, origin=origin))
+    return written
+
+
+def write_atoms(
+    path: str | Path,
+    structure: Structure,
+    fields: Mapping[str, Tensor | ArrayLike] | None = None,
+    *,
+    units: Mapping[str, str] | None = None,
+    origin: ArrayLike = (0.0, 0.0, 0.0),
+) -> Path:
+    """Atoms as points with ``atomic_number``, ``symbol``, ``covalent_radius`` and own fields.
+
+    Atoms of a periodic cell are moved into it by whole lattice vectors.
+
+    Args:
+        path: file to write, ending in ``.vtp``.
+        fields: name -> (n_atoms,) or (n_atoms, 3), in atomic units, such as ``forces`` and
+            ``forces_error`` (hartree/bohr; eV/angstrom in the file).
+        units: as in :func:`write_vtu`.
+        origin: lower corner of a periodic cell, bohr.
+
+    Raises:
+        OutputError: for a file that cannot be written, a wrong suffix, a field without a unit
+            or of the wrong shape.
+    """
+    import pyvista
+
+    path = _checked_suffix(path, ".vtp")
+    atoms = pyvista.PolyData(inside_box(structure, origin) * BOHR_IN_ANGSTROM)
+    atoms.point_data["atomic_number"] = structure.numbers.copy()
+    atoms.point_data["symbol"] = structure.symbols
+    atoms.point_data["covalent_radius [angstrom]"] = covalent_radii[structure.numbers]
+    for name, values in (fields or {}).items():
+        array = _per_atom(name, values, len(structure))
+        label, factor = _label(name, units)
+        atoms.point_data[label] = factor * array
+    _add_length_unit(atoms)
+    return write_atomically(path, _xml(atoms))
+
+
+def write_pvd(
+    path: str | Path,
+    entries: Iterable[tuple[float, str | Path | Sequence[str | Path]]],
+) -> Path:
+    """A series of files that ParaView opens as one, with a time slider.
+
+    Args:
+        path: file to write, ending in ``.pvd``; names in it are relative to its folder.
+        entries: (time or index, file or files); several files of one time, such as those
+            :func:`write_vtu` returns, become parts of one data set.
+
+    Raises:
+        OutputError: for a file that cannot be written, a wrong suffix, an entry whose file does
+            not exist, or no entries.
+    """
+    path = _checked_suffix(path, ".pvd")
+    root = ElementTree.Element("VTKFile", type="Collection", version="0.1")
+    collection = ElementTree.SubElement(root, "Collection")
+    for time, files in entries:
+        for part, file in enumerate([files] if isinstance(files, str | Path) else files):
+            ElementTree.SubElement(
+                collection,
+                "DataSet",
+                timestep=f"{time:g}",
+                part=str(part),
+                file=_relative(Path(file), path.parent),
+            )
+    if not len(collection):
+        raise OutputError(f"{path}: a series needs at least one file")
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return write_atomically(path, f'<?xml version="1.0"?>\n{text}\n')
+
+
+def _relative(file: Path, folder: Path) -> str:
+    if not file.is_file():
+        raise OutputError(f"{file} does not exist: write the files of a series before the series")
+    return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+
+
+def _checked_suffix(path: str | Path, suffix: str) -> Path:
+    path = Path(path)
+    if path.suffix != suffix:
+        raise OutputError(f"{path} must end in {suffix}: ParaView chooses its reader by that")
+    return path
+
+
+def _label(name: str, units: Mapping[str, str] | None) -> tuple[str, float]:
+    factor, unit = FILE_UNITS[field_unit(name, units)]
+    return f"{name} [{unit}]", factor
+
+
+def _per_atom(name: str, values: Tensor | ArrayLike, n_atoms: int) -> NDArray[np.float64]:
+    given = values.detach().cpu() if isinstance(values, Tensor) else values
+    array = np.array(given, dtype=np.float64)
+    if array.shape not in {(n_atoms,), (n_atoms, 3)}:
+        raise OutputError(
+            f"field {name!r} of the atoms has shape {array.shape}, expected ({n_atoms},) or "
+            f"({n_atoms}, 3)"
+        )
+    return array
+
+
+def _add_length_unit(data: pyvista.DataSet) -> None:
+    data.field_data["angstrom_per_bohr"] = np.array([BOHR_IN_ANGSTROM])
+
+
+def _xml(data: pyvista.DataSet) -> str:
+    """The file's text: compressed, binary data as base64, so that it is valid XML."""
+    from vtkmodules import vtkIOXML
+
+    writers: dict[str, Any] = {
+        "UnstructuredGrid": vtkIOXML.vtkXMLUnstructuredGridWriter,
+        "PolyData": vtkIOXML.vtkXMLPolyDataWriter,
+    }
+    writer = writers[type(data).__name__]()
+    writer.SetInputData(data)
+    writer.SetWriteToOutputString(True)
+    writer.EncodeAppendedDataOn()
+    if not writer.Write():
+        raise OutputError("VTK could not write the data set")
+    return writer.GetOutputString()
