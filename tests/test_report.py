@@ -1,0 +1,151 @@
+"""The HTML report and its pictures."""
+
+import base64
+import re
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fedens.errors import OutputError
+from fedens.fem.tensor import TensorSpace
+from fedens.output.figures import (
+    learning_curve,
+    loss_curve,
+    parity_plot,
+    slice_field,
+    slices_figure,
+)
+from fedens.output.report import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.structure import Structure
+from fedens.units import BOHR_IN_ANGSTROM
+
+
+@pytest.fixture(scope="module")
+def cell():
+    """A cell of three different edges, its space, and a field that tells x from y from z."""
+    structure = Structure(["Al", "Al"], [[1, 2, 3], [4, 4, 6.5]], cell=[6.0, 7.0, 8.0], pbc=True)
+    space = TensorSpace.for_structure(structure)
+    x, y, _ = (2 * np.pi * space.points / torch.tensor(space.lengths)).T
+    return structure, space, 3 + torch.sin(x) + 0.3 * torch.cos(y)
+
+
+def content(**changes):
+    curve = loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [0.4], validation_steps=[10])
+    values = {
+        "title": "Aluminium <held out>",
+        "summary": "Twelve cells.",
+        "headline": [("NMAPE", 0.15123, "%")],
+        "run": {"seed": 7, "kinetic energy": "Wang-Teter"},
+        "tables": [
+            ReportTable(
+                "Errors",
+                ["cell", "energy"],
+                [["a", 1.23456], ["b", None]],
+                units=["", "meV/atom"],
+                caption="Per cell.",
+            )
+        ],
+        "figures": [ReportFigure("Training", curve, "Loss.")],
+        "notes": ["Open fields/heldout.pvd in ParaView."],
+    }
+    return ReportContent(**(values | changes))
+
+
+def test_page_is_self_contained_and_holds_the_numbers(tmp_path):
+    page = write_report(tmp_path / "report.html", content()).read_text()
+    assert not re.search(r"https?:|url\(|@import|<link|<script", page)
+    assert re.findall(r'src="([^",]*)', page) == ["data:image/png;base64"]
+    for text in ("0.1512", "1.235", "meV/atom", "Wang-Teter", "heldout.pvd", "Per cell.", "Loss."):
+        assert text in page
+    assert "Aluminium &lt;held out&gt;" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_pictures_are_embedded_whole(tmp_path):
+    given = content()
+    page = write_report(tmp_path / "report.html", given).read_text()
+    data = re.search(r'base64,([^"]*)"', page).group(1)
+    assert base64.b64decode(data) == given.figures[0].png
+    assert page == write_report(tmp_path / "again.html", given).read_text()
+
+
+def test_empty_parts_are_left_out(tmp_path):
+    page = write_report(tmp_path / "report.html", ReportContent("Only a title")).read_text()
+    assert "Only a title" in page
+    assert "<h2>" not in page
+
+
+def test_parity_plot_says_the_error():
+    from unittest.mock import patch
+
+    with patch("matplotlib.axes.Axes.text") as text:
+        parity_plot([1.0, 2.0], [1.001, 1.997], "energy", "eV", error_unit="meV", error_factor=1e3)
+    assert "MAE 2 meV" in text.call_args.args[2]
+    assert "2 values" in text.call_args.args[2]
+
+
+def test_pictures_are_png_and_not_empty(cell):
+    structure, space, density = cell
+    error = density - density.mean()
+    pictures = [
+        parity_plot(np.arange(5.0), np.arange(5.0) + 0.1, "force", "eV/angstrom"),
+        parity_plot([1.0], [1.0], "energy", "eV"),
+        loss_curve([1, 2, 3], [3.0, 2.0, 1.0]),
+        learning_curve([2, 4, 8], {"density": [1, 0.5, 0.2], "energy": [2, 0.7, 0.3]}, "%"),
+        slices_figure(
+            [
+                slice_field(space, density, "density", structure),
+                slice_field(space, error, "density_error", structure, signed=True),
+            ]
+        ),
+    ]
+    for picture in pictures:
+        image = np.asarray(Image.open(BytesIO(picture)).convert("RGB"))
+        assert min(image.shape[:2]) > 300
+        assert image.std() > 5
+
+
+def test_slice_holds_the_field_the_units_and_the_atoms(cell):
+    structure, space, density = cell
+    piece = slice_field(space, density, "density", structure, n=70)
+    assert piece.values.shape == (60, 70)
+    x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (60, 70))
+    expected = 3 + np.sin(x)[:, None] + 0.3 * np.cos(y)
+    np.testing.assert_allclose(piece.values * BOHR_IN_ANGSTROM**3, expected, atol=1e-3)
+    assert piece.unit == "electron/angstrom^3"
+    np.testing.assert_allclose(piece.extent, np.array([0, 6, 0, 7]) * BOHR_IN_ANGSTROM)
+    np.testing.assert_allclose(piece.atoms, [np.array([1, 2]) * BOHR_IN_ANGSTROM])
+    other = slice_field(space, density, "density", structure, axis=0, position=4.5)
+    np.testing.assert_allclose(other.atoms, [np.array([4, 6.5]) * BOHR_IN_ANGSTROM])
+    assert other.labels == ("y", "z")
+
+
+def test_picture_of_a_slice_is_the_right_way_up(cell):
+    """Bright where the field is large: at small x, across all y."""
+    _, space, _ = cell
+    density = 1 + (space.points[:, 0] < 3).double() + 0 * space.points[:, 1]
+    image = Image.open(BytesIO(slices_figure([slice_field(space, density)]))).convert("L")
+    grey = np.asarray(image)[100:-130, 120:-250].astype(float)
+    left, right = np.array_split(grey, 2, axis=1)
+    assert left.mean() > 2 * right.mean()
+
+
+def test_bad_input_gets_a_clear_message(tmp_path):
+    with pytest.raises(OutputError, match="a row of 1 cells, 2 columns"):
+        ReportTable("Errors", ["a", "b"], [[1]])
+    with pytest.raises(OutputError, match="1 units, 2 columns"):
+        ReportTable("Errors", ["a", "b"], [], units=["%"])
+    with pytest.raises(OutputError, match="not a PNG"):
+        ReportFigure("Training", b"<svg>")
+    with pytest.raises(OutputError, match="3 reference and 2 predicted"):
+        parity_plot([1, 2, 3], [1, 2], "energy", "eV")
+    with pytest.raises(OutputError, match="all finite"):
+        parity_plot([1, np.nan], [1, 2], "energy", "eV")
+    with pytest.raises(OutputError, match="at least one slice"):
+        slices_figure([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_report(tmp_path / "file" / "report.html", content())
