@@ -174,6 +174,25 @@ def test_density_integrates_to_the_valence_electrons():
     assert float(space.integrate(smoothed)) == pytest.approx(2 * 2 + 1.7 * 6, rel=1e-10)
 
 
+def test_atoms_crowded_in_a_corner():
+    """Far more neighbours than the mean density lets expect are all found."""
+    crowd = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3) * 2.0
+    alone = Structure(["H"] * 27, crowd)
+    periodic = alone.replace(cell=[60.0] * 3, pbc=True)
+    descriptor = GMP([0.8], 2, cutoff=8.0)
+    points = scattered(10)
+    assert torch.allclose(descriptor(points, periodic), descriptor(points, alone), rtol=1e-12)
+
+
+def test_cutoff_is_where_it_says():
+    atom = Structure(["H"], [[0, 0, 0]])
+    points = np.array([[0.0, 2.99, 0.0], [0.0, 0.0, 3.01]])
+    features = GMP([1.5], 2, cutoff=3.0)(points, atom)
+    assert torch.equal(features[:1], GMP([1.5], 2)(points[:1], atom))
+    assert (features[0] > 0).all()
+    assert (features[1] == 0).all()
+
+
 def test_truncation_error_falls_with_the_cutoff():
     points, structure = scattered(), crystal()
     exact = GMP([1.6], 3)(points, structure)
@@ -328,7 +347,13 @@ def test_cross_widths():
     assert (features[:, 4] ** 2 <= features[:, 3] * features[:, 5]).all()
     on_line = descriptor(np.array([[0.0, 3.0, 0.0]]), water())  # one component only
     assert on_line[0, 4] ** 2 == pytest.approx(float(on_line[0, 3] * on_line[0, 5]), rel=1e-10)
-    rooted = GMP([0.8, 1.3], 1, cross_widths=True)(LOOK, water())
+    # beside the small atom the narrow probe sees it and the wide one the large atom behind
+    opposed = Structure(["O", "H"], [[0, 0, 0], [4.0, 0, 0]]), np.array([[3.2, 0.0, 0.0]])
+    product = descriptor(opposed[1], opposed[0])[0, 4]
+    assert product < -1e-8
+    rooted = GMP([0.8, 1.3], 1, cross_widths=True)
+    assert float(rooted(opposed[1], opposed[0])[0, 4]) == pytest.approx(-math.sqrt(-product))
+    rooted = rooted(LOOK, water())
     assert torch.allclose((rooted * rooted.abs())[:, 1:], features[:, 1:], rtol=1e-10)
     assert torch.equal(rooted[:, 0], features[:, 0])  # the density is never squared
 
