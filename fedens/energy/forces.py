@@ -33,8 +33,11 @@ def hellmann_feynman_forces(
         positions = torch.tensor(structure.positions, device=density.space.device)
     positions = positions.detach().requires_grad_(True)
     space = density.space
-    ions = place_ions(structure, space, functional.pseudopotentials, functional.widths, positions)
-    energy = ions.energy_with(density)
+    with torch.enable_grad():
+        ions = place_ions(
+            structure, space, functional.pseudopotentials, functional.widths, positions
+        )
+        energy = ions.energy_with(density)
     (gradient,) = torch.autograd.grad(energy, positions, create_graph=create_graph)
     return -gradient
 

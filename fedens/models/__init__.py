@@ -1,0 +1,1 @@
+"""Models that predict fields from descriptors, their training and their use."""
