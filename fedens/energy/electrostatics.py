@@ -144,7 +144,7 @@ def _refuse_coarse(
     if spacing > limit * 1.0001:
         raise SpaceError(
             f"mesh spacing {spacing:.3f} bohr is too coarse for the pseudopotential of {symbol}: "
-            f"{limit:.3f} bohr is the largest usable, about {0.6 * limit:.2f} bohr gives 1 meV/atom"
+            f"{limit:.3f} bohr is the largest usable, about {0.4 * limit:.2f} bohr gives 1 meV/atom"
         )
 
 

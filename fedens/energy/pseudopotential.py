@@ -21,8 +21,6 @@ from torch import Tensor
 from fedens.errors import PseudopotentialError
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
-#: A short-range potential ends where it stays below this, hartree.
-_NEGLIGIBLE = 1e-11
 _LARGEST_CUTOFF = 30.0
 
 
@@ -31,6 +29,8 @@ class LocalPseudopotential(ABC):
 
     kind: ClassVar[str]
     valence: float
+    #: The short-range part ends where it stays below this, hartree.
+    negligible: ClassVar[float] = 1e-11
 
     @abstractmethod
     def potential(self, r: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class LocalPseudopotential(ABC):
     def cutoff(self, width: float) -> float:
         """Distance beyond which the short-range part is negligible, bohr."""
         r = torch.linspace(0.05, _LARGEST_CUTOFF, 3000, dtype=torch.float64)
-        alive = torch.nonzero(self.short_range(r, width).abs() > _NEGLIGIBLE)
+        alive = torch.nonzero(self.short_range(r, width).abs() > self.negligible)
         return float(r[alive[-1, 0]]) + 0.05 if len(alive) else 0.1
 
     def coarsest_spacing(self, width: float) -> float:
@@ -175,7 +175,7 @@ class TabulatedPseudopotential(LocalPseudopotential):
         q2v = q2v + 4 * math.pi * self.valence * np.exp(-0.5 * (q * self._reference_width) ** 2)
         r = np.arange(0.0, _LARGEST_CUTOFF + 1, self._radial_step)
         values = np.sinc(np.outer(r, q) / math.pi) @ (weights * q2v) / (2 * math.pi**2)
-        alive = np.flatnonzero(np.abs(values) > _NEGLIGIBLE)
+        alive = np.flatnonzero(np.abs(values) > self.negligible)
         spline = CubicSpline(r, values)
         return torch.tensor(spline.c.T.copy()), float(r[alive[-1]])
 
@@ -223,6 +223,7 @@ class Recpot(TabulatedPseudopotential):
     """
 
     kind = "recpot"
+    negligible = 1e-8  # tables are not better than this, and noise has no end
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -240,10 +241,11 @@ class Recpot(TabulatedPseudopotential):
         q2v = self._q**2 * self._v
         q2v[0] = -4 * math.pi * self.valence  # the file leaves the Coulomb pole out at q = 0
         spline = CubicSpline(self._q, q2v)
-        n_nodes = min(2000, 4 * len(self._q))
-        nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
-        q = self._q[-1] * (nodes + 1) / 2
-        return q, self._q[-1] * weights / 2, spline(q)
+        edges = np.linspace(0.0, self._q[-1], 41)
+        nodes, weights = np.polynomial.legendre.leggauss(50)
+        half = edges[1] / 2
+        q = (edges[:-1, None] + half * (nodes + 1)).ravel()
+        return q, np.tile(half * weights, len(edges) - 1), spline(q)
 
     def describe(self) -> dict[str, Any]:
         import hashlib
@@ -255,7 +257,7 @@ class Recpot(TabulatedPseudopotential):
 def _read_recpot(path: Path) -> tuple[NDArray, NDArray]:
     if not path.is_file():
         raise PseudopotentialError(f"no pseudopotential file {path}")
-    lines = path.read_text().splitlines()
+    lines = path.read_text(errors="replace").splitlines()
     try:
         start = next(i for i, line in enumerate(lines) if "END COMMENT" in line) + 1
         largest = float(lines[start + 1])
