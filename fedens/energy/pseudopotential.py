@@ -181,10 +181,9 @@ class TabulatedPseudopotential(LocalPseudopotential):
 
     def potential(self, r: Tensor) -> Tensor:
         coefficients, _ = self._table
-        position = (r / self._radial_step).clamp(max=len(coefficients) - 1e-9)
-        index = position.detach().long()
-        offset = r - index * self._radial_step
-        a, b, c, d = coefficients.to(r.device)[index].unbind(-1)
+        knot = torch.floor(r.detach() / self._radial_step).clamp(max=len(coefficients) - 1)
+        offset = r - knot * self._radial_step
+        a, b, c, d = coefficients.to(r.device)[knot.long()].unbind(-1)
         value = ((a * offset + b) * offset + c) * offset + d
         value = torch.where(r < self._radial_step * len(coefficients), value, 0.0)
         return value - self.valence * _erf_over_r(r, 1 / (math.sqrt(2) * self._reference_width))
