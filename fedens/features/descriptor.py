@@ -159,7 +159,7 @@ def atom_tensors(
     cell: Tensor | None = None,
     occupancies: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Positions (n_atoms, 3), cell (3, 3) or None, occupancies (n_atoms,) as float64 tensors.
+    """Positions (n_atoms, 3), cell (3, 3) or None, occupancies (n_atoms,), float64 on the CPU.
 
     What is given replaces the structure's own and keeps its history for differentiation.
     The cell is None for structures that are not periodic.
@@ -178,7 +178,7 @@ def atom_tensors(
 def _given_or(
     given: Tensor | None, own: NDArray[np.float64] | None, shape: tuple[int, ...], name: str
 ) -> Tensor:
-    value = torch.tensor(own) if given is None else torch.as_tensor(given, dtype=torch.float64)
+    value = torch.as_tensor(np.array(own) if given is None else given, dtype=torch.float64).cpu()
     if tuple(value.shape) != shape:
         raise DescriptorError(f"{name} have shape {tuple(value.shape)}, expected {shape}")
     return value

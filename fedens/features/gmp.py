@@ -41,7 +41,7 @@ from fedens.structure import Structure
 #: Without a cutoff, the pair sum follows Gaussians until exp(-30) = 1e-13 of their height.
 _REACH_EXPONENT = 30.0
 #: Entries of one block of the pair sum (points x neighbours x Gaussians).
-_PAIR_ENTRIES = 1_600_000
+_PAIR_ENTRIES = 800_000
 #: Entries of one block on a space (monomials x points, or x Gaussians of a plane).
 _BLOCK_ENTRIES = 1_000_000
 
@@ -155,7 +155,8 @@ class GMP(Descriptor):
         """Features at the points, (n_points, n_features), in bohr^(n-3) ("squared": its square).
 
         Differentiable in points, positions, cell and occupancies; memory stays bounded by
-        working in blocks of points, which are computed again for derivatives.
+        working in blocks of points, which are computed again for derivatives. The work is done
+        on the processor; the result is on the device of the points.
 
         Args:
             points: (n_points, 3), bohr, or a function space for its quadrature points. On a
@@ -171,14 +172,15 @@ class GMP(Descriptor):
         self._check_elements(structure)
         atoms = _Atoms(structure, *atom_tensors(structure, positions, cell, occupancies))
         if not isinstance(points, TensorSpace):
-            return self._near_points(point_tensor(points), atoms)
+            seen = point_tensor(points)
+            return self._near_points(seen.cpu(), atoms).to(seen.device)
         if cell is not None:
             raise DescriptorError(
                 "a TensorSpace brings its own cell: to differentiate in it pass "
                 "space.scaled(factors) and scaled positions instead of cell"
             )
         points.check_matches(structure)
-        return self._on_space(points, atoms)
+        return self._on_space(points.to("cpu"), atoms).to(points.device)
 
     def _check_elements(self, structure: Structure) -> None:
         missing = [s for s in dict.fromkeys(structure.symbols) if s not in self.gaussians]
