@@ -1,0 +1,203 @@
+"""Free atoms against radial references, and their superposition."""
+
+import math
+
+import pytest
+import torch
+from systems import ERF, EVANESCENT, FREE_ATOMS, GNH, GTHFIT, atom, dimer, rattled
+
+from fedens import EnergyFunctional, GTHLocal, TensorSpace, solve_ground_state
+from fedens.baseline import (
+    BASELINES,
+    baseline_density,
+    default_baseline,
+    free_atom,
+    superposed_density,
+)
+from fedens.errors import FedensError, FunctionalError, PseudopotentialError
+from fedens.testing import central_difference
+
+
+def functional(pseudopotential, vw_weight=1.0, **options):
+    return EnergyFunctional.orbital_free(
+        "tfvw", vw_weight, pseudopotential=pseudopotential, **options
+    )
+
+
+@pytest.mark.parametrize("name", FREE_ATOMS)
+def test_free_atom_against_the_radial_reference(name):
+    case = FREE_ATOMS[name]
+    result = free_atom(functional(case.pseudopotential, case.vw_weight), "Al")
+    assert result.energy == pytest.approx(case.energy, abs=case.tolerance)
+    if case.chemical_potential is not None:
+        assert result.chemical_potential == pytest.approx(case.chemical_potential, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["gthfit_1", "erf_1"])
+def test_atom_in_a_box_against_the_radial_atom(name):
+    """Three dimensions and one: two discretisations of the same problem."""
+    case = FREE_ATOMS[name]
+    space = TensorSpace.for_structure(atom(), spacing=0.4, order=8)
+    state = solve_ground_state(atom(), space, functional(case.pseudopotential, case.vw_weight))
+    assert state.energy == pytest.approx(case.energy, abs=2e-5)
+    radial = free_atom(state.functional, "Al")
+    assert state.chemical_potential == pytest.approx(radial.chemical_potential, abs=2e-5)
+
+
+def test_radial_density_is_the_boxs():
+    space = TensorSpace.for_structure(atom(), spacing=0.4, order=8)
+    state = solve_ground_state(atom(), space, functional(ERF))
+    radial = free_atom(state.functional, "Al")
+    some = (radial.r < 8.0).nonzero()[::9, 0]
+    direction = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+    points = radial.r[some, None] * direction
+    values = space.interpolate_at(state.density.root_coefficients, points) ** 2
+    assert torch.allclose(values, radial.density[some], rtol=0, atol=2e-5)
+    assert radial.density.max() > 0.05
+
+
+@pytest.mark.parametrize("pseudopotential", [GTHFIT, EVANESCENT, GNH], ids=lambda p: p.kind)
+def test_gaussian_fit_of_the_atom(pseudopotential):
+    result = free_atom(functional(pseudopotential), "Al")
+    charge = float(result.amplitudes @ (math.pi / result.exponents) ** 1.5)
+    assert charge == pytest.approx(3.0, rel=1e-12)
+    fitted = torch.exp(-torch.outer(result.r**2, result.exponents)) @ result.amplitudes
+    assert fitted.min() > -1e-12
+    weights = torch.diff(result.r) * 4 * math.pi * result.r[1:] ** 2
+    error = float((weights * (fitted - result.density)[1:].abs()).sum()) / 3.0
+    assert error == pytest.approx(result.fit_error, rel=0.1)
+    assert result.fit_error < 0.02
+
+
+def test_kinetic_kernels_and_atoms():
+    """The atom of a non-local functional is Thomas-Fermi + von Weizsaecker's."""
+    nonlocal_kinetic = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)
+    assert free_atom(nonlocal_kinetic, "Al").energy == pytest.approx(
+        FREE_ATOMS["gthfit_1"].energy, abs=1e-8
+    )
+
+
+def test_free_atom_is_solved_once_per_functional():
+    one = functional({"Al": GTHFIT, "Mg": ERF})
+    assert free_atom(one, "Al") is free_atom(one, "Al")
+    assert free_atom(one, "Mg").energy == pytest.approx(FREE_ATOMS["erf_1"].energy, abs=1e-8)
+    assert set(one.free_atoms) == {"Al", "Mg"}
+
+
+def test_free_atom_does_not_depend_on_the_gaussian_width():
+    energies = [free_atom(functional(GTHFIT, gaussian_width=w), "Al").energy for w in (0.9, 1.5)]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-8)
+
+
+def test_light_and_heavy_valence():
+    """One electron, and a deep core: the same axis must do."""
+    hydrogen = free_atom(functional(GTHLocal(1, 0.2, -4.180237, 0.725075)), "H")
+    # TF + vW + LDA-PZ of the bare proton is -0.292663; the pseudopotential is close to it
+    assert hydrogen.energy == pytest.approx(-0.2927, abs=2e-3)
+
+
+def test_refusals():
+    with pytest.raises(FunctionalError, match="local xc functional, not 'pbe'"):
+        free_atom(functional(GTHFIT, xc="pbe"), "Al")
+    with pytest.raises(PseudopotentialError, match="no pseudopotential for O"):
+        free_atom(functional({"Al": GTHFIT}), "O")
+
+
+@pytest.mark.parametrize("structure", [rattled(), dimer()], ids=["periodic", "isolated"])
+def test_superposition_holds_the_electrons(structure):
+    space = TensorSpace.for_structure(structure, 0.45, 8)
+    density = superposed_density(functional(GTHFIT), structure, space)
+    assert density.min() > 0
+    assert float(space.integrate(density)) == pytest.approx(3.0 * len(structure), rel=1e-5)
+
+
+def test_superposition_is_the_sum_of_its_atoms():
+    one = functional({"Al": GTHFIT, "Mg": ERF})
+    structure = rattled().replace(
+        numbers=["Al", "Mg", "Al", "Mg"], occupancies=[1.0, 1.0, 0.25, 0.5]
+    )
+    space = TensorSpace.for_structure(structure, 0.6, 6)
+    total = torch.zeros(space.n_points, dtype=torch.float64)
+    for i, share in enumerate(structure.occupancies):
+        alone = structure.replace(
+            numbers=structure.numbers[i : i + 1],
+            positions=structure.positions[i : i + 1],
+            occupancies=[1.0],
+        )
+        total += share * superposed_density(one, alone, space)
+    whole = superposed_density(one, structure, space)
+    assert torch.allclose(whole, total, rtol=1e-12, atol=1e-15)
+
+
+def test_superposition_is_differentiable_in_the_positions():
+    structure = rattled()
+    space = TensorSpace.for_structure(structure, 0.6, 6)
+    weight = torch.sin(space.points[:, 0]) * space.weights
+    model = functional(GTHFIT)
+
+    def moment(positions):
+        return superposed_density(model, structure, space, positions) @ weight
+
+    positions = torch.tensor(structure.positions, requires_grad=True)
+    (gradient,) = torch.autograd.grad(moment(positions), positions)
+    unit = torch.zeros_like(gradient)
+    unit[2, 0] = 1.0
+    slope = central_difference(lambda h: float(moment(positions.detach() + h * unit)), 1e-3)
+    assert float(gradient[2, 0]) == pytest.approx(slope, rel=1e-8)
+    assert abs(slope) > 0.1
+
+
+def test_baselines_by_name():
+    assert default_baseline(rattled()) == "linear_response"
+    assert default_baseline(dimer()) == "superposed_atoms"
+    space = TensorSpace.for_structure(dimer(), 0.8, 6, margin=8.0)
+    bound = functional(GTHFIT).bind(dimer(), space)
+    for name in ("linear_response", "bananas"):
+        with pytest.raises(FedensError, match=f"'{name}'; expected 'superposed_atoms'"):
+            baseline_density(name, dimer(), bound)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_near_the_ground_state(name, rattled_state):
+    state = rattled_state
+    baseline = baseline_density(name, state.structure, state.bound).normalised(12.0)
+    error = (baseline.values - state.density.values).abs()
+    nmape = float(state.space.integrate(error)) / 12.0
+    assert 0.001 < nmape < {"linear_response": 0.1, "superposed_atoms": 0.3}[name]
+    assert float(state.bound.energy(baseline)) > state.energy
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_differentiable_in_the_positions(name):
+    structure = rattled()
+    space = TensorSpace.for_structure(structure, 0.6, 6)
+    weight = torch.sin(space.points[:, 0]) * space.weights
+    model = functional(GTHFIT)
+
+    def moment(positions):
+        bound = model.bind(structure, space, positions)
+        return baseline_density(name, structure, bound, positions).values @ weight
+
+    positions = torch.tensor(structure.positions, requires_grad=True)
+    (gradient,) = torch.autograd.grad(moment(positions), positions)
+    unit = torch.zeros_like(gradient)
+    unit[1, 0] = 1.0
+    slope = central_difference(lambda h: float(moment(positions.detach() + h * unit)), 1e-3)
+    assert float(gradient[1, 0]) == pytest.approx(slope, rel=1e-7)
+    assert abs(slope) > 1e-2
+
+
+def test_linear_response_is_right_to_first_order():
+    """A weak potential: the screened response is the whole answer."""
+    weak = GTHLocal(3, 1.8)
+    structure = rattled()
+    model = EnergyFunctional.orbital_free("wt", pseudopotential=weak)
+    space = TensorSpace.for_structure(structure, 0.45, 6)
+    state = solve_ground_state(structure, space, model, residual_tolerance=1e-9)
+    mean = 12.0 / space.volume
+    guess = baseline_density("linear_response", structure, state.bound).normalised(12.0)
+    change = (state.density.values - mean).abs().max()
+    error = (guess.values - state.density.values).abs().max()
+    assert 0.01 * mean < change < 0.2 * mean
+    # what is left is of second order in the change
+    assert error < 2 * change**2 / mean

@@ -1,0 +1,148 @@
+"""Who may import whom: the table of the design, kept by reading every import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "fedens"
+
+#: Direct imports allowed to each layer; closed transitively below. Anyone may import errors.
+ALLOWED = {
+    "errors": set(),
+    "units": set(),
+    "files": {"units"},
+    "structure": {"units"},
+    "species": {"units"},
+    "fem": {"units"},
+    "density": {"structure", "fem"},
+    "sample": {"structure", "fem"},
+    "energy": {"density", "sample", "structure", "species", "fem"},
+    "baseline": {"energy", "structure", "species", "fem"},
+    "features": {"structure", "species", "fem", "energy"},
+    "reference": {"baseline", "energy", "density", "sample", "structure", "species", "fem"},
+    "dataset": {"sample", "features", "files"},
+    "models": {"features", "dataset", "baseline", "density", "energy", "files"},
+    "analysis": {"models", "reference"},
+    "testing": {"energy"},
+}
+#: At the top: these may import everything, and nothing else may import them.
+TOP = {"output", "calculator", "configuration", "structures", "workflow", "cli"}
+#: Heavy packages, imported only inside the functions that use them.
+LAZY = {"pyscf", "gmsh", "matplotlib", "pyvista", "vtk"}
+
+
+def closure(allowed):
+    """Everything that can be reached from a layer's direct imports."""
+    closed = {layer: set(direct) for layer, direct in allowed.items()}
+    changed = True
+    while changed:
+        changed = False
+        for layer, reached in closed.items():
+            more = set().union(*(closed[other] for other in reached)) - reached
+            reached |= more
+            changed |= bool(more)
+            assert layer not in reached, f"{layer} would import itself"
+    return closed
+
+
+CLOSED = closure(ALLOWED)
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(tree, inside_functions=True):
+    """Dotted names a module imports when it runs; what only type checkers read does not count."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if is_type_checking(node):
+            pending.extend(node.orelse)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "write imports in full: from fedens.x import y"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def layer_of(path):
+    """First part of a module's name below the package, such as ``fem``."""
+    relative = path.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def wrong_imports(layer, tree):
+    """Imports of the package that a layer is not allowed."""
+    wrong = []
+    for name in imports(tree):
+        package, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if package != "fedens" or other in (layer, "errors", "__version__"):
+            continue
+        if layer not in TOP and other not in CLOSED[layer]:
+            wrong.append(name)
+    return wrong
+
+
+MODULES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_table(path):
+    layer = layer_of(path)
+    assert layer in ALLOWED or layer in TOP, f"{layer} has no place in the table of layers"
+    assert wrong_imports(layer, ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_are_imported_where_they_are_used(path):
+    at_the_top = {name.split(".")[0] for name in imports(ast.parse(path.read_text()), False)}
+    assert not at_the_top & LAZY
+
+
+@pytest.mark.parametrize(
+    ("layer", "source", "caught"),
+    [
+        ("fem", "from fedens.structure import Structure", True),
+        ("fem", "def f():\n    import fedens.energy.forces", True),
+        ("fem", "class A:\n    def f(self):\n        from fedens import density", True),
+        ("energy", "from fedens.baseline import free_atom", True),
+        ("density", "from fedens.cli import app", True),
+        ("models", "from fedens.reference.orbital_free import solve_ground_state", True),
+        ("fem", "if TYPE_CHECKING:\n    from fedens.structure import Structure", False),
+        ("fem", "from fedens.errors import SpaceError\nfrom fedens.fem.axis import Axis", False),
+        ("energy", "from fedens.units import HARTREE_IN_EV", False),
+        ("cli", "from fedens.models import training", False),
+    ],
+)
+def test_the_check_notices(layer, source, caught):
+    assert bool(wrong_imports(layer, ast.parse(source))) == caught
+
+
+def test_layers_are_closed_transitively():
+    assert CLOSED["density"] == {"structure", "fem", "units"}
+    assert "units" in CLOSED["models"]
+    assert "reference" not in CLOSED["models"]
+    assert "energy" not in CLOSED["fem"]
+
+
+def test_import_of_the_package_is_light():
+    """``import fedens`` alone loads neither torch nor anything else that takes seconds."""
+    code = "import fedens, sys; print(sorted({'torch', 'pyscf', 'skfem'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported():
+    import fedens
+
+    for name in fedens.__all__:
+        assert getattr(fedens, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Bananas'"):
+        _ = fedens.Bananas

@@ -1,0 +1,298 @@
+"""Local pseudopotentials: closed forms, tables, files, and their short-range rests."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import erf
+from systems import (
+    ERF,
+    EVANESCENT,
+    GNH,
+    GNH_FCC,
+    GNH_FCC_EDGE,
+    GNH_REAL_SPACE,
+    GTHFIT,
+    PSEUDOPOTENTIALS,
+    atom,
+    dimer,
+    fcc,
+)
+
+from fedens import (
+    EnergyFunctional,
+    EvanescentCore,
+    GTHLocal,
+    Recpot,
+    Structure,
+    TensorSpace,
+    solve_ground_state,
+)
+from fedens.energy.pseudopotential import pseudopotential_from_description
+from fedens.errors import PseudopotentialError, SpaceError
+from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
+
+HYDROGEN = GTHLocal(1, 0.2, -4.180237, 0.725075)
+R = torch.linspace(1e-4, 14.0, 2000, dtype=torch.float64)
+
+
+def form_factor(q):
+    """v(q) of the GTH form with the parameters of ``GTHFIT``, closed form, hartree bohr^3."""
+    valence, r_loc, c1, c2 = GTHFIT.valence, GTHFIT.r_loc, GTHFIT.c1, GTHFIT.c2
+    x2 = (q * r_loc) ** 2
+    gaussian = np.exp(-x2 / 2)
+    core = (2 * math.pi) ** 1.5 * r_loc**3 * (c1 + c2 * (3 - x2)) * gaussian
+    with np.errstate(divide="ignore", invalid="ignore"):
+        coulomb = -4 * math.pi * valence / q**2 * gaussian
+    # at q = 0 the file holds what is left without the pole
+    return np.where(q == 0, core + 2 * math.pi * valence * r_loc**2, coulomb + core)
+
+
+def write_recpot(path, largest=25.0, n=2001):
+    """A .recpot file of the GTH form; q up to ``largest`` 1/angstrom, v in eV angstrom^3."""
+    q = np.linspace(0, largest * BOHR_IN_ANGSTROM, n)
+    values = form_factor(q) * HARTREE_IN_EV * BOHR_IN_ANGSTROM**3
+    rows = [" ".join(f"{v: .15e}" for v in values[i : i + 3]) for i in range(0, n, 3)]
+    head = [
+        "START COMMENT",
+        "GTH local form, aluminium",
+        "END COMMENT",
+        "   3     5",
+        f"   {largest}",
+    ]
+    path.write_text("\n".join([*head, *rows, "   1000", ""]))
+    return path
+
+
+@pytest.fixture
+def recpot_file(tmp_path):
+    return write_recpot(tmp_path / "al.recpot")
+
+
+def test_gth_closed_form():
+    r = R.numpy()
+    x2 = (r / 0.7473) ** 2
+    exact = -3 / r * erf(np.sqrt(x2 / 2)) + np.exp(-x2 / 2) * (4.9546 - 0.8993 * x2)
+    assert GTHFIT.potential(R).numpy() == pytest.approx(exact, rel=1e-11, abs=1e-13)
+
+
+def test_evanescent_core_closed_form():
+    r, size, a = R.numpy()[1:], 0.32, 3.6
+    b = (a**3 - 2 * a) / (4 * (a**2 - 1))
+    hump = a**2 / 2 - a * b
+    exact = -(3 / r) * (1 - np.exp(-a * r / size)) + (3 * b / size) * np.exp(-a * r / size)
+    exact = exact + (3 * hump / size) * np.exp(-r / size)
+    assert EVANESCENT.potential(R[1:]).numpy() == pytest.approx(exact, rel=1e-11)
+
+
+def test_goodwin_needs_heine_table():
+    """Real-space values from the sine transform of v(q) (DFTpy's form, six digits)."""
+    r = torch.tensor(list(GNH_REAL_SPACE), dtype=torch.float64)
+    assert GNH.potential(r).numpy() == pytest.approx(list(GNH_REAL_SPACE.values()), abs=6e-7)
+
+
+@pytest.mark.parametrize("name", PSEUDOPOTENTIALS)
+def test_potential_is_coulomb_far_away_and_finite_at_the_nucleus(name):
+    pseudopotential = PSEUDOPOTENTIALS[name]
+    far = torch.tensor([15.0, 30.0, 35.0, 60.0], dtype=torch.float64)
+    assert torch.allclose(pseudopotential.potential(far), -3 / far, rtol=1e-9)
+    near = pseudopotential.potential(torch.tensor([0.0, 1e-7, 1e-3], dtype=torch.float64))
+    assert torch.isfinite(near).all()
+    assert float(near[1]) == pytest.approx(float(near[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PSEUDOPOTENTIALS)
+@pytest.mark.parametrize("width", [0.9, 1.2])
+def test_short_range_part_ends_at_its_cutoff(name, width):
+    pseudopotential = PSEUDOPOTENTIALS[name]
+    cutoff = pseudopotential.cutoff(width)
+    beyond = torch.linspace(cutoff, 60.0, 400, dtype=torch.float64)
+    assert pseudopotential.short_range(beyond, width).abs().max() < 1e-10
+    assert 3.0 < cutoff < 20.0
+    whole = pseudopotential.potential(R) + 3 * torch.erf(R / (math.sqrt(2) * width)) / R
+    assert torch.allclose(pseudopotential.short_range(R, width), whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.6, 1.2, 2.0])
+@pytest.mark.parametrize("r_loc", [0.2, 0.4, 0.7473, 1.2, 1.7])
+def test_gth_short_range_is_a_sum_of_gaussians(r_loc, width):
+    pseudopotential = GTHLocal(3, r_loc, 4.9546, -0.8993)
+    exponents, amplitudes, quadratic = pseudopotential.gaussians(width)
+    r2 = R[:, None] ** 2
+    total = ((amplitudes + quadratic * r2) * torch.exp(-exponents * r2)).sum(dim=1)
+    exact = pseudopotential.short_range(R, width)
+    assert torch.allclose(total, exact, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GTHLocal(3, 0.0),
+        lambda: GTHLocal(0, 0.7),
+        lambda: GTHLocal(3, -1.0),
+        lambda: EvanescentCore(3, 0.32, 1.0),
+        lambda: EvanescentCore(-3, 0.32, 3.6),
+        lambda: EvanescentCore(3, 0.0, 3.6),
+    ],
+)
+def test_impossible_parameters_are_refused(make):
+    with pytest.raises(PseudopotentialError, match=r"positive|need"):
+        make()
+
+
+@pytest.mark.parametrize("name", PSEUDOPOTENTIALS)
+def test_description_makes_the_same_pseudopotential(name):
+    original = PSEUDOPOTENTIALS[name]
+    copy = pseudopotential_from_description(original.describe())
+    assert type(copy) is type(original)
+    assert torch.equal(copy.potential(R[::50]), original.potential(R[::50]))
+    assert repr(copy) == repr(original)
+
+
+def test_unknown_kind_is_named():
+    with pytest.raises(PseudopotentialError, match=r"'ghost'; known: gth_local, evanescent_core"):
+        pseudopotential_from_description({"kind": "ghost"})
+
+
+@pytest.mark.parametrize("key", GNH_FCC)
+def test_energy_of_goodwin_needs_heine_aluminium(key):
+    kinetic, vw_weight = key
+    structure = fcc(GNH_FCC_EDGE)
+    space = TensorSpace(structure.orthorhombic_lengths(), 3, 8)
+    functional = EnergyFunctional.orbital_free(kinetic, vw_weight, pseudopotential=GNH)
+    state = solve_ground_state(structure, space, functional)
+    assert state.energy / 4 == pytest.approx(GNH_FCC[key], abs=1e-6)
+
+
+def test_recpot_file_holds_the_potential(recpot_file):
+    table = Recpot(recpot_file)
+    assert table.valence == 3.0
+    r = torch.linspace(0.05, 40.0, 500, dtype=torch.float64)
+    assert torch.allclose(table.potential(r), GTHFIT.potential(r), rtol=0, atol=1e-9)
+    assert table.cutoff(1.2) < 10.0, "rounding in the table must not make it long-ranged"
+    copy = pseudopotential_from_description(table.describe())
+    assert torch.equal(copy.potential(r), table.potential(r))
+
+
+def test_recpot_file_gives_the_same_energy_and_forces(recpot_file):
+    structure = Structure(
+        ["Al"] * 4,
+        fcc().positions + np.array([[0.1, 0, 0.2], [0, 0, 0], [0, 0.1, 0], [0, 0, 0]]),
+        [7.65] * 3,
+        True,
+    )
+    space = TensorSpace.for_structure(structure, 0.45, 6)
+    states = [
+        solve_ground_state(
+            structure,
+            space,
+            EnergyFunctional.orbital_free("wt", pseudopotential=pseudopotential),
+            residual_tolerance=1e-8,
+        )
+        for pseudopotential in (GTHFIT, Recpot(recpot_file))
+    ]
+    assert states[1].energy == pytest.approx(states[0].energy, abs=4e-7)
+    assert states[1].forces == pytest.approx(states[0].forces, abs=1e-6)
+    assert np.abs(states[0].forces).max() > 1e-3
+
+
+def test_missing_recpot_file(tmp_path):
+    with pytest.raises(PseudopotentialError, match=r"no pseudopotential file .*absent\.recpot"):
+        Recpot(tmp_path / "absent.recpot")
+    with pytest.raises(PseudopotentialError, match="no pseudopotential file"):
+        Recpot(tmp_path)
+
+
+def cut_off(text):
+    return text[: len(text) // 2]
+
+
+def without_comment(text):
+    return text.replace("END COMMENT", "")
+
+
+def with_a_word(text):
+    return text.replace("1000\n", "eof\n1000\n")
+
+
+def too_short(text):
+    return "\n".join([*text.splitlines()[:6], "1000"])
+
+
+def in_other_units(text):
+    lines = text.splitlines()
+    table = [" ".join(str(float(v) / 100) for v in line.split()) for line in lines[5:-1]]
+    return "\n".join([*lines[:5], *table, lines[-1]])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_off, "ends before its closing line '1000'"),
+        (without_comment, "not a .recpot file"),
+        (with_a_word, "not a .recpot file"),
+        (too_short, "too few"),
+        (in_other_units, "expected a whole valence"),
+        (lambda text: "", "not a .recpot file"),  # noqa: ARG005
+        (lambda text: text + "END COMMENT", "truncated|charge|recpot"),
+    ],
+)
+def test_damaged_recpot_file(recpot_file, damage, said):
+    recpot_file.write_text(damage(recpot_file.read_text()))
+    if said.startswith("truncated|"):
+        assert Recpot(recpot_file).valence == 3.0  # what follows the table is not read
+        return
+    with pytest.raises(PseudopotentialError, match=said):
+        Recpot(recpot_file)
+
+
+def test_binary_file_is_no_recpot(tmp_path):
+    path = tmp_path / "binary.recpot"
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(PseudopotentialError, match=r"not a \.recpot file"):
+        Recpot(path)
+
+
+def test_changed_recpot_file_is_noticed(recpot_file):
+    description = Recpot(recpot_file).describe()
+    write_recpot(recpot_file, largest=24.0)
+    with pytest.raises(PseudopotentialError, match="checksum has changed"):
+        pseudopotential_from_description(description)
+
+
+def test_missing_element_is_named():
+    functional = EnergyFunctional.orbital_free(pseudopotential={"Al": GTHFIT, "H": HYDROGEN})
+    structure = Structure(["Al", "O"], [[0, 0, 0], [4, 0, 0]])
+    with pytest.raises(PseudopotentialError, match=r"no pseudopotential for O; .* Al, H.*\{'O'"):
+        functional.bind(structure, TensorSpace.for_structure(structure))
+
+
+@pytest.mark.parametrize("pseudopotential", [GTHFIT, EVANESCENT, ERF], ids=lambda p: p.kind)
+def test_coarse_mesh_says_which_spacing_would_do(pseudopotential):
+    functional = EnergyFunctional.orbital_free(pseudopotential=pseudopotential)
+    limit = pseudopotential.coarsest_spacing(1.2)
+    with pytest.raises(SpaceError, match=f"too coarse .* of Al: {limit:.3f} bohr is the largest"):
+        functional.bind(fcc(), TensorSpace([7.65] * 3, 1, 4))
+    advised = 0.4 * limit
+    energies = [
+        solve_ground_state(fcc(), TensorSpace.for_structure(fcc(), s, 8), functional).energy / 4
+        for s in (advised, 7.65 / 40)
+    ]
+    one_mev = 1e-3 / HARTREE_IN_EV
+    assert energies[0] == pytest.approx(energies[1], abs=one_mev)
+
+
+def test_coarse_elements_around_an_atom_are_noticed_beside_fine_ones():
+    functional = EnergyFunctional.orbital_free(pseudopotential=GTHFIT)
+    # 0.9 bohr at the atom, and one thin element at each wall
+    space = TensorSpace.for_structure(atom(), spacing=0.9, order=6, margin=5.5)
+    with pytest.raises(SpaceError, match=r"spacing 0\.900 bohr is too coarse"):
+        functional.bind(atom(), space)
+
+
+def test_fine_elements_are_only_needed_around_the_atoms():
+    functional = EnergyFunctional.orbital_free(pseudopotential=GTHFIT)
+    space = TensorSpace.for_structure(dimer(), spacing=0.7, order=6)
+    assert space.spacing > GTHFIT.coarsest_spacing(1.2)
+    assert functional.bind(dimer(), space).electrons == 6.0

@@ -1,0 +1,134 @@
+"""Sums of Gaussians and of radial functions on a TensorSpace, against plain sums over images."""
+
+import itertools
+
+import pytest
+import torch
+
+from fedens import TensorSpace
+from fedens.fem import separable
+from fedens.fem.radial import radial_sum
+from fedens.fem.separable import gaussian_factors, gaussian_sum
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+LENGTHS = (4.0, 5.0, 6.0)
+PERIODIC = TensorSpace(LENGTHS, (2, 3, 2), 3, True)
+ISOLATED = TensorSpace(LENGTHS, (2, 3, 2), 3, False, origin=(-2.0, -2.0, -2.0))
+SPACES = {"periodic": PERIODIC, "isolated": ISOLATED}
+
+#: One centre inside, one on the far side of the boundary, one on top of a quadrature point.
+CENTRES = torch.stack([vector(0.3, 1.0, 2.0), vector(-0.9, 5.3, 12.5), PERIODIC.points[100]])
+EXPONENTS = vector(0.15, 0.9, 2.5)  # the first is wider than the cell
+AMPLITUDES = vector(1.0, -2.0, 0.7)
+QUADRATIC = vector(0.3, 0.5, -1.0)
+
+
+def sum_over_images(space, function, reach=6):
+    """sum_A function(r^2, A) over every image of every centre within ``reach`` cells."""
+    total = torch.zeros(space.n_points, dtype=torch.float64)
+    cells = range(-reach, reach + 1) if space.is_periodic else (0,)
+    for a, centre in enumerate(CENTRES):
+        for shift in itertools.product(cells, repeat=3):
+            d = space.points - centre - vector(*shift) * vector(*LENGTHS)
+            total += function((d**2).sum(dim=1), a)
+    return total
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("quadratic", [None, QUADRATIC])
+def test_gaussian_sum(name, quadratic):
+    def one(r2, a):
+        factor = AMPLITUDES[a] + (0 if quadratic is None else quadratic[a] * r2)
+        return factor * torch.exp(-EXPONENTS[a] * r2)
+
+    result = gaussian_sum(SPACES[name], CENTRES, EXPONENTS, AMPLITUDES, quadratic)
+    expected = sum_over_images(SPACES[name], one)
+    assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_gaussian_sum_in_parts(monkeypatch):
+    whole = gaussian_sum(PERIODIC, CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
+    monkeypatch.setattr(separable, "_CHUNK_ENTRIES", 1)
+    parts = gaussian_sum(PERIODIC, CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
+    assert torch.allclose(parts, whole, rtol=1e-13, atol=1e-15)
+
+
+def test_gaussian_sum_of_nothing_is_zero():
+    nothing = gaussian_sum(PERIODIC, CENTRES[:0], EXPONENTS[:0], AMPLITUDES[:0])
+    assert nothing.shape == (PERIODIC.n_points,)
+    assert not nothing.any()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_gaussian_sum_is_differentiable_in_everything(name):
+    space = TensorSpace(LENGTHS, 1, 2, SPACES[name].periodic)
+    arguments = [t.clone().requires_grad_(True) for t in (CENTRES, EXPONENTS, AMPLITUDES)]
+    quadratic = QUADRATIC.clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(
+        lambda *a: gaussian_sum(space, *a), (*arguments, quadratic), atol=1e-7, rtol=1e-5
+    )
+
+
+def test_factors_with_powers():
+    axis = ISOLATED.axes[1]
+    factors = gaussian_factors(axis, CENTRES[:, 1], EXPONENTS, max_power=3)
+    assert factors.shape == (4, len(axis.points), 3)
+    d = axis.points[:, None] - CENTRES[:, 1]
+    for k in range(4):
+        assert torch.allclose(factors[k], d**k * torch.exp(-EXPONENTS * d**2), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_radial_sum(name):
+    cutoff = 7.3  # longer than every edge of the cell
+
+    def function(r):
+        return torch.cos(r) * (1 - r / cutoff) ** 3
+
+    def one(r2, a):  # noqa: ARG001
+        r = torch.sqrt(r2)
+        return torch.where(r < cutoff, function(r), torch.zeros_like(r))
+
+    result = radial_sum(SPACES[name], CENTRES, function, cutoff)
+    expected = sum_over_images(SPACES[name], one, reach=4)
+    assert torch.allclose(result, expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_radial_sum_is_differentiable_in_the_centres(name):
+    space = TensorSpace(LENGTHS, 1, 2, SPACES[name].periodic)
+    centres = CENTRES[:2].clone().requires_grad_(True)
+
+    def smooth(r):
+        return torch.exp(-0.8 * r**2) * (1 + r**2)
+
+    assert torch.autograd.gradcheck(
+        lambda c: radial_sum(space, c, smooth, 6.0), (centres,), atol=1e-7, rtol=1e-5
+    )
+
+
+def test_radial_sum_has_no_slope_on_top_of_a_point():
+    centres = PERIODIC.points[100:101].clone().requires_grad_(True)
+    total = radial_sum(PERIODIC, centres, lambda r: torch.exp(-(r**2)), 5.0)
+    (gradient,) = torch.autograd.grad(total[100], centres)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() < 1e-10
+
+
+def test_sums_follow_a_stretched_space():
+    """The same Gaussians through both sums on a space scaled by a tensor."""
+    factors = torch.tensor([1.02, 0.97, 1.05], dtype=torch.float64, requires_grad=True)
+    space = PERIODIC.scaled(factors)
+    centres = CENTRES * factors
+    ones = torch.ones(3, dtype=torch.float64)
+    one = gaussian_sum(space, centres, 0.8 * ones, ones)
+    two = radial_sum(space, centres, lambda r: torch.exp(-0.8 * r**2), 7.0)
+    assert torch.allclose(one, two, rtol=0, atol=1e-12)
+    change = space.points[:, 0] * space.weights
+    slopes = [torch.autograd.grad(f @ change, factors, retain_graph=True)[0] for f in (one, two)]
+    assert torch.allclose(slopes[0], slopes[1], rtol=1e-9)
+    assert slopes[0].abs().max() > 1.0
