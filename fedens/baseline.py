@@ -115,6 +115,7 @@ def _radial_energy(
     assert isinstance(xc, LocalTerm)
     local = [ThomasFermi(), xc]
 
+    @torch.enable_grad()
     def evaluate(x: Tensor) -> tuple[float, Tensor]:
         c = x.detach().requires_grad_(True)
         n = (axis.values @ c) ** 2 / (4 * math.pi * r**2)

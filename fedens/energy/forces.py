@@ -42,6 +42,7 @@ def hellmann_feynman_forces(
     return -gradient
 
 
+@torch.enable_grad()
 def normal_stress(functional: EnergyFunctional, structure: Structure, density: Density) -> Tensor:
     """Normal stresses (3,): (1/V) dE/d strain along x, y and z, hartree/bohr^3.
 

@@ -240,6 +240,7 @@ class BoundFunctional:
             result[term.group] = result[term.group] + term.energy_density(density)
         return {**result, "electrostatic": self.ions.energy_density(density)}
 
+    @torch.enable_grad()
     def energy_and_gradient(self, root_coefficients: Tensor) -> tuple[float, Tensor]:
         """Total energy (hartree) and its derivative in the root density's coefficients."""
         c = root_coefficients.detach().requires_grad_(True)

@@ -192,6 +192,14 @@ class TabulatedPseudopotential(LocalPseudopotential):
         return min(super().cutoff(width), self._table[1])
 
 
+def _panels(largest: float, count: int) -> tuple[NDArray, NDArray]:
+    """Nodes and weights on [0, largest]: 50 Gauss points in each of ``count`` equal panels."""
+    nodes, weights = np.polynomial.legendre.leggauss(50)
+    half = largest / count / 2
+    starts = 2 * half * np.arange(count)
+    return (starts[:, None] + half * (nodes + 1)).ravel(), np.tile(half * weights, count)
+
+
 class GoodwinNeedsHeine(TabulatedPseudopotential):
     """Aluminium of Goodwin, Needs and Heine, J. Phys.: Condens. Matter 2, 351 (1990).
 
@@ -203,9 +211,7 @@ class GoodwinNeedsHeine(TabulatedPseudopotential):
     _radius, _height, _q_cut = 1.15, 0.1107, 3.5
 
     def quadrature(self) -> tuple[NDArray, NDArray, NDArray]:
-        nodes, weights = np.polynomial.legendre.leggauss(400)
-        largest = self._q_cut * 40 ** (1 / 6)
-        q, weights = largest * (nodes + 1) / 2, largest * weights / 2
+        q, weights = _panels(self._q_cut * 40 ** (1 / 6), 8)
         bracket = (self.valence - self._height * self._radius) * np.cos(q * self._radius)
         bracket = bracket + self._height * np.sin(q * self._radius) / q
         return q, weights, -4 * math.pi * bracket * np.exp(-((q / self._q_cut) ** 6))
@@ -240,11 +246,8 @@ class Recpot(TabulatedPseudopotential):
         q2v = self._q**2 * self._v
         q2v[0] = -4 * math.pi * self.valence  # the file leaves the Coulomb pole out at q = 0
         spline = CubicSpline(self._q, q2v)
-        edges = np.linspace(0.0, self._q[-1], 41)
-        nodes, weights = np.polynomial.legendre.leggauss(50)
-        half = edges[1] / 2
-        q = (edges[:-1, None] + half * (nodes + 1)).ravel()
-        return q, np.tile(half * weights, len(edges) - 1), spline(q)
+        q, weights = _panels(self._q[-1], 40)
+        return q, weights, spline(q)
 
     def describe(self) -> dict[str, Any]:
         import hashlib
