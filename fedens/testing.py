@@ -149,7 +149,9 @@ def check_uniform_response(
 ) -> None:
     """Check ``uniform_response`` against second differences of the energy on a periodic space."""
     mode = 1 + int(torch.argmin((space.laplacian_eigenvalues[1:] - 1.0).abs()))
-    wave = space.evaluate(torch.eye(space.n_coefficients, dtype=torch.float64)[mode])
+    unit = torch.zeros(space.n_coefficients, dtype=torch.float64)
+    unit[mode] = 1.0
+    wave = space.evaluate(unit)
     q2 = space.laplacian_eigenvalues[mode : mode + 1]
 
     def energy(amplitude: float) -> float:

@@ -88,7 +88,7 @@ def test_force_of_the_gaussian_charges(name):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_force_of_the_short_range_potentials(name, pseudopotential):
     structure = SYSTEMS[name]
-    space = space_for(structure, 0.9 * pseudopotential.coarsest_spacing(1.2))
+    space = space_for(structure, 0.7 * pseudopotential.coarsest_spacing(1.2))
     density = some_density(structure, space)
 
     def energy(positions):

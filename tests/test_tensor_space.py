@@ -56,8 +56,9 @@ def test_contract_notices_a_broken_space(damage, monkeypatch):
 @pytest.mark.parametrize("name", SPACES)
 def test_modes_are_orthonormal(name):
     space = SPACES[name]
-    every = max(1, space.n_coefficients // 12)
-    some = torch.eye(space.n_coefficients, dtype=torch.float64)[::every]
+    chosen = torch.arange(0, space.n_coefficients, max(1, space.n_coefficients // 30))
+    some = torch.zeros(len(chosen), space.n_coefficients, dtype=torch.float64)
+    some[torch.arange(len(chosen)), chosen] = 1.0
     overlaps = space.test(space.evaluate(some))
     assert torch.allclose(overlaps, some, rtol=0, atol=1e-12)
 
