@@ -25,7 +25,7 @@ from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.models.pointwise import PointwiseNetwork
+from fedens.models.pointwise import FieldNetwork
 from fedens.sample import ENERGY_DENSITIES
 from fedens.structure import Structure
 
@@ -93,7 +93,7 @@ class Predictor:
 
     descriptor: Descriptor
     scaling: Standardise
-    networks: Sequence[PointwiseNetwork]
+    networks: Sequence[FieldNetwork]
     target_scales: Tensor
     functional: EnergyFunctional
     baseline: str
@@ -110,7 +110,7 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Device of the networks."""
-        return self.networks[0].linear.weight.device
+        return self.target_scales.device
 
     @cached_property
     def _committee(self) -> nn.ModuleList:
@@ -226,7 +226,7 @@ class Predictor:
             descriptor = descriptor_from_description(description["descriptor"])
             hidden = tuple(description["hidden"])
             networks = [
-                PointwiseNetwork(descriptor.n_features, hidden, len(OUTPUTS))
+                FieldNetwork(descriptor.n_features, hidden, len(ENERGY_DENSITIES))
                 for _ in range(description["committee"])
             ]
             scaling = Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale"))

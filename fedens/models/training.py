@@ -28,8 +28,8 @@ from fedens.features.descriptor import Descriptor
 from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.models.pointwise import PointwiseNetwork
-from fedens.models.predictor import OUTPUTS, Predictor
+from fedens.models.pointwise import FieldNetwork
+from fedens.models.predictor import Predictor
 from fedens.sample import ENERGY_DENSITIES, Sample
 
 _WARM_UP_STEPS = 100
@@ -49,7 +49,8 @@ class TrainingSettings:
         learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
         gradient_weight: weight of |grad error|^2 against error^2 for the root density, bohr^2.
             Half of it is about the ratio in which they enter the energy of a simple metal.
-        energy_density_weight: weight of the energy densities against the root density.
+        integral_weight: weight of the squared error of the summed energy densities' mean over an
+            element against the squared error at points: what counts for the total energy.
         checkpoint_every: steps between checkpoints. seed: of weights and batches.
     """
 
@@ -60,7 +61,7 @@ class TrainingSettings:
     batch_points: int = 8192
     learning_rate: float = 2e-3
     gradient_weight: float = 0.5
-    energy_density_weight: float = 0.1
+    integral_weight: float = 10.0
     checkpoint_every: int = 500
     seed: int = 0
 
@@ -187,6 +188,8 @@ class ElementLoss:
         self.size = data.order + 1
         matrix = torch.tensor(gauss_differentiation(data.order), dtype=torch.float32)
         self.differentiation = matrix.to(data.features.device)
+        scales = data.target_scales[1:].float()
+        self.energy_scales = scales / scales.mean()
 
     def __call__(
         self, outputs: Tensor, targets: Tensor, weights: Tensor, lengths: Tensor
@@ -197,7 +200,8 @@ class ElementLoss:
         gradient = self._squared_gradient(root, lengths)
         density_loss = (weights * (root**2 + self.settings.gradient_weight * gradient)).mean()
         energy_loss = (weights[..., None] * energies**2).mean()
-        return density_loss + self.settings.energy_density_weight * energy_loss
+        integrals = (weights * (energies @ self.energy_scales)).mean(dim=1)
+        return density_loss + energy_loss + self.settings.integral_weight * (integrals**2).mean()
 
     def _squared_gradient(self, values: Tensor, lengths: Tensor) -> Tensor:
         """|gradient|^2 (n_elements, n_quadrature) of the elements' interpolating polynomials."""
@@ -328,7 +332,7 @@ class _Trainer:
     step: int = 0
     seconds: float = 0.0
 
-    def run(self, report: Callable[[dict[str, Any]], None]) -> PointwiseNetwork:
+    def run(self, report: Callable[[dict[str, Any]], None]) -> FieldNetwork:
         from lightning_fabric import Fabric
 
         fabric = Fabric(accelerator=self.device.type, devices=1)
@@ -362,10 +366,10 @@ class _Trainer:
         state = {"stage": "training", "done": self.step, "total": total, "member": self.member}
         return state if loss is None else {**state, "loss": float(loss.detach())}
 
-    def _build(self) -> tuple[PointwiseNetwork, torch.optim.Optimizer]:
+    def _build(self) -> tuple[FieldNetwork, torch.optim.Optimizer]:
         torch.manual_seed(self.settings.seed + 1000 * self.member)
         n_features = self.data.features.shape[-1]
-        network = PointwiseNetwork(n_features, self.settings.hidden, len(OUTPUTS))
+        network = FieldNetwork(n_features, self.settings.hidden, len(ENERGY_DENSITIES))
         network = network.to(self.data.features.device)
         resumed = self._load(network)
         if resumed is None:
