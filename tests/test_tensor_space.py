@@ -394,6 +394,8 @@ def test_spacing_at_looks_where_the_points_are():
     assert fine.spacing_at(vector([0.5, 0.6, 0.1], [3.0, 0.1, 0.1])) == pytest.approx(1.0)
     on_an_edge = vector([0.9, 0.1, 0.1])
     assert fine.spacing_at(on_an_edge) == pytest.approx(0.55)
+    mirrored = TensorSpace(edges=[[4.0 - e for e in GRADED[::-1]]] * 3, order=2, periodic=False)
+    assert mirrored.spacing_at(4.0 - on_an_edge) == pytest.approx(0.55)
     around = TensorSpace(edges=[GRADED] * 3, order=2, periodic=True)
     assert around.spacing_at(vector([4.5, -3.5, 8.1])) == pytest.approx(0.3)
 

@@ -48,7 +48,7 @@ def _axis_neighbours(axis: Axis, centre: Tensor, cutoff: float) -> tuple[Tensor,
         index = torch.nonzero(d.abs() < cutoff)[:, 0]
         return index, d[index]
     d = d - length * torch.round((d / length).detach())
-    images = math.ceil(cutoff / float(length.detach()) + 0.5)
+    images = max(0, math.ceil(cutoff / float(length.detach()) - 0.5))
     shifts = torch.arange(-images, images + 1, device=d.device, dtype=d.dtype)
     d = d[:, None] - length * shifts
     index, image = torch.nonzero(d.abs() < cutoff, as_tuple=True)
