@@ -8,7 +8,7 @@ import torch
 
 from fedens import Density, TensorSpace
 from fedens.energy.kinetic import VonWeizsaecker
-from fedens.energy.minimise import minimise_on_sphere
+from fedens.energy.minimise import _Curvature, minimise_on_sphere
 
 
 def quadratic(matrix):
@@ -138,6 +138,20 @@ def test_nan_energy_is_not_convergence():
     minimum = run(lambda c: (math.nan, c * math.nan))
     assert not minimum.converged
     assert "not converged" in minimum.message
+
+
+def test_curvature_remembers_its_latest_step(matrix, generator):
+    """The secant equation; and, as an inverse Hessian must be, symmetric and positive."""
+    steps = torch.randn(8, 30, generator=generator, dtype=torch.float64)
+    curvature = _Curvature(torch.full((30,), 0.01, dtype=torch.float64))
+    for step in steps:
+        curvature.update(step, matrix @ step)
+    assert torch.allclose(curvature.apply(matrix @ steps[-1]), steps[-1], rtol=1e-10, atol=1e-12)
+    inverse = torch.stack([curvature.apply(e) for e in torch.eye(30, dtype=torch.float64)])
+    assert torch.allclose(inverse, inverse.T, rtol=0, atol=1e-10 * inverse.abs().max())
+    assert torch.linalg.eigvalsh(inverse).min() > 0
+    curvature.update(steps[0], -steps[0])
+    assert len(curvature.pairs) == 8, "a step of negative curvature must be left out"
 
 
 def test_start_at_the_minimum_needs_one_evaluation():
