@@ -29,7 +29,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from fedens.errors import ConfigurationError, OutputError
+from fedens.errors import ConfigurationError
+from fedens.files import write_atomically
 
 
 def _symbol(symbol: str) -> str:
@@ -249,7 +250,6 @@ class Configuration(Options):
     training: TrainingOptions = TrainingOptions()
     output: OutputOptions = OutputOptions()
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to compute")
-    workers: PositiveInt = Field(default=1, description="processes that label structures")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Configuration:
@@ -277,11 +277,7 @@ class Configuration(Options):
         Raises:
             OutputError: the file cannot be written.
         """
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write the configuration {path}: {error}") from error
+        write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def load_configuration(path: str | Path) -> Configuration:

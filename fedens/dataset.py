@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedens.errors import DatasetError, FedensError, OutputError
+from fedens.files import write_atomically
 from fedens.sample import Sample
 from fedens.structure import Structure
 from fedens.units import FIELD_UNITS
@@ -111,8 +110,7 @@ class Dataset:
             "functional": self._functional,
             "samples": self.index,
         }
-        text = json.dumps(content, indent=1, sort_keys=True)
-        _write_atomically(self.path / INDEX, lambda file: file.write_text(text, encoding="utf-8"))
+        write_atomically(self.path / INDEX, json.dumps(content, indent=1, sort_keys=True))
 
     @property
     def names(self) -> list[str]:
@@ -251,7 +249,7 @@ def write_sample(sample: Sample, path: str | Path) -> None:
             for name, values in arrays.items():
                 file.create_dataset(name, data=values).attrs["unit"] = units[name]
 
-    _write_atomically(Path(path), write)
+    write_atomically(Path(path), write)
 
 
 def read_sample(path: str | Path) -> Sample:
@@ -431,28 +429,3 @@ def _differences(expected: Any, given: Any, place: str = "functional") -> list[s
     if _as_json({"": expected}) == _as_json({"": given}):
         return []
     return [f"{place} is {given!r} here and {expected!r} in the data set"]
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name in the same folder, flush to disk, then rename."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; check permissions and free space"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from fedens.errors import OutputError
 
 
-def write_atomically(path: str | Path, content: str | bytes | Callable[[Path], None]) -> Path:
+def write_atomically(path: str | Path, content: str | bytes | Callable[[Path], object]) -> Path:
     """Write a file so that it is there whole, or as it was before, even after a kill.
 
     The folder is made if it is missing.
@@ -35,16 +34,14 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[Path], N
     return path
 
 
-def _write_and_rename(path: Path, content: str | bytes | Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+def _write_and_rename(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    # always the same name: what a killed writer left is overwritten by the next one
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         if callable(content):
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o666 & ~_umask())
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
@@ -59,10 +56,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    """The process' mask for new files, which ``mkstemp`` ignores."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

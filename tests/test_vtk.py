@@ -193,7 +193,7 @@ def test_folder_that_cannot_be_written(space, tmp_path, monkeypatch, keep):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedens.output.files.os.replace", full)
+    monkeypatch.setattr("fedens.files.os.replace", full)
     with pytest.raises(OutputError, match="No space left"):
         write_vtu(folder / "a.vtu", space, fields)
     assert [path.read_text() for path in folder.iterdir()] == ["before"] * keep

@@ -12,7 +12,8 @@ from torch import Tensor
 from fedens.errors import OutputError
 from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
-from fedens.output.files import field_unit, is_density, write_atomically
+from fedens.files import write_atomically
+from fedens.output.files import field_unit, is_density
 from fedens.structure import Structure
 
 

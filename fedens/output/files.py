@@ -1,12 +1,8 @@
-"""Whole files or none, and the units of what stands in them."""
+"""Units of what stands in files, and atoms as pictures show them."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,44 +69,3 @@ def inside_box(structure: Structure, origin: ArrayLike = (0.0, 0.0, 0.0)) -> NDA
         return structure.positions.copy()
     fractional = (structure.positions - np.asarray(origin)) @ np.linalg.inv(structure.cell)
     return np.asarray(origin) + (fractional % 1.0) @ structure.cell
-
-
-def write_atomically(path: str | Path, content: str | bytes) -> Path:
-    """Write a file under a temporary name beside ``path``, then rename it.
-
-    The folder is made if it is missing. Either the whole file is there afterwards, or what was
-    there before.
-
-    Raises:
-        OutputError: if the folder cannot be made or the file cannot be written.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_and_rename(path, data)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}; choose another folder"
-        ) from error
-    return path
-
-
-def _write_and_rename(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    """The process' mask for new files (``mkstemp`` ignores it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedens.errors import OutputError
-from fedens.output.files import write_atomically
+from fedens.files import write_atomically
 
 #: Significant digits of numbers that a table or list is given as floats.
 DIGITS = 4

@@ -21,7 +21,8 @@ from torch import Tensor
 from fedens.errors import OutputError
 from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates
 from fedens.fem.tensor import TensorSpace
-from fedens.output.files import FILE_UNITS, field_unit, inside_box, is_density, write_atomically
+from fedens.files import write_atomically
+from fedens.output.files import FILE_UNITS, field_unit, inside_box, is_density
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
