@@ -31,8 +31,8 @@ def check_function_space(space: Any, seed: int = 0) -> None:
 
     Shapes and types; integration; that ``evaluate`` and ``test`` are transposes and ``project``
     undoes ``evaluate``; gradients against differences of ``interpolate_at``; that functions of
-    the Laplacian, where the space has them, multiply as functions do; that the potential is a symmetric, positive, linear
-    function of the charge.
+    the Laplacian, where the space has them, multiply as functions do; that the potential is a
+    symmetric, positive, linear function of the charge.
     """
     random = torch.Generator().manual_seed(seed)
     coefficients = torch.randn(space.n_coefficients, generator=random, dtype=torch.float64)
