@@ -273,6 +273,8 @@ def test_interpolation_at_known_places():
     c = space.project(field(space.points))
     places = vector([0.0, 0.0, 0.0], [1.5, 2.0, 2.5], [2.9, 0.1, 4.99], [0.77, 3.3, 1.2])
     assert torch.allclose(space.interpolate_at(c, places), field(places), rtol=0, atol=1e-8)
+    single = space.interpolate_at(c, places.float())
+    assert torch.allclose(single, field(places), rtol=0, atol=1e-5)
     in_parts = space.interpolate_at(c, places, chunk=3)
     assert torch.allclose(in_parts, space.interpolate_at(c, places), rtol=0, atol=1e-13)
     assert space.interpolate_at(c, places[:0]).shape == (0,)
@@ -496,6 +498,11 @@ def test_description_makes_the_same_space(name):
     assert copy.periodic == SPACES[name].periodic
     assert copy.order == SPACES[name].order
     assert copy.describe() == SPACES[name].describe()
+
+
+def test_numpy_scalars_serve_as_arguments():
+    given = TensorSpace(np.array([4.0, 5.0, 6.0]), np.int64(2), 3, np.bool_(False))
+    assert given.describe() == TensorSpace([4.0, 5.0, 6.0], 2, 3, False).describe()
 
 
 def test_repr_tells_what_it_is():

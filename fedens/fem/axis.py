@@ -105,7 +105,8 @@ class Axis:
 
     def modes_at(self, x: Tensor) -> Tensor:
         """Eigenmodes at arbitrary positions ``x`` (n,), bohr; result (n, n_modes)."""
-        edges, x = self.edges.detach(), x.detach()
+        edges = self.edges.detach()
+        x = x.detach().to(edges)
         if self.periodic:
             x = edges[0] + (x - edges[0]) % self.length
         tolerance = 1e-12 * self.length

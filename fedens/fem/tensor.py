@@ -57,7 +57,8 @@ class TensorSpace:
         origin: Sequence[float] = (0.0, 0.0, 0.0),
         device: torch.device | str = "cpu",
     ):
-        flags = (periodic,) * 3 if isinstance(periodic, bool) else tuple(map(bool, periodic))
+        given = [periodic] * 3 if isinstance(periodic, bool | np.bool_) else periodic
+        flags = tuple(bool(flag) for flag in given)
         if edges is None:
             edges = _uniform_edges(lengths, elements, origin)
         if len(edges) != 3 or len(flags) != 3:
@@ -357,7 +358,7 @@ def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 def _uniform_edges(
     lengths: Sequence[float] | None, elements: int | Sequence[int], origin: Sequence[float]
 ) -> list[np.ndarray]:
-    counts = (elements,) * 3 if isinstance(elements, int) else tuple(elements)
+    counts = (elements,) * 3 if isinstance(elements, int | np.integer) else tuple(elements)
     if lengths is None or len(lengths) != 3 or len(counts) != 3:
         raise SpaceError("give 3 box lengths (bohr) and 1 or 3 element counts, or edges")
     if min(lengths) <= 0 or min(counts) < 1:
