@@ -23,6 +23,17 @@ _PUBLIC = {
     "solve_ground_state": "fedens.reference.orbital_free",
     "GroundState": "fedens.reference.orbital_free",
     "Sample": "fedens.sample",
+    "Dataset": "fedens.dataset",
+    "GMP": "fedens.features.gmp",
+    "ResponseFields": "fedens.features.response",
+    "Concatenation": "fedens.features.descriptor",
+    "reference_points": "fedens.features.points",
+    "train": "fedens.models.training",
+    "TrainingSettings": "fedens.models.training",
+    "Predictor": "fedens.models.predictor",
+    "write_vtu": "fedens.output.vtk",
+    "write_pvd": "fedens.output.vtk",
+    "write_cube": "fedens.output.cube",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,7 +206,11 @@ class TrainingOptions(Options):
     )
     descriptors: DescriptorOptions = DescriptorOptions()
     network: NetworkOptions = NetworkOptions()
-    steps: PositiveInt = Field(default=3000, description="optimiser steps")
+    baseline: Literal["auto", "linear_response", "superposed_atoms"] = Field(
+        default="auto",
+        description="density that differences are learned to; auto: linear response in cells",
+    )
+    steps: PositiveInt = Field(default=4000, description="optimiser steps")
     max_seconds: PositiveFloat | None = Field(
         default=None,
         description="stop sooner after this time; the result then depends on the machine",
@@ -214,6 +218,11 @@ class TrainingOptions(Options):
     batch_points: PositiveInt = Field(default=8192, description="points per step")
     learning_rate: PositiveFloat = Field(default=2e-3, description="at the start")
     checkpoint_every: PositiveInt = Field(default=500, description="steps between checkpoints")
+    learning_curve: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4, 8),
+        strict=False,
+        description="sizes of smaller training sets; each model gets a tenth of the steps",
+    )
 
 
 class OutputOptions(Options):
@@ -280,8 +289,10 @@ class Configuration(Options):
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def load_configuration(path: str | Path) -> Configuration:
-    """Read and check a YAML configuration.
+def load_configuration(
+    path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Configuration:
+    """Read and check a YAML configuration; ``overrides`` that are not None replace its keys.
 
     ``name`` defaults to the file's name without its ending; relative paths in the file are taken
     from the file's folder.
@@ -295,8 +306,9 @@ def load_configuration(path: str | Path) -> Configuration:
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: expected keys and values, found {values!r}")
     context = {"folder": path.resolve().parent}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
-        return Configuration.model_validate({"name": path.stem} | values, context=context)
+        return Configuration.model_validate({"name": path.stem} | values | given, context=context)
     except ValidationError as error:
         problems = [_explain(node, details) for details in error.errors()]
         raise ConfigurationError("\n".join(f"{path}, {problem}" for problem in problems)) from error

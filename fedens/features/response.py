@@ -89,9 +89,7 @@ class ResponseFields(Descriptor):
         points.check_matches(structure)
         return self._fields(points, structure, positions)
 
-    def _fields(
-        self, space: TensorSpace, structure: Structure, positions: Tensor | None
-    ) -> Tensor:
+    def _fields(self, space: TensorSpace, structure: Structure, positions: Tensor | None) -> Tensor:
         bound = self.functional.bind(structure, space, positions)
         mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
         response = screened_response(space, mean, bound.xc_term)

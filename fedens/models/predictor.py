@@ -32,7 +32,9 @@ from fedens.structure import Structure
 SCHEMA_VERSION = 1
 #: What a network returns, in order: the root density and the energy densities.
 OUTPUTS = ("root_density", *ENERGY_DENSITIES)
-ROUTES = ("functional", "energy_density", "hellmann_feynman")
+#: Ways to an energy, and to forces.
+ENERGY_ROUTES = ("functional", "energy_density")
+ROUTES = (*ENERGY_ROUTES, "hellmann_feynman")
 
 _WEIGHTS_FILE, _DESCRIPTION_FILE = "weights.safetensors", "model.json"
 
@@ -163,19 +165,21 @@ class Predictor:
         """Predicted total energy, hartree, by ``functional`` or ``energy_density``."""
         return float(self.predict(structure).energy(route))
 
-    def forces(self, structure: Structure, route: str = "functional") -> NDArray[np.float64]:
-        """Forces (n_atoms, 3), hartree/bohr.
+    def forces(
+        self, structure: Structure, route: str = "functional", space: TensorSpace | None = None
+    ) -> NDArray[np.float64]:
+        """Forces (n_atoms, 3), hartree/bohr, on a space (default :meth:`space_for`).
 
         ``functional``, ``energy_density``: exact derivatives of the energy of that route, by one
         backward pass through the model. ``hellmann_feynman``: from the density alone; not the
         derivative of a predicted energy.
         """
         if route == "hellmann_feynman":
-            density = self.density(structure)
+            density = self.density(structure, space)
             return hellmann_feynman_forces(self.functional, structure, density).cpu().numpy()
         _check_route(route)
         positions = torch.tensor(structure.positions, device=self.device, requires_grad=True)
-        energy = self.predict(structure, positions=positions).energy(route)
+        energy = self.predict(structure, space, positions).energy(route)
         (gradient,) = torch.autograd.grad(energy, positions)
         return -gradient.cpu().numpy()
 

@@ -1,0 +1,193 @@
+"""The command line: ``fedens run`` and its steps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedens import __version__
+from fedens.errors import FedensError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Learn electron densities and energy densities on finite-element meshes.\n\n"
+        "**Start here:** `fedens run examples/aluminium.yaml` makes reference data with "
+        "orbital-free DFT, trains a model, compares it with held-out structures and writes a "
+        "report and ParaView files. A run that is cut off goes on when it is started again.\n\n"
+        "Files and tables are in eV and angstrom, configurations in bohr and hartree."
+    ),
+)
+
+ConfigurationFile = Annotated[Path, typer.Argument(help="YAML configuration of the run.")]
+OutputFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder; default runs/<name>.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; overrides the configuration.")]
+Seed = Annotated[int | None, typer.Option(help="Overrides the configuration's seed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no summary.")]
+
+
+def main() -> None:
+    """Entry point: errors of our own are one readable message, not a traceback."""
+    try:
+        app()
+    except FedensError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _open_run(
+    path: Path, output: Path | None, device: str | None, seed: int | None, quiet: bool
+) -> Any:
+    from fedens.configuration import load_configuration
+    from fedens.progress import Progress
+    from fedens.workflow import Run
+
+    configuration = load_configuration(path, {"device": device, "seed": seed})
+    folder = output or Path("runs") / configuration.name
+    return Run.open(configuration, folder, Progress(quiet))
+
+
+@app.command()
+def run(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """The whole job: data, training, held-out evaluation, report, ParaView files.
+
+    Start it again after an interruption: structures already labelled and training steps already
+    taken are not repeated.
+    """
+    job = _open_run(config, output, device, seed, quiet)
+    job.generate()
+    evaluations = job.evaluate(job.train())
+    _summary(job, evaluations)
+
+
+@app.command()
+def generate(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the reference data: one HDF5 file per structure in DIR/data."""
+    job = _open_run(config, output, device, seed, quiet)
+    job.generate()
+    job.progress.say(f"{len(job.data)} samples in {job.folder / 'data'}")
+
+
+@app.command()
+def train(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the training, on the data that a run folder already holds."""
+    job = _open_run(config, output, device, seed, quiet)
+    job.train()
+    job.progress.say(f"model in {job.folder / 'model'}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the comparison with held-out structures, for a run folder with data and model."""
+    job = _open_run(config, output, device, seed, quiet)
+    _summary(job, job.evaluate(job.train()))
+
+
+@app.command()
+def predict(
+    structures: Annotated[Path, typer.Argument(help="Any file that ASE reads.")],
+    model: Annotated[Path, typer.Option(help="Model folder, such as runs/aluminium/model.")],
+    out: Annotated[Path, typer.Option(help="File to write; extended XYZ.")] = Path("predicted.xyz"),
+    route: Annotated[
+        str, typer.Option(help="functional, energy_density: energies and their exact forces.")
+    ] = "functional",
+    fields: Annotated[
+        Path | None, typer.Option(help="Folder for VTU files of the predicted density.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Energies (eV), forces (eV/angstrom) and densities of structures from a trained model."""
+    from fedens.predict import predict_file
+    from fedens.progress import Progress
+
+    predict_file(structures, model, out, route, fields, device, Progress(quiet))
+
+
+@app.command()
+def export(
+    sample: Annotated[Path, typer.Argument(help="One HDF5 file of a data set.")],
+    to: Annotated[Path, typer.Argument(help="File to write: .vtu (ParaView) or .cube.")],
+) -> None:
+    """Fields of a sample as a VTU file, or its density as a cube file."""
+    from fedens.predict import export_sample
+
+    for path in export_sample(sample, to):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A data set, a sample (.h5) or a model folder.")],
+) -> None:
+    """What a data set, a sample or a model is: elements, functional, units, sizes."""
+    from fedens.predict import describe_path
+
+    table = Table(show_header=False, box=None)
+    for name, value in describe_path(path).items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _summary(job: Any, evaluations: Any) -> None:
+    from fedens.analysis.evaluation import summarise
+    from fedens.output.run_report import summary_rows
+
+    table = Table(title=f"{len(evaluations)} held-out structures")
+    for column in ("quantity", "mean", "largest", "unit"):
+        table.add_column(column, justify="left" if column in ("quantity", "unit") else "right")
+    for label, mean, largest, unit in summary_rows(summarise(evaluations)):
+        table.add_row(label, f"{mean:.3g}", f"{largest:.3g}", unit)
+    job.progress.console.print(table)
+    job.progress.say(f"open next: {job.folder / 'report.html'}")
+    if job.configuration.output.fields:
+        job.progress.say(f"in ParaView: {job.folder / 'fields' / 'held_out.pvd'}")

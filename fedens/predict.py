@@ -1,0 +1,145 @@
+"""What the command line does with single files: predict, export, describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedens.dataset import Dataset, read_sample
+from fedens.errors import FedensError, ModelError, OutputError
+from fedens.files import write_atomically
+from fedens.models.predictor import ENERGY_ROUTES, Predictor
+from fedens.models.training import resolve_device, space_of
+from fedens.output.cube import write_cube
+from fedens.output.vtk import write_vtu
+from fedens.progress import Progress
+from fedens.structure import Structure
+from fedens.structures import read_structures
+from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+
+
+def predict_file(
+    source: Path,
+    model: Path,
+    target: Path,
+    route: str,
+    fields: Path | None,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Energies and forces of all structures of a file, written as extended XYZ.
+
+    Args:
+        source: any file ASE reads. model: model folder. target: file to write.
+        route: ``functional`` or ``energy_density``. fields: folder for VTU files, or None.
+
+    Raises:
+        ModelError: an unknown route, a broken model. StructureError: a bad structure.
+    """
+    if route not in ENERGY_ROUTES:
+        raise ModelError(f"route is {route!r}; expected one of {', '.join(ENERGY_ROUTES)}")
+    predictor = Predictor.load(model, resolve_device(device))
+    structures = read_structures(source)
+    images = []
+    with progress.stage("predictions", len(structures)) as advance:
+        for index, structure in enumerate(structures):
+            images.append(_predicted_atoms(predictor, structure, route))
+            if fields is not None:
+                density = predictor.density(structure)
+                write_vtu(
+                    fields / f"{index:04d}-{structure.formula}.vtu",
+                    density.space,
+                    {"density": density.values},
+                    structure,
+                )
+            advance(1)
+    _write_xyz(target, images)
+    progress.say(f"{len(images)} structures in {target} (eV, angstrom)")
+
+
+def _write_xyz(target: Path, images: list[Any]) -> None:
+    import io
+
+    from ase.io import write
+
+    text = io.StringIO()
+    write(text, images, format="extxyz")
+    write_atomically(target, text.getvalue())
+
+
+def _predicted_atoms(predictor: Predictor, structure: Structure, route: str) -> Any:
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    atoms = structure.to_ase()
+    energy = predictor.energy(structure, route) * HARTREE_IN_EV
+    forces = predictor.forces(structure, route) * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, free_energy=energy, forces=forces)
+    return atoms
+
+
+def export_sample(source: Path, target: Path) -> list[Path]:
+    """A sample's fields as ``.vtu``, or its density as ``.cube``; returns the files written.
+
+    Raises:
+        DatasetError: not a sample. OutputError: another ending.
+    """
+    sample = read_sample(source)
+    space = space_of(sample)
+    fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
+    if target.suffix == ".vtu":
+        forces = {} if sample.forces is None else {"forces": sample.forces}
+        return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
+    if target.suffix == ".cube":
+        return [write_cube(target, sample.structure, space, fields["density"])]
+    raise OutputError(f"{target}: expected a name that ends in .vtu or .cube")
+
+
+def describe_path(path: Path) -> dict[str, Any]:
+    """A few lines about a data set, a sample or a model.
+
+    Raises:
+        FedensError: when the path is none of them.
+    """
+    if (path / "model.json").is_file():
+        return _describe_model(path)
+    if path.suffix == ".h5":
+        return _describe_sample(path)
+    if path.is_dir():
+        data = Dataset.open(path)
+        return {
+            "data set": path,
+            "samples": len(data),
+            "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
+            "functional": data.functional,
+        }
+    raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    predictor = Predictor.load(path)
+    return {
+        "model": path,
+        "functional": predictor.functional.describe(),
+        "differences to": predictor.baseline,
+        "features": predictor.descriptor.n_features,
+        "hidden units": list(predictor.hidden),
+        "committee": len(predictor.networks),
+        "spacing (bohr), order": f"{predictor.spacing:.4f}, {predictor.order}",
+        "trained on": f"{predictor.provenance['n_samples']} structures",
+    }
+
+
+def _describe_sample(path: Path) -> dict[str, Any]:
+    sample = read_sample(path)
+    return {
+        "sample": path,
+        "structure": sample.structure,
+        "points": len(sample.weights),
+        "fields": ", ".join(sample.fields),
+        "electrons": f"{sample.number_of_electrons:.6f}",
+        "energy": f"{sample.energy:.8f} hartree = {sample.energy * HARTREE_IN_EV:.6f} eV",
+        "converged": sample.converged,
+        "code": sample.provenance.get("code"),
+    }
