@@ -72,8 +72,8 @@ class GMP(Descriptor):
         channels: "sum" for one density of all elements, "element" for features of each
             element in ``gaussians`` by itself (zero where a structure has none).
         cutoff: distance at which the pair sum ends, bohr. The features jump there, by the size
-            of what is neglected. Default: far enough for a relative accuracy near 1e-10.
-            On a TensorSpace nothing is neglected, whatever the cutoff.
+            of what is neglected. Default: far enough for errors below 1e-9 of the largest value
+            to order 3, and 1e-7 to order 8. A TensorSpace neglects nothing, whatever the cutoff.
         cross_widths: also, for n > 0, the products of two widths, sum over m of
             A_nm(sigma) A_nm(sigma'), with their sign; in the forms "root" and "smooth" the
             root of their size is taken.
