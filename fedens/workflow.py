@@ -180,7 +180,7 @@ class Run:
     def descriptor(self) -> Descriptor:
         """The descriptors the configuration asks for."""
         options = self.configuration.training.descriptors
-        parts: list[Descriptor] = [GMP(options.gmp.widths, options.gmp.max_order)]
+        parts: list[Descriptor] = [GMP(options.gmp.widths, options.gmp.max_order, form="smooth")]
         if options.response_fields:
             parts.append(ResponseFields(self.functional))
         return Concatenation(parts)

@@ -94,8 +94,9 @@ class TensorSpace:
     ) -> TensorSpace:
         """A space that fits a structure.
 
-        Periodic structures get their cell, with the whole number of equal elements whose
-        ``spacing`` (element length over order, bohr) is nearest to the one asked for. Isolated
+        Periodic structures get their cell, with as many equal elements as the ``spacing`` (element
+        length over order, bohr) asks for, rounded up unless a fifth of an element is at stake:
+        cells strained by a few percent get the same number. Isolated
         structures get a box that ends ``margin`` bohr from the outermost atoms, with elements
         of that spacing around the atoms growing by the factor ``growth`` towards the walls.
         """
@@ -105,7 +106,7 @@ class TensorSpace:
             )
         if structure.periodic:
             lengths = structure.orthorhombic_lengths()
-            elements = [max(1, round(length / (spacing * order))) for length in lengths]
+            elements = [_count(length / (spacing * order)) for length in lengths]
             return cls(lengths.tolist(), elements, order, True, device=device)
         if structure.pbc.any():
             raise SpaceError(
@@ -367,6 +368,10 @@ def _uniform_edges(
         o + np.linspace(0.0, length, n + 1)
         for o, length, n in zip(origin, lengths, counts, strict=True)
     ]
+
+
+def _count(elements: float) -> int:
+    return max(1, math.ceil(elements - 0.2))
 
 
 def _graded_edges(

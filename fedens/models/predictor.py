@@ -151,7 +151,7 @@ class Predictor:
 
     def _evaluate_networks(self, features: Tensor) -> Tensor:
         """Outputs of every network in physical units, (n_networks, n_points, 4), float64."""
-        scaled = self.scaling(features).float()
+        scaled = self.scaling(features).to(next(self._committee.parameters()).dtype)
         outputs = torch.stack([network(scaled) for network in self.networks])
         return outputs.double() * self.target_scales
 

@@ -356,8 +356,8 @@ class _Trainer:
                 self._record(network, loss_of, loss, validation)
                 report(self._state(loss))
             if self.step % self.settings.checkpoint_every == 0:
-                self._save(network, optimiser)
-        self._save(network, optimiser)
+                self._save(network.module, optimiser)
+        self._save(network.module, optimiser)
         report(self._state(loss if self.step else None))
         return network.module
 

@@ -1,0 +1,321 @@
+"""Pointwise models: fitting, training, resuming, predicting, forces, saving."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from systems import GTHFIT, fcc
+
+from fedens import (
+    GMP,
+    Concatenation,
+    Density,
+    EnergyFunctional,
+    ResponseFields,
+    Structure,
+    TensorSpace,
+    solve_ground_state,
+)
+from fedens.errors import DeviceError, ModelError
+from fedens.models.pointwise import FieldNetwork, PointwiseNetwork, ridge_regression
+from fedens.models.predictor import Predictor
+from fedens.models.training import (
+    ElementLoss,
+    TrainingData,
+    TrainingSettings,
+    gauss_differentiation,
+    resolve_device,
+    space_of,
+    train,
+)
+
+FUNCTIONAL = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)
+SETTINGS = TrainingSettings(hidden=(32, 32), steps=400, batch_points=2000, learning_rate=5e-3)
+
+
+def cell(seed: int, edge: float = 7.65) -> Structure:
+    """Four displaced atoms; the first ones lie beyond the cell's boundary."""
+    shifts = np.random.default_rng(seed).normal(0, 0.12, (4, 3))
+    return Structure(["Al"] * 4, fcc(edge).positions + shifts, cell=[edge] * 3, pbc=True)
+
+
+def label(structure: Structure):
+    space = TensorSpace.for_structure(structure, spacing=0.55, order=5)
+    return solve_ground_state(structure, space, FUNCTIONAL).to_sample()
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [label(cell(seed, 7.6 + 0.03 * seed)) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def descriptor():
+    return Concatenation([GMP([1.0, 2.0], 2, form="smooth"), ResponseFields(FUNCTIONAL)])
+
+
+@pytest.fixture(scope="module")
+def predictor(samples, descriptor):
+    return train(samples[:3], descriptor, SETTINGS, device="cpu")
+
+
+def test_ridge_recovers_a_linear_map(generator):
+    features = torch.randn(500, 3, generator=generator, dtype=torch.float64)
+    weights = torch.tensor([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]], dtype=torch.float64)
+    targets = features @ weights + torch.tensor([0.3, -0.7], dtype=torch.float64)
+    batches = zip(features.split(90), targets.split(90), strict=True)
+    found, bias = ridge_regression(batches)
+    torch.testing.assert_close(found, weights, atol=1e-6, rtol=0)
+    torch.testing.assert_close(bias, targets.new_tensor([0.3, -0.7]), atol=1e-6, rtol=0)
+
+
+def test_linear_model_has_no_perceptron():
+    network = PointwiseNetwork(3, (), 2)
+    assert network.perceptron is None
+    assert network(torch.ones(5, 3)).shape == (5, 2)
+
+
+@pytest.mark.parametrize("order", [1, 4, 8])
+def test_differentiation_is_exact_for_polynomials(order):
+    points = (np.polynomial.legendre.leggauss(order + 1)[0] + 1) / 2
+    polynomial = np.polynomial.Polynomial(np.arange(1.0, order + 2))
+    slopes = gauss_differentiation(order) @ polynomial(points)
+    np.testing.assert_allclose(slopes, polynomial.deriv()(points), rtol=1e-9)
+
+
+def test_loss_is_error_and_gradient_of_error(samples, descriptor):
+    """For an error that is one of the space's plane waves the loss is known in closed form."""
+    settings = TrainingSettings(gradient_weight=0.7)
+    data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
+    space = space_of(samples[0])
+    wave = 2 * np.pi / space.lengths[1]
+    error = space.element_blocks(torch.sin(wave * space.points[:, 1])).float()
+    outputs = torch.zeros(*error.shape, 4)
+    outputs[..., 0] = error
+    loss = ElementLoss(data, settings)(
+        outputs, torch.zeros_like(outputs), data.weights, data.lengths
+    )
+    assert float(loss) == pytest.approx(0.5 + 0.7 * 0.5 * wave**2, rel=1e-3)
+
+
+def test_loss_of_integrals_counts_what_does_not_cancel(samples, descriptor):
+    data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
+    loss_of = ElementLoss(data, TrainingSettings(integral_weight=1e4))
+    constant = torch.zeros_like(data.targets)
+    constant[..., 1] = 1.0
+    cancelling = constant.clone()
+    cancelling[..., 2] = -loss_of.energy_scales[0] / loss_of.energy_scales[1]
+    zero = torch.zeros_like(constant)
+    assert loss_of(constant, zero, data.weights, data.lengths) > 1e3
+    assert loss_of(cancelling, zero, data.weights, data.lengths) < 100
+
+
+def test_training_beats_ridge_and_baseline(samples, descriptor, predictor):
+    held_out = samples[3]
+    space = space_of(held_out)
+    reference = torch.tensor(held_out.fields["density"])
+
+    def nmape(density: Density) -> float:
+        error = space.integrate((density.values - reference).abs())
+        return 100 * float(error / space.integrate(reference))
+
+    ridge = train(samples[:3], descriptor, TrainingSettings(hidden=(), steps=1), device="cpu")
+    trained = nmape(predictor.density(held_out.structure, space))
+    assert trained < nmape(ridge.density(held_out.structure, space))
+    assert trained < 0.3
+    losses = predictor.history["validation_loss"]
+    assert losses[-1] < losses[0]
+    energy = predictor.predict(held_out.structure, space).energy("functional")
+    assert abs(float(energy.detach()) - held_out.energy) / 4 < 1e-3
+
+
+def test_training_is_reproducible(samples, descriptor):
+    settings = TrainingSettings(hidden=(8,), steps=10, batch_points=500)
+    first, second = (train(samples[:1], descriptor, settings, device="cpu") for _ in range(2))
+    for a, b in zip(
+        first.networks[0].state_dict().values(),
+        second.networks[0].state_dict().values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_interrupted_training_goes_on_where_it_stopped(samples, descriptor, tmp_path):
+    settings = TrainingSettings(hidden=(8,), steps=100, batch_points=500, checkpoint_every=25)
+
+    def interrupt(state):
+        if state["stage"] == "training" and state["done"] == 50:
+            raise KeyboardInterrupt
+
+    whole = train(samples[:1], descriptor, settings, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(samples[:1], descriptor, settings, checkpoint=tmp_path, report=interrupt)
+    record = json.loads((tmp_path / "network-0" / "checkpoint.json").read_text())
+    assert record["step"] == 25
+    resumed = train(samples[:1], descriptor, settings, device="cpu", checkpoint=tmp_path)
+    assert resumed.history["step"] == whole.history["step"]
+    for a, b in zip(
+        whole.networks[0].state_dict().values(),
+        resumed.networks[0].state_dict().values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_checkpoint_of_other_settings_is_not_used(samples, descriptor, tmp_path):
+    short = TrainingSettings(hidden=(8,), steps=3, batch_points=500)
+    train(samples[:1], descriptor, short, device="cpu", checkpoint=tmp_path)
+    other = TrainingSettings(hidden=(8,), steps=2, batch_points=500)
+    fresh = train(samples[:1], descriptor, other, device="cpu", checkpoint=tmp_path)
+    assert fresh.history["step"] == [2]
+
+
+def test_time_limit_ends_training(samples, descriptor):
+    settings = TrainingSettings(hidden=(8,), steps=10**6, max_seconds=0.3, batch_points=500)
+    predictor = train(samples[:1], descriptor, settings, device="cpu")
+    assert len(predictor.history["step"]) < 10**4
+
+
+def test_committee_gives_a_spread(samples, descriptor):
+    settings = TrainingSettings(hidden=(8,), steps=20, batch_points=500, committee=2)
+    predictor = train(samples[:1], descriptor, settings, device="cpu")
+    spread = predictor.predict(samples[1].structure).spread
+    assert spread is not None
+    assert float(spread.detach().max()) > 0
+    assert predictor.predict(samples[1].structure).raw_root.shape == spread.shape
+
+
+def test_density_holds_exactly_n_electrons(predictor):
+    density = predictor.density(cell(9))
+    assert float(density.number_of_electrons) == pytest.approx(12, abs=1e-10)
+
+
+@pytest.mark.parametrize("route", ["functional", "energy_density"])
+def test_forces_are_the_derivative_of_the_energy(samples, descriptor, route):
+    """In double precision, so that only the difference quotient's own error is left."""
+    settings = TrainingSettings(hidden=(8,), steps=30, batch_points=500)
+    predictor = train(samples[:2], descriptor, settings, device="cpu")
+    for network in predictor.networks:
+        network.double()
+    structure = cell(5)
+    forces = predictor.forces(structure, route)
+    step = 2e-3
+    for atom, axis in ((0, 0), (2, 1), (3, 2)):
+        energies = []
+        for sign in (1, -1):
+            positions = structure.positions.copy()
+            positions[atom, axis] += sign * step
+            energies.append(predictor.energy(structure.replace(positions=positions), route))
+        quotient = -(energies[0] - energies[1]) / (2 * step)
+        assert forces[atom, axis] == pytest.approx(quotient, abs=2e-6)
+    assert np.abs(forces).max() > 1e-3
+
+
+def test_functional_forces_beat_hellmann_feynman(samples, predictor):
+    held_out = samples[3]
+    space = space_of(held_out)
+    exact, feynman = (
+        np.abs(predictor.forces(held_out.structure, route, space) - held_out.forces).mean()
+        for route in ("functional", "hellmann_feynman")
+    )
+    assert exact < 0.5 * feynman
+
+
+def test_unknown_route(predictor):
+    with pytest.raises(ModelError, match="functional, energy_density, hellmann_feynman"):
+        predictor.forces(cell(5), "magic")
+    with pytest.raises(ModelError, match="energy_density"):
+        predictor.energy(cell(5), "hellmann_feynman")
+
+
+def test_saved_model_predicts_the_same(predictor, tmp_path):
+    predictor.save(tmp_path / "model")
+    loaded = Predictor.load(tmp_path / "model")
+    assert loaded.energy(cell(5)) == predictor.energy(cell(5))
+    assert loaded.history == predictor.history
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "weights.safetensors",
+    ]
+
+
+@pytest.fixture
+def folder(predictor, tmp_path):
+    predictor.save(tmp_path)
+    return tmp_path
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_missing_or_broken_models_are_refused(folder):
+    with pytest.raises(ModelError, match=r"model\.json is missing"):
+        Predictor.load(folder / "nowhere")
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="truncated"):
+        Predictor.load(folder)
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"weights\.safetensors is missing"):
+        Predictor.load(folder)
+    (folder / "model.json").write_text('{"schema_version": 1,')
+    with pytest.raises(ModelError, match="not JSON"):
+        Predictor.load(folder)
+
+
+def test_newer_schema_is_refused(folder):
+    edit(folder, schema_version=99)
+    with pytest.raises(ModelError, match="newer fedens"):
+        Predictor.load(folder)
+
+
+def test_model_of_another_descriptor_is_refused(folder, descriptor):
+    other = Concatenation([GMP([1.0], 2), ResponseFields(FUNCTIONAL)])
+    edit(folder, descriptor=other.describe())
+    with pytest.raises(ModelError, match=f"expect {descriptor.n_features} features"):
+        Predictor.load(folder)
+
+
+def test_weights_of_another_network_are_refused(folder):
+    edit(folder, hidden=[7])
+    with pytest.raises(ModelError, match="does not fit"):
+        Predictor.load(folder)
+
+
+def test_samples_must_fit_together(samples, descriptor):
+    from dataclasses import replace
+
+    foreign = replace(samples[1], provenance={**samples[1].provenance, "functional": {}})
+    with pytest.raises(ModelError, match="different functionals"):
+        train([samples[0], foreign], descriptor)
+    placeless = replace(samples[0], provenance={"functional": FUNCTIONAL.describe()})
+    with pytest.raises(ModelError, match="which space"):
+        train([placeless], descriptor)
+    fields = {"density": samples[0].fields["density"]}
+    with pytest.raises(ModelError, match="no field 'kinetic'"):
+        train([replace(samples[0], fields=fields)], descriptor)
+    with pytest.raises(ModelError, match="no samples"):
+        train([], descriptor)
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(DeviceError, match="auto"):
+        resolve_device("tpu")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(DeviceError, match="no GPU"):
+            resolve_device("cuda")
+
+
+def test_field_network_has_two_separate_parts():
+    network = FieldNetwork(3, (4,), 3)
+    out = network(torch.randn(2, 3))
+    out[:, 0].sum().backward()
+    assert network.root_density.linear.weight.grad is not None
+    assert network.energy_densities.linear.weight.grad is None or not torch.any(
+        network.energy_densities.linear.weight.grad
+    )
