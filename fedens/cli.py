@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,11 @@ from rich.table import Table
 
 from fedens import __version__
 from fedens.errors import FedensError
+
+# Threads that wait should sleep, not spin: on a busy machine spinning is many times slower. Read
+# when torch and NumPy are first imported, which is inside the commands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     no_args_is_help=True,

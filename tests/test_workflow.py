@@ -1,0 +1,254 @@
+"""The main job on a small scale, through the command line as a user calls it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import pyvista
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from fedens import Dataset, Predictor
+from fedens.cli import app
+from fedens.configuration import load_configuration
+from fedens.errors import ConfigurationError, DatasetError, FedensError, ModelError
+from fedens.fem.axis import Axis
+from fedens.predict import describe_path, export_sample, predict_file
+from fedens.progress import Progress
+from fedens.workflow import Run
+
+SMALL = {
+    "structures": {"supercell": [1, 1, 1], "count": 5, "displacement": [0.05, 0.2]},
+    "space": {"spacing": 0.55, "order": 5},
+    "training": {
+        "train_count": 3,
+        "network": {"hidden": [16]},
+        "descriptors": {"gmp": {"widths": [1.0, 2.0], "max_order": 2}},
+        "steps": 100,
+        "batch_points": 2000,
+        "learning_curve": [1, 2],
+    },
+}
+
+
+def configured(folder, **changes):
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL | changes))
+    return path
+
+
+def run_of(folder, **changes) -> Run:
+    return Run.open(load_configuration(configured(folder, **changes)), folder / "out", QUIET)
+
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["run", str(configured(folder)), "--output", str(folder / "out")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return folder / "out", result.output
+
+
+def test_run_leaves_everything_behind(finished):
+    folder, output = finished
+    for name in ("config.yaml", "metrics.json", "report.html", "fields/held_out.pvd"):
+        assert (folder / name).stat().st_size > 100
+    assert len(Dataset.open(folder / "data")) == 5
+    assert sorted(p.suffix for p in (folder / "fields").iterdir()) == [
+        ".pvd",
+        *[".vtp"] * 2,
+        *[".vtu"] * 2,
+    ]
+    assert "meV/atom" in output
+    assert "report.html" in output.replace("\n", "")
+
+
+def test_metrics_carry_units_and_make_sense(finished):
+    folder, _ = finished
+    metrics = json.loads((folder / "metrics.json").read_text())
+    units = r"_(percent|e_bohr|mev_per_atom|mev_per_angstrom)$"
+    assert all(re.search(units, name) for name in metrics["held_out"])
+    assert len(metrics["held_out_structures"]) == 2
+    assert not set(metrics["held_out_structures"]) & set(metrics["training_structures"])
+    summary = metrics["held_out"]
+    assert 0 < summary["nmape_percent"]["mean"] < 1
+    assert 0 < summary["energy_error_functional_mev_per_atom"]["max"] < 100
+    assert [row["structures"] for row in metrics["learning_curve"]] == [1, 2, 3]
+    each = [m["nmape_percent"] for m in metrics["per_structure"].values()]
+    assert summary["nmape_percent"]["mean"] == pytest.approx(np.mean(each))
+
+
+def test_report_shows_the_numbers_of_the_metrics(finished):
+    folder, _ = finished
+    page = (folder / "report.html").read_text()
+    nmape = json.loads((folder / "metrics.json").read_text())["held_out"]["nmape_percent"]["mean"]
+    assert f"{nmape:.4g}" in page
+    assert page.count("data:image/png") == 7
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_density_in_the_file_integrates_to_the_electrons(finished):
+    folder, _ = finished
+    for path in (folder / "fields").glob("*.vtu"):
+        mesh = pyvista.read(path)
+        electrons = 3 * int(re.search(r"Al(\d*)$", path.stem)[1])
+        integrals = mesh.integrate_data()
+        for which in ("reference", "predicted"):
+            total = integrals[f"density_{which} [electron/angstrom^3]"][0]
+            assert total == pytest.approx(electrons, rel=5e-3)
+
+
+def test_series_opens_with_atoms(finished):
+    folder, _ = finished
+    reader = pyvista.get_reader(folder / "fields" / "held_out.pvd")
+    assert len(reader.time_values) == 2
+    cells, atoms = reader.read()
+    assert "density_error [electron/angstrom^3]" in cells.point_data
+    assert "forces_functional [eV/angstrom]" in atoms.point_data
+
+
+def test_second_run_repeats_neither_data_nor_training(finished):
+    folder, _ = finished
+    files = [*(folder / "data").glob("*.h5"), folder / "model" / "weights.safetensors"]
+    before = [file.stat().st_mtime_ns for file in files]
+    metrics = json.loads((folder / "metrics.json").read_text())["held_out"]
+    config = folder.parent / "small.yaml"
+    result = CliRunner().invoke(app, ["run", str(config), "-o", str(folder), "-q"])
+    assert result.exit_code == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert json.loads((folder / "metrics.json").read_text())["held_out"] == metrics
+
+
+def test_killed_generation_goes_on(tmp_path, monkeypatch):
+    import fedens.workflow as workflow
+
+    labelled = []
+    original = workflow.label_structure
+
+    def killed_at_third(structure, functional, configuration):
+        if len(labelled) == 2:
+            raise KeyboardInterrupt
+        labelled.append(structure.formula)
+        return original(structure, functional, configuration)
+
+    monkeypatch.setattr(workflow, "label_structure", killed_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(tmp_path).generate()
+    assert len(run_of(tmp_path).data) == 2
+
+    def counted(structure, functional, configuration):
+        labelled.append(structure.formula)
+        return original(structure, functional, configuration)
+
+    monkeypatch.setattr(workflow, "label_structure", counted)
+    run_of(tmp_path).generate()
+    assert len(labelled) == 5
+    assert len(run_of(tmp_path).data) == 5
+
+
+def test_labelling_is_a_pure_function(finished):
+    folder, _ = finished
+    from fedens.workflow import label_structure
+
+    run = Run.open(load_configuration(folder / "config.yaml"), folder, QUIET)
+    stored = run.data[0]
+    again = label_structure(stored.structure, run.functional, run.configuration)
+    assert again.energy == pytest.approx(stored.energy, abs=1e-9)
+    np.testing.assert_allclose(again.fields["density"], stored.fields["density"], atol=1e-9)
+
+
+def test_unconverged_structures_stay_out(tmp_path):
+    run = run_of(tmp_path, solver={"max_evaluations": 2})
+    failed = run.generate()
+    assert len(failed) == 5
+    assert "not converged" in next(iter(failed.values()))
+    assert len(run.data) == 0
+    with pytest.raises(DatasetError, match="holds 0 samples"):
+        run.train()
+
+
+def test_folder_of_another_configuration_is_refused(finished, tmp_path):
+    folder, _ = finished
+    other = configured(tmp_path, seed=5)
+    with pytest.raises(ConfigurationError, match=r"seed.*--output"):
+        Run.open(load_configuration(other), folder, QUIET)
+
+
+def test_predict_writes_energies_and_forces(finished, tmp_path):
+    from ase.io import read, write
+
+    folder, _ = finished
+    sample = Dataset.open(folder / "data")[0]
+    write(tmp_path / "in.xyz", sample.structure.to_ase())
+    arguments = ["predict", str(tmp_path / "in.xyz"), "--model", str(folder / "model")]
+    arguments += ["--out", str(tmp_path / "out.xyz"), "--fields", str(tmp_path / "fields")]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    atoms = read(tmp_path / "out.xyz")
+    from ase.units import Bohr, Hartree
+
+    assert atoms.get_potential_energy() == pytest.approx(sample.energy * Hartree, abs=0.05)
+    expected = sample.forces * Hartree / Bohr
+    assert np.abs(atoms.get_forces() - expected).mean() < 0.1
+    assert len(list((tmp_path / "fields").glob("*.vtu"))) == 1
+    with pytest.raises(ModelError, match="functional, energy_density"):
+        predict_file(
+            tmp_path / "in.xyz", folder / "model", tmp_path / "o.xyz", "x", None, "cpu", QUIET
+        )
+
+
+def test_export_and_info(finished, tmp_path):
+    folder, _ = finished
+    sample = next((folder / "data").glob("*.h5"))
+    assert export_sample(sample, tmp_path / "a.vtu")[0].exists()
+    assert export_sample(sample, tmp_path / "a.cube")[0].exists()
+    with pytest.raises(FedensError, match=r"\.vtu or \.cube"):
+        export_sample(sample, tmp_path / "a.txt")
+    assert describe_path(folder / "data")["samples"] == 5
+    assert describe_path(folder / "model")["trained on"] == "3 structures"
+    assert "hartree" in describe_path(sample)["energy"]
+    with pytest.raises(FedensError, match="neither"):
+        describe_path(tmp_path / "a.vtu")
+    assert CliRunner().invoke(app, ["info", str(sample)]).exit_code == 0
+
+
+def test_help_teaches():
+    text = CliRunner().invoke(app, ["--help"]).output
+    assert "fedens run examples/aluminium.yaml" in re.sub(r"\s+", " ", text)
+    for command in ("run", "generate", "train", "evaluate", "predict", "export", "info"):
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_errors_are_messages_not_tracebacks(tmp_path, monkeypatch, capsys):
+    from fedens.cli import main
+
+    path = tmp_path / "bad.yaml"
+    path.write_text("training:\n  stepps: 3\n")
+    monkeypatch.setattr("sys.argv", ["fedens", "run", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err
+    assert "line 2" in message
+    assert "did you mean 'steps'" in re.sub(r"\s+", " ", message)
+    assert "Traceback" not in message
+
+
+def test_missing_device_is_an_error(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(FedensError, match="no GPU"):
+        run_of(tmp_path, device="cuda")
+
+
+def test_predictor_of_a_run_knows_its_resolution(finished):
+    folder, _ = finished
+    predictor = Predictor.load(folder / "model")
+    space = predictor.space_for(Dataset.open(folder / "data")[0].structure)
+    assert space.order == 5
+    assert all(isinstance(axis, Axis) for axis in space.axes)
