@@ -127,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true",
-        help="al4, al32 and atom only, with shorter lists of settings; about two minutes",
+        help="al4, al32 and atom only, with shorter lists of settings; about four minutes",
     )  # fmt: skip
     parser.add_argument(
         "--dftpy-python", default=default_dftpy_python(), metavar="PATH",
