@@ -42,9 +42,7 @@ class Progress:
             tasks: dict[str, TaskID] = {}
 
             def report(state: dict[str, Any]) -> None:
-                name = state["stage"] if state["stage"] != "training" else label
-                if state.get("member"):
-                    name += f", network {state['member'] + 1}"
+                name = f"{label}: {state.get('network', state['stage'])}"
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=state["total"], note="")
                 loss = f"loss {state['loss']:.2e}" if "loss" in state else ""
@@ -54,7 +52,7 @@ class Progress:
 
     def _bars(self) -> RichProgress:
         return RichProgress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<40}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -155,7 +155,7 @@ class Run:
     ) -> Predictor:
         options = self.configuration.training
         baseline = None if options.baseline == "auto" else options.baseline
-        label = f"training on {len(names)} structures"
+        label = f"{len(names)} structures"
         with self.progress.reporter(label) as report:
             return train(
                 [self.data[name] for name in names],

@@ -18,10 +18,11 @@ from fedens import (
     solve_ground_state,
 )
 from fedens.errors import DeviceError, ModelError
-from fedens.models.pointwise import FieldNetwork, PointwiseNetwork, ridge_regression
+from fedens.models.pointwise import PointwiseNetwork, ridge_regression
 from fedens.models.predictor import Predictor
 from fedens.models.training import (
-    ElementLoss,
+    EnergyDensityLoss,
+    RootDensityLoss,
     TrainingData,
     TrainingSettings,
     gauss_differentiation,
@@ -91,24 +92,20 @@ def test_loss_is_error_and_gradient_of_error(samples, descriptor):
     space = space_of(samples[0])
     wave = 2 * np.pi / space.lengths[1]
     error = space.element_blocks(torch.sin(wave * space.points[:, 1])).float()
-    outputs = torch.zeros(*error.shape, 4)
-    outputs[..., 0] = error
-    loss = ElementLoss(data, settings)(
-        outputs, torch.zeros_like(outputs), data.weights, data.lengths
-    )
+    loss = RootDensityLoss(data, settings)(error[..., None], data.weights, data.lengths)
     assert float(loss) == pytest.approx(0.5 + 0.7 * 0.5 * wave**2, rel=1e-3)
 
 
 def test_loss_of_integrals_counts_what_does_not_cancel(samples, descriptor):
     data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
-    loss_of = ElementLoss(data, TrainingSettings(integral_weight=1e4))
-    constant = torch.zeros_like(data.targets)
-    constant[..., 1] = 1.0
+    constant = torch.zeros(*data.weights.shape, 3)
+    constant[..., 0] = 1.0
+    data = data.with_targets(torch.randn(*constant.shape, dtype=torch.float64))
+    loss_of = EnergyDensityLoss(data, TrainingSettings(integral_weight=1e4))
     cancelling = constant.clone()
-    cancelling[..., 2] = -loss_of.energy_scales[0] / loss_of.energy_scales[1]
-    zero = torch.zeros_like(constant)
-    assert loss_of(constant, zero, data.weights, data.lengths) > 1e3
-    assert loss_of(cancelling, zero, data.weights, data.lengths) < 100
+    cancelling[..., 1] = -loss_of.scales[0] / loss_of.scales[1]
+    assert loss_of(constant, data.weights, data.lengths) > 1e3
+    assert loss_of(cancelling, data.weights, data.lengths) < 100
 
 
 def test_training_beats_ridge_and_baseline(samples, descriptor, predictor):
@@ -151,7 +148,7 @@ def test_interrupted_training_goes_on_where_it_stopped(samples, descriptor, tmp_
     whole = train(samples[:1], descriptor, settings, device="cpu")
     with pytest.raises(KeyboardInterrupt):
         train(samples[:1], descriptor, settings, checkpoint=tmp_path, report=interrupt)
-    record = json.loads((tmp_path / "network-0" / "checkpoint.json").read_text())
+    record = json.loads((tmp_path / "root-density-0" / "checkpoint.json").read_text())
     assert record["step"] == 25
     resumed = train(samples[:1], descriptor, settings, device="cpu", checkpoint=tmp_path)
     assert resumed.history["step"] == whole.history["step"]
@@ -309,13 +306,3 @@ def test_devices():
         assert resolve_device("auto").type == "cpu"
         with pytest.raises(DeviceError, match="no GPU"):
             resolve_device("cuda")
-
-
-def test_field_network_has_two_separate_parts():
-    network = FieldNetwork(3, (4,), 3)
-    out = network(torch.randn(2, 3))
-    out[:, 0].sum().backward()
-    assert network.root_density.linear.weight.grad is not None
-    assert network.energy_densities.linear.weight.grad is None or not torch.any(
-        network.energy_densities.linear.weight.grad
-    )

@@ -35,8 +35,13 @@ class PointwiseNetwork(nn.Module):
         return result if self.perceptron is None else result + self.perceptron(features)
 
     @torch.no_grad()
-    def start_from(self, weights: Tensor, bias: Tensor) -> None:
-        """Set the linear part, (n_features, n_outputs) and (n_outputs,); silence the perceptron."""
+    def start_from_ridge(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit the linear part by ridge regression; the perceptron starts near zero.
+
+        Args:
+            batches: (features (n, n_features), targets (n, n_outputs)), read once.
+        """
+        weights, bias = ridge_regression(batches)
         self.linear.weight.copy_(weights.T)
         self.linear.bias.copy_(bias)
         if self.perceptron is not None:
@@ -49,27 +54,14 @@ class PointwiseNetwork(nn.Module):
 class FieldNetwork(nn.Module):
     """Two pointwise networks on the same features: the root density, and the energy densities.
 
-    They share nothing, so that neither is fitted at the other's cost.
-
-    Args:
-        n_features: columns in. hidden: units of each hidden layer of either network.
-        n_energy_densities: outputs of the second network.
+    They share nothing, so that neither is fitted at the other's cost. Args as in
+    :class:`PointwiseNetwork`; ``n_energy_densities`` are the outputs of the second.
     """
 
     def __init__(self, n_features: int, hidden: Sequence[int], n_energy_densities: int):
         super().__init__()
         self.root_density = PointwiseNetwork(n_features, hidden, 1)
         self.energy_densities = PointwiseNetwork(n_features, hidden, n_energy_densities)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(..., 1 + n_energy_densities): root density, then energy densities."""
-        return torch.cat([self.root_density(features), self.energy_densities(features)], dim=-1)
-
-    def start_from_ridge(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit both linear parts by ridge regression; the perceptrons start near zero."""
-        weights, bias = ridge_regression(batches)
-        self.root_density.start_from(weights[:, :1], bias[:1])
-        self.energy_densities.start_from(weights[:, 1:], bias[1:])
 
 
 def ridge_regression(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from fedens.sample import ENERGY_DENSITIES
 from fedens.structure import Structure
 
 SCHEMA_VERSION = 1
-#: What a network returns, in order: the root density and the energy densities.
+#: What the networks return, in order: the root density and the energy densities.
 OUTPUTS = ("root_density", *ENERGY_DENSITIES)
 #: Ways to an energy, and to forces.
 ENERGY_ROUTES = ("functional", "energy_density")
@@ -86,8 +86,9 @@ class Predictor:
         descriptor: what the networks see. scaling: of its columns.
         networks: one, or a committee whose mean is the prediction.
         target_scales: spread of each output in training, (4,): see :data:`OUTPUTS`.
-        functional: the parent functional. baseline: name of the density the root density and
-            the energy densities are learned as a difference to.
+        functional: the parent functional; energy densities are learned as differences to its own
+            at the predicted density. baseline: name of the density whose root the root density is
+            learned as a difference to.
         spacing, order: of the spaces used when none is given; spacing in bohr.
         history: training record: ``step``, ``training_loss``, ``validation_loss`` lists.
         provenance: data, seed, options of the training.
@@ -136,24 +137,24 @@ class Predictor:
         space = space or self.space_for(structure)
         bound = self.functional.bind(structure, space, positions)
         base = baseline_density(self.baseline, structure, bound, positions)
-        outputs = self._evaluate_networks(self.descriptor(space, structure, positions))
-        mean = outputs.mean(dim=0)
-        raw_root = base.root + mean[:, 0]
-        base_energies = bound.energy_densities(base)
-        energies = {
-            name: base_energies[name] + mean[:, 1 + i] for i, name in enumerate(ENERGY_DENSITIES)
-        }
+        features = self.scaled_features(space, structure, positions)
+        roots = torch.stack([n.root_density(features)[:, 0] for n in self.networks]).double()
+        roots = base.root + self.target_scales[0] * roots
+        raw_root = roots.mean(dim=0)
         density = Density.from_root(space, space.project(raw_root)).normalised(bound.electrons)
-        spread = None
-        if len(outputs) > 1:
-            spread = 2 * raw_root.abs() * outputs[..., 0].std(dim=0)
+        corrections = torch.stack([n.energy_densities(features) for n in self.networks]).double()
+        corrections = self.target_scales[1:] * corrections.mean(dim=0)
+        known = bound.energy_densities(density)
+        energies = {name: known[name] + corrections[:, i] for i, name in enumerate(known)}
+        spread = 2 * raw_root.abs() * roots.std(dim=0) if len(roots) > 1 else None
         return Prediction(density, raw_root, energies, spread, bound)
 
-    def _evaluate_networks(self, features: Tensor) -> Tensor:
-        """Outputs of every network in physical units, (n_networks, n_points, 4), float64."""
-        scaled = self.scaling(features).to(next(self._committee.parameters()).dtype)
-        outputs = torch.stack([network(scaled) for network in self.networks])
-        return outputs.double() * self.target_scales
+    def scaled_features(
+        self, space: TensorSpace, structure: Structure, positions: Tensor | None = None
+    ) -> Tensor:
+        """What the networks see at the points, (n_points, n_features), in their precision."""
+        features = self.scaling(self.descriptor(space, structure, positions))
+        return features.to(next(self._committee.parameters()).dtype)
 
     @torch.no_grad()
     def density(self, structure: Structure, space: TensorSpace | None = None) -> Density:

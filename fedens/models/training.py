@@ -1,9 +1,10 @@
 """Training of pointwise models on samples, element by element, with checkpoints and resume.
 
-Networks see whole elements of the mesh, so that the gradient of the error is known inside each.
-The loss of the root density is the squared error plus a multiple of the squared gradient of the
-error: to second order that is what a density error costs in energy, where the von Weizsaecker
-term makes roughness dear.
+First the root density is learned as a difference to a baseline, then the energy densities as
+differences to the known functional at the predicted density. Networks see whole elements of the
+mesh, so that the gradient of the error is known inside each. The loss of the root density is the
+squared error plus a multiple of the squared gradient of the error: to second order that is what a
+density error costs in energy, where the von Weizsaecker term makes roughness dear.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from fedens.features.descriptor import Descriptor
 from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.models.pointwise import FieldNetwork
+from fedens.models.pointwise import FieldNetwork, PointwiseNetwork
 from fedens.models.predictor import Predictor
 from fedens.sample import ENERGY_DENSITIES, Sample
+
+#: What a report of progress is called with: stage, done, total and, in training, network, loss.
+Report = Callable[[dict[str, Any]], None]
 
 _WARM_UP_STEPS = 100
 _LAST_RATE = 1e-3
@@ -49,6 +53,7 @@ class TrainingSettings:
         learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
         gradient_weight: weight of |grad error|^2 against error^2 for the root density, bohr^2.
             Half of it is about the ratio in which they enter the energy of a simple metal.
+        energy_density_share: steps for the energy densities, relative to ``steps``.
         integral_weight: weight of the squared error of the summed energy densities' mean over an
             element against the squared error at points: what counts for the total energy.
         checkpoint_every: steps between checkpoints. seed: of weights and batches.
@@ -61,6 +66,7 @@ class TrainingSettings:
     batch_points: int = 8192
     learning_rate: float = 2e-3
     gradient_weight: float = 0.5
+    energy_density_share: float = 0.2
     integral_weight: float = 10.0
     checkpoint_every: int = 500
     seed: int = 0
@@ -68,22 +74,23 @@ class TrainingSettings:
 
 @dataclass(eq=False)
 class TrainingData:
-    """Elements of all training structures, scaled, ready for the networks; float32.
+    """Elements of all training structures, scaled, ready for a network; float32.
 
     Attributes:
-        features: (n_elements, n_quadrature, n_features). targets: (n_elements, n_quadrature, 4).
+        features: (n_elements, n_quadrature, n_features).
+        targets: (n_elements, n_quadrature, n_outputs), in units of target_scales.
         weights: quadrature weights relative to the mean, (n_elements, n_quadrature).
-        lengths: edges of the elements, (n_elements, 3), bohr.
-        scaling: of the features. target_scales: (4,), float64. order: of the elements.
+        lengths: edges of the elements, (n_elements, 3), bohr. order: of the elements.
+        scaling: of the features. target_scales: spread of each target, (n_outputs,), float64.
     """
 
     features: Tensor
     targets: Tensor
     weights: Tensor
     lengths: Tensor
+    order: int
     scaling: Standardise
     target_scales: Tensor
-    order: int
 
     @classmethod
     def from_samples(
@@ -95,66 +102,65 @@ class TrainingData:
         device: torch.device | str = "cpu",
         report: Callable[[int], None] | None = None,
     ) -> TrainingData:
-        """Descriptors and targets of samples; computed once, kept in memory.
+        """Descriptors of samples, and root densities as differences to a baseline.
 
-        ``report`` is called with the number of samples done.
+        Computed once and kept in memory. ``report`` is called with the number of samples done.
         """
-        parts = []
+        features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
-            parts.append(_prepare(sample, descriptor, functional, baseline, device))
+            space = space_of(sample, device)
+            spaces.append(space)
+            with torch.no_grad():
+                base = baseline_density(
+                    baseline, sample.structure, functional.bind(sample.structure, space)
+                )
+                root = _field(sample, "density", device).clamp(min=0).sqrt()
+                features.append(space.element_blocks(descriptor(space, sample.structure)))
+                targets.append(space.element_blocks((root - base.root)[:, None]))
             if report is not None:
                 report(i + 1)
-        orders = {part.order for part in parts}
+        orders = {space.order for space in spaces}
         if len(orders) != 1:
             raise ModelError(f"samples have elements of orders {sorted(orders)}; expected one")
-        scaling = Standardise.fit(part.features.flatten(0, 1) for part in parts)
-        targets = torch.cat([part.targets for part in parts])
-        target_scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
-        weights = torch.cat([part.weights for part in parts])
+        scaling = Standardise.fit(part.flatten(0, 1) for part in features)
+        weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
         return cls(
-            torch.cat([scaling(part.features).float() for part in parts]),
-            (targets / target_scales).float(),
-            (weights / weights.mean()).float(),
-            torch.cat([part.lengths for part in parts]).float(),
-            scaling,
-            target_scales,
-            orders.pop(),
+            features=torch.cat([scaling(part).float() for part in features]),
+            **_scaled(torch.cat(targets)),
+            weights=(weights / weights.mean()).float(),
+            lengths=torch.cat([space.element_lengths for space in spaces]).float(),
+            order=orders.pop(),
+            scaling=scaling,
         )
+
+    def with_targets(self, targets: Tensor) -> TrainingData:
+        """The same elements with other targets (n_elements, n_quadrature, n_outputs)."""
+        scaled = _scaled(targets)
+        return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    features: Tensor
-    targets: Tensor
-    weights: Tensor
-    lengths: Tensor
-    order: int
+def _scaled(targets: Tensor) -> dict[str, Tensor]:
+    scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
+    return {"targets": (targets / scales).float(), "target_scales": scales}
 
 
-@torch.no_grad()
-def _prepare(
-    sample: Sample,
-    descriptor: Descriptor,
-    functional: EnergyFunctional,
-    baseline: str,
-    device: torch.device | str,
-) -> _Prepared:
-    space = space_of(sample, device)
-    bound = functional.bind(sample.structure, space)
-    base = baseline_density(baseline, sample.structure, bound)
-    base_energies = bound.energy_densities(base)
-    targets = [_field(sample, "density", device).clamp(min=0).sqrt() - base.root]
-    targets += [_field(sample, name, device) - base_energies[name] for name in ENERGY_DENSITIES]
-    return _Prepared(
-        space.element_blocks(descriptor(space, sample.structure)),
-        space.element_blocks(torch.stack(targets, dim=1)),
-        space.element_blocks(space.weights),
-        space.element_lengths,
-        space.order,
-    )
+def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:
+    """Reference energy densities minus the functional's at the predicted density.
+
+    (n_elements, n_quadrature, 3); ``predictor`` needs to know root densities only.
+    """
+    parts = []
+    for sample in samples:
+        space = space_of(sample, predictor.device)
+        with torch.no_grad():
+            prediction = predictor.predict(sample.structure, space)
+            known = prediction.bound.energy_densities(prediction.density)
+        columns = [_field(sample, n, predictor.device) - known[n] for n in ENERGY_DENSITIES]
+        parts.append(space.element_blocks(torch.stack(columns, dim=1)))
+    return torch.cat(parts)
 
 
 def space_of(sample: Sample, device: torch.device | str = "cpu") -> TensorSpace:
@@ -180,28 +186,20 @@ def _field(sample: Sample, name: str, device: torch.device | str) -> Tensor:
     return torch.tensor(sample.fields[name], device=device)
 
 
-class ElementLoss:
-    """Loss of a batch of elements; see the head of this module."""
+class RootDensityLoss:
+    """Squared error and squared gradient of the error; see the head of this module."""
 
     def __init__(self, data: TrainingData, settings: TrainingSettings):
-        self.settings = settings
+        self.gradient_weight = settings.gradient_weight
         self.size = data.order + 1
         matrix = torch.tensor(gauss_differentiation(data.order), dtype=torch.float32)
         self.differentiation = matrix.to(data.features.device)
-        scales = data.target_scales[1:].float()
-        self.energy_scales = scales / scales.mean()
 
-    def __call__(
-        self, outputs: Tensor, targets: Tensor, weights: Tensor, lengths: Tensor
-    ) -> Tensor:
-        """Scalar loss of outputs and targets (n_elements, n_quadrature, 4)."""
-        error = outputs - targets
-        root, energies = error[..., 0], error[..., 1:]
-        gradient = self._squared_gradient(root, lengths)
-        density_loss = (weights * (root**2 + self.settings.gradient_weight * gradient)).mean()
-        energy_loss = (weights[..., None] * energies**2).mean()
-        integrals = (weights * (energies @ self.energy_scales)).mean(dim=1)
-        return density_loss + energy_loss + self.settings.integral_weight * (integrals**2).mean()
+    def __call__(self, error: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
+        """Scalar loss of errors (n_elements, n_quadrature, 1)."""
+        values = error[..., 0]
+        gradient = self._squared_gradient(values, lengths)
+        return (weights * (values**2 + self.gradient_weight * gradient)).mean()
 
     def _squared_gradient(self, values: Tensor, lengths: Tensor) -> Tensor:
         """|gradient|^2 (n_elements, n_quadrature) of the elements' interpolating polynomials."""
@@ -213,6 +211,21 @@ class ElementLoss:
         ]
         squares = [(p.flatten(1) / lengths[:, i : i + 1]) ** 2 for i, p in enumerate(parts)]
         return squares[0] + squares[1] + squares[2]
+
+
+class EnergyDensityLoss:
+    """Squared errors at points, and of the summed energy densities' mean over each element."""
+
+    def __init__(self, data: TrainingData, settings: TrainingSettings):
+        self.integral_weight = settings.integral_weight
+        scales = data.target_scales.float()
+        self.scales = scales / scales.mean()
+
+    def __call__(self, error: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
+        """Scalar loss of errors (n_elements, n_quadrature, 3)."""
+        integrals = (weights * (error @ self.scales)).mean(dim=1)
+        points = (weights[..., None] * error**2).mean()
+        return points + self.integral_weight * (integrals**2).mean()
 
 
 def gauss_differentiation(order: int) -> np.ndarray:
@@ -252,7 +265,7 @@ def train(
     baseline: str | None = None,
     device: str = "auto",
     checkpoint: str | Path | None = None,
-    report: Callable[[dict[str, Any]], None] | None = None,
+    report: Report | None = None,
 ) -> Predictor:
     """Train a predictor of density and energy densities on samples.
 
@@ -264,7 +277,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint: folder for checkpoints; a training that was cut off goes on from there when
             it is called again with the same settings.
-        report: called with ``stage``, ``done``, ``total`` and, in training, ``loss``.
+        report: called as training goes on; see :data:`Report`.
 
     Raises:
         ModelError: samples that do not fit together. DeviceError: a missing device.
@@ -281,30 +294,68 @@ def train(
         report({"stage": "descriptors", "done": done, "total": len(samples)})
 
     data = TrainingData.from_samples(samples, descriptor, functional, baseline, target, described)
-    networks, histories = [], []
-    for member in range(settings.committee):
-        folder = None if checkpoint is None else Path(checkpoint) / f"network-{member}"
-        trainer = _Trainer(data, settings, member, folder, target)
-        networks.append(trainer.run(report))
-        histories.append(trainer.history)
     space = space_of(samples[0])
-    return Predictor(
+    predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
-        networks=networks,
-        target_scales=data.target_scales,
+        networks=[
+            FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES)).to(target)
+            for _ in range(settings.committee)
+        ],
+        target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
         spacing=space.spacing,
         order=space.order,
         hidden=settings.hidden,
-        history=histories[0],
         provenance={
             "settings": asdict(settings),
             "n_samples": len(samples),
             "formulas": [sample.structure.formula for sample in samples],
         },
     )
+    folder = None if checkpoint is None else Path(checkpoint)
+    _train_root_densities(predictor, data, settings, folder, report)
+    _train_energy_densities(predictor, data, samples, settings, folder, report)
+    return predictor
+
+
+def _train_root_densities(
+    predictor: Predictor,
+    data: TrainingData,
+    settings: TrainingSettings,
+    folder: Path | None,
+    report: Report,
+) -> None:
+    loss_of = RootDensityLoss(data, settings)
+    for member, network in enumerate(predictor.networks):
+        label = f"root density {member}"
+        trainer = _Trainer(label, network.root_density, data, loss_of, settings, member, folder)
+        history = trainer.run(report)
+        if member == 0:
+            predictor.history.update(history)
+
+
+def _train_energy_densities(
+    predictor: Predictor,
+    data: TrainingData,
+    samples: Sequence[Sample],
+    settings: TrainingSettings,
+    folder: Path | None,
+    report: Report,
+) -> None:
+    """Learn what the functional's energy densities at the predicted density lack."""
+    data = data.with_targets(energy_density_targets(samples, predictor))
+    predictor.target_scales[1:] = data.target_scales
+    share = settings.energy_density_share
+    limit = None if settings.max_seconds is None else share * settings.max_seconds
+    settings = replace(settings, steps=max(1, round(share * settings.steps)), max_seconds=limit)
+    loss_of = EnergyDensityLoss(data, settings)
+    for member, network in enumerate(predictor.networks):
+        label = f"energy densities {member}"
+        _Trainer(label, network.energy_densities, data, loss_of, settings, member, folder).run(
+            report
+        )
 
 
 def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
@@ -321,23 +372,25 @@ def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
 class _Trainer:
     """One network's training, which can be cut off and taken up again."""
 
+    label: str
+    network: PointwiseNetwork
     data: TrainingData
+    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor]
     settings: TrainingSettings
     member: int
-    folder: Path | None
-    device: torch.device
+    checkpoints: Path | None
     history: dict[str, list[float]] = field(
         default_factory=lambda: {"step": [], "training_loss": [], "validation_loss": []}
     )
     step: int = 0
     seconds: float = 0.0
 
-    def run(self, report: Callable[[dict[str, Any]], None]) -> FieldNetwork:
+    def run(self, report: Report) -> dict[str, list[float]]:
+        """Train the network in place; returns the history."""
         from lightning_fabric import Fabric
 
-        fabric = Fabric(accelerator=self.device.type, devices=1)
-        network, optimiser = fabric.setup(*self._build())
-        loss_of = ElementLoss(self.data, self.settings)
+        fabric = Fabric(accelerator=self.data.features.device.type, devices=1)
+        network, optimiser = fabric.setup(self.network, self._start())
         training, validation = self._split()
         start = time.monotonic() - self.seconds
         while self.step < self.settings.steps:
@@ -346,40 +399,44 @@ class _Trainer:
                 break
             for group in optimiser.param_groups:
                 group["lr"] = self._rate(progress)
-            loss = self._loss(network, loss_of, self._batch(training))
+            loss = self._loss(network, self._batch(training))
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
             self.step += 1
             self.seconds = time.monotonic() - start
             if self.step % _RECORD_EVERY == 0 or self.step == self.settings.steps:
-                self._record(network, loss_of, loss, validation)
-                report(self._state(loss))
+                self._record(network, loss, validation)
+                report(self._state(float(loss.detach())))
             if self.step % self.settings.checkpoint_every == 0:
-                self._save(network.module, optimiser)
-        self._save(network.module, optimiser)
-        report(self._state(loss if self.step else None))
-        return network.module
+                self._save(optimiser)
+        self._save(optimiser)
+        return self.history
 
-    def _state(self, loss: Tensor | None) -> dict[str, Any]:
-        total = self.settings.steps
-        state = {"stage": "training", "done": self.step, "total": total, "member": self.member}
-        return state if loss is None else {**state, "loss": float(loss.detach())}
+    def _state(self, loss: float) -> dict[str, Any]:
+        counts = {"done": self.step, "total": self.settings.steps}
+        return {"stage": "training", "network": self.label, "loss": loss, **counts}
 
-    def _build(self) -> tuple[FieldNetwork, torch.optim.Optimizer]:
+    def _start(self) -> torch.optim.Optimizer:
+        """Weights from the last checkpoint or from ridge regression, and their optimiser."""
         torch.manual_seed(self.settings.seed + 1000 * self.member)
-        n_features = self.data.features.shape[-1]
-        network = FieldNetwork(n_features, self.settings.hidden, len(ENERGY_DENSITIES))
-        network = network.to(self.data.features.device)
-        resumed = self._load(network)
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.reset_parameters()
+        resumed = self._load()
         if resumed is None:
-            network.start_from_ridge(self._chunks())
+            self.network.start_from_ridge(self._chunks())
         optimiser = torch.optim.AdamW(
-            network.parameters(), lr=self.settings.learning_rate, weight_decay=0.0
+            self.network.parameters(), lr=self.settings.learning_rate, weight_decay=0.0
         )
         if resumed is not None:
-            _restore_moments(optimiser, network, resumed, self.step)
-        return network, optimiser
+            _restore_moments(optimiser, self.network, resumed, self.step)
+        return optimiser
+
+    @property
+    def _folder(self) -> Path | None:
+        name = self.label.replace(" ", "-")
+        return None if self.checkpoints is None else self.checkpoints / name
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for features, targets in zip(
@@ -410,32 +467,30 @@ class _Trainer:
         size = max(1, round(self.settings.batch_points / self.data.features.shape[1]))
         return choices[torch.randint(len(choices), (size,), generator=generator)]
 
-    def _loss(self, network: torch.nn.Module, loss_of: ElementLoss, index: Tensor) -> Tensor:
+    def _loss(self, network: torch.nn.Module, index: Tensor) -> Tensor:
         data = self.data
         index = index.to(data.features.device)
-        outputs = network(data.features[index])
-        return loss_of(outputs, data.targets[index], data.weights[index], data.lengths[index])
+        error = network(data.features[index]) - data.targets[index]
+        return self.loss_of(error, data.weights[index], data.lengths[index])
 
-    def _record(
-        self, network: torch.nn.Module, loss_of: ElementLoss, loss: Tensor, validation: Tensor
-    ) -> None:
+    def _record(self, network: torch.nn.Module, loss: Tensor, validation: Tensor) -> None:
         with torch.no_grad():
-            held_out = self._loss(network, loss_of, validation)
+            held_out = self._loss(network, validation)
         self.history["step"].append(self.step)
         self.history["training_loss"].append(float(loss.detach()))
         self.history["validation_loss"].append(float(held_out))
 
-    def _save(self, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def _save(self, optimiser: torch.optim.Optimizer) -> None:
         """A checkpoint: weights and optimiser moments as safetensors, the rest as JSON."""
-        if self.folder is None:
+        if self._folder is None:
             return
-        tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}
-        names = [name for name, _ in network.named_parameters()]
+        tensors = {f"weights.{k}": v for k, v in self.network.state_dict().items()}
+        names = [name for name, _ in self.network.named_parameters()]
         for name, state in zip(names, optimiser.state_dict()["state"].values(), strict=False):
             tensors |= {f"{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         name = f"checkpoint-{self.step}.safetensors"
-        write_atomically(self.folder / name, lambda path: save_file(tensors, path))
+        write_atomically(self._folder / name, lambda path: save_file(tensors, path))
         record = {
             "file": name,
             "step": self.step,
@@ -443,21 +498,21 @@ class _Trainer:
             "settings": asdict(self.settings),
             "history": self.history,
         }
-        write_atomically(self.folder / "checkpoint.json", json.dumps(record))
-        for old in self.folder.glob("checkpoint-*.safetensors"):
+        write_atomically(self._folder / "checkpoint.json", json.dumps(record))
+        for old in self._folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink()
 
-    def _load(self, network: torch.nn.Module) -> dict[str, Tensor] | None:
+    def _load(self) -> dict[str, Tensor] | None:
         """Tensors of the last checkpoint, if there is one of these settings."""
-        if self.folder is None or not (self.folder / "checkpoint.json").is_file():
+        if self._folder is None or not (self._folder / "checkpoint.json").is_file():
             return None
-        record = json.loads((self.folder / "checkpoint.json").read_text())
+        record = json.loads((self._folder / "checkpoint.json").read_text())
         if record["settings"] != json.loads(json.dumps(asdict(self.settings))):
             return None
-        tensors = load_file(self.folder / record["file"])
+        tensors = load_file(self._folder / record["file"])
         weights = {k.removeprefix("weights."): v for k, v in tensors.items() if "weights." in k}
-        network.load_state_dict(weights)
+        self.network.load_state_dict(weights)
         self.step, self.seconds = record["step"], record["seconds"]
         self.history = record["history"]
         return tensors

@@ -1,0 +1,58 @@
+"""Every example script runs in its quick form and defends a number."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedens.cli import app
+from fedens.configuration import Configuration, load_configuration
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+#: Script -> largest value its ``main`` may return when called with the quick arguments.
+SCRIPTS = {"aluminium.py": ((6, 3, 100), 2.0)}
+
+
+def test_every_script_is_listed():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_defends_its_number(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, limit = SCRIPTS[name]
+    value = runpy.run_path(str(EXAMPLES / name))["main"](*arguments)
+    assert 0 < value < limit
+    assert any(tmp_path.rglob("*.vtu"))
+
+
+def test_configurations_are_valid():
+    for path in EXAMPLES.glob("*.yaml"):
+        assert isinstance(load_configuration(path), Configuration)
+
+
+@pytest.mark.slow
+def test_aluminium_configuration_in_small(tmp_path):
+    """The demo's own file with fewer structures and steps still ends in small errors."""
+    import json
+
+    text = (EXAMPLES / "aluminium.yaml").read_text()
+    for old, new in {
+        "count: 24": "count: 5",
+        "train_count: 12": "train_count: 3",
+        "steps: 4000": "steps: 150",
+        "learning_curve: [1, 2, 4, 8]": "learning_curve: []",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    config = tmp_path / "aluminium.yaml"
+    config.write_text(text)
+    result = CliRunner().invoke(app, ["run", str(config), "--output", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    held_out = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
+    assert held_out["nmape_percent"]["mean"] < 0.4
+    assert held_out["energy_error_functional_mev_per_atom"]["mean"] < 1.5
+    assert held_out["force_mae_functional_mev_per_angstrom"]["mean"] < 4
