@@ -7,7 +7,7 @@ r phi(r): the same axis, terms and minimiser as in three dimensions solve it to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,10 @@ class FreeAtom:
     fit_error: float
 
 
+#: Atoms already solved in this process.
+_SOLVED: dict[tuple[Hashable, ...], FreeAtom] = {}
+
+
 def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     """The isolated atom of an element, by the functional's local and von Weizsaecker parts.
 
@@ -65,19 +69,19 @@ def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
         FunctionalError: when xc is not a local functional.
         ConvergenceError: when the radial minimisation fails.
     """
-    if symbol not in functional.free_atoms:
-        functional.free_atoms[symbol] = _solve(functional, symbol)
-    atom = functional.free_atoms[symbol]
-    assert isinstance(atom, FreeAtom)
-    return atom
-
-
-def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     if not isinstance(functional.xc_term, LocalTerm):
         raise FunctionalError(
             f"free atoms need a local xc functional, not {functional.xc!r}: give the starting "
             "density yourself"
         )
+    pseudopotential = find_pseudopotential(functional.pseudopotentials, symbol)
+    key = (pseudopotential, functional.widths[symbol], functional.vw_weight, functional.xc)
+    if key not in _SOLVED:
+        _SOLVED[key] = _solve(functional, symbol)
+    return _SOLVED[key]
+
+
+def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     pseudopotential = find_pseudopotential(functional.pseudopotentials, symbol)
     axis = _radial_axis()
     evaluate = _radial_energy(functional, symbol, axis)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from fedens.errors import StructureError
 from fedens.units import BOHR_IN_ANGSTROM
@@ -117,6 +118,8 @@ class Structure:
             )
 
     def _refuse_overlaps(self) -> None:
+        if self._has_no_close_pair():
+            return
         first, second, _, distances = self.neighbours(MINIMUM_DISTANCE)
         if len(distances):
             i = int(np.argmin(distances))
@@ -124,6 +127,16 @@ class Structure:
                 f"atoms {first[i]} and {second[i]} are {distances[i]:.3f} bohr apart, closer than "
                 f"{MINIMUM_DISTANCE} bohr: check positions, cell and units (bohr expected)"
             )
+
+    def _has_no_close_pair(self) -> bool:
+        """A quick look at orthorhombic cells, which most are; False leaves it to the full one."""
+        if not self.periodic or self.cell is None or np.count_nonzero(self.cell) > 3:
+            return False
+        edges = np.diag(self.cell)
+        if edges.min() <= 2 * MINIMUM_DISTANCE:
+            return False
+        tree = cKDTree(self.positions % edges % edges, boxsize=edges)
+        return not tree.query_pairs(MINIMUM_DISTANCE)
 
     def neighbours(self, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All ordered pairs of atoms (periodic images included) closer than ``cutoff`` bohr.
@@ -267,7 +280,6 @@ def _open_pairs(
     positions: NDArray[np.float64], cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Ordered pairs closer than the cutoff, without periodic images."""
-    from scipy.spatial import cKDTree
 
     pairs = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
     first, second = np.concatenate([pairs, pairs[:, ::-1]]).T

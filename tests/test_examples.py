@@ -12,7 +12,7 @@ from fedens.configuration import Configuration, load_configuration
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 #: Script -> largest value its ``main`` may return when called with the quick arguments.
-SCRIPTS = {"aluminium.py": ((6, 3, 100), 2.0)}
+SCRIPTS = {"aluminium.py": ((6, 3, 200), 2.5)}
 
 
 def test_every_script_is_listed():
@@ -43,7 +43,7 @@ def test_aluminium_configuration_in_small(tmp_path):
     for old, new in {
         "count: 24": "count: 5",
         "train_count: 12": "train_count: 3",
-        "steps: 4000": "steps: 150",
+        "steps: 6000": "steps: 300",
         "learning_curve: [1, 2, 4, 8]": "learning_curve: []",
     }.items():
         assert old in text

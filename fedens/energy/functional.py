@@ -51,8 +51,6 @@ class EnergyFunctional:
     widths: Mapping[str, float]
     mean_density: float | None = None
     xc_term: DensityTerm = field(repr=False, kw_only=True)
-    #: Free atoms already solved with this functional, by symbol; see :mod:`fedens.baseline`.
-    free_atoms: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
 
     @classmethod
     def orbital_free(
@@ -169,6 +167,10 @@ class EnergyFunctional:
         return [*terms, self.xc_term]
 
 
+#: -2 mu of an isolated piece of metal, hartree; halves the evaluations against the uniform gas.
+_VACUUM_STIFFNESS = 0.35
+
+
 class _EveryElement(Mapping[str, Any]):
     """One value for whichever element is asked for; described under ``*``."""
 
@@ -248,14 +250,18 @@ class BoundFunctional:
         (gradient,) = torch.autograd.grad(energy, c)
         return float(energy.detach()), gradient
 
-    def uniform_hessian(self, mean_density: float) -> Tensor:
-        """Second derivative of the energy in u for the uniform gas, (n_coefficients,), hartree.
+    def hessian_diagonal(self, typical_density: float) -> Tensor:
+        """Estimate of the energy's second derivative in u, (n_coefficients,), hartree.
 
-        4 n0 times the response of every term and of the Coulomb interaction, at the space's
-        Laplacian eigenvalues; a preconditioner. Kept positive where local terms are not.
+        A preconditioner in the basis of the Laplacian's eigenmodes. In periodic cells that of the
+        uniform gas of that density (electron/bohr^3): 4 n0 times the response of every term and of
+        the Coulomb interaction, kept positive where local terms are not. In vacuum that of the
+        density's tail, lambda q^2 - 2 mu, with a chemical potential typical of metals.
         """
         q2 = self.space.laplacian_eigenvalues
+        if not self.space.is_periodic:
+            return self.functional.vw_weight * q2 + _VACUUM_STIFFNESS
         q2 = q2.clamp(min=float(q2[q2 > 1e-9].min()))
-        response = [term.uniform_response(q2, mean_density) for term in self.terms]
-        stiffness = 4 * mean_density * sum(response, 4 * torch.pi / q2)
+        response = [term.uniform_response(q2, typical_density) for term in self.terms]
+        stiffness = 4 * typical_density * sum(response, 4 * torch.pi / q2)
         return stiffness.clamp(min=0.1)

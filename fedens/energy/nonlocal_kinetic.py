@@ -18,7 +18,7 @@ from fedens.energy.kinetic import THOMAS_FERMI
 from fedens.energy.terms import DensityTerm
 from fedens.fem.tensor import TensorSpace
 
-_SERIES_TERMS = 12
+_SERIES_TERMS = 9
 
 
 def lindhard(eta: Tensor) -> Tensor:
@@ -32,10 +32,15 @@ def lindhard(eta: Tensor) -> Tensor:
     closed = 0.5 + (1 - away**2) / (4 * away) * torch.log(((1 + away) / (1 - away)).abs())
     below = torch.where(small, eta, torch.zeros_like(eta)) ** 2
     above = torch.where(large, eta, torch.full_like(eta, 5.0)) ** -2
-    ks = range(1, _SERIES_TERMS + 1)
-    series_small = 1 - sum(below**k / (4 * k * k - 1) for k in ks)
-    series_large = sum(above**k / (4 * k * k - 1) for k in ks)
-    return torch.where(small, series_small, torch.where(large, series_large, closed))
+    return torch.where(small, 1 - _series(below), torch.where(large, _series(above), closed))
+
+
+def _series(x: Tensor) -> Tensor:
+    """sum over k >= 1 of x^k / (4 k^2 - 1), for small x."""
+    total = torch.zeros_like(x)
+    for k in range(_SERIES_TERMS, 0, -1):
+        total = (total + 1 / (4 * k * k - 1)) * x
+    return total
 
 
 class NonlocalKinetic(DensityTerm):

@@ -53,7 +53,7 @@ class MultipoleBoundary:
             dtype=points.dtype,
             device=points.device,
         )
-        self._moments = moments * weights
+        self._shapes, self._moments = moments, moments * weights
         self._charges = per_moment[:, None] * moments * gaussian
         radial = [f0[None], 2 * a2 * f1.expand(3, -1), 2 * a2**2 * f2.expand(5, -1)]
         self._potentials = prefactor * moments * torch.cat(radial)
@@ -71,7 +71,7 @@ class MultipoleBoundary:
         # The transpose of "charge -> moments" makes the whole map symmetric.
         answer = self._interactions * q + self._potentials @ (self._weights * rest)
         answer = answer - self._charges @ (self._weights * near)
-        return near + answer @ (self._moments / self._weights)
+        return near + answer @ self._shapes
 
 
 def _boys(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,9 +83,7 @@ def _boys(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     f0 = 0.5 * math.sqrt(math.pi) * torch.erf(root) / root
     f1 = (f0 - e) / (2 * safe)
     f2 = (3 * f1 - e) / (2 * safe)
-    series = [
-        sum((-x.clamp(max=0.5)) ** k / (math.factorial(k) * (2 * n + 2 * k + 1)) for k in range(14))
-        for n in range(3)
-    ]
-    f0, f1, f2 = (torch.where(small, s, f) for s, f in zip(series, (f0, f1, f2), strict=True))
+    near = x[small]
+    for n, f in enumerate((f0, f1, f2)):
+        f[small] = sum((-near) ** k / (math.factorial(k) * (2 * n + 2 * k + 1)) for k in range(14))
     return f0, f1, f2

@@ -89,7 +89,7 @@ class TensorSpace:
         spacing: float = DEFAULT_SPACING,
         order: int = DEFAULT_ORDER,
         margin: float = DEFAULT_MARGIN,
-        growth: float = 1.6,
+        growth: float = 4.0,
         device: torch.device | str = "cpu",
     ) -> TensorSpace:
         """A space that fits a structure.
@@ -247,7 +247,8 @@ class TensorSpace:
         """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
             return 0.5 * torch.dot(self.coulomb_kernel, self.test(charge) ** 2)
-        return 0.5 * self.integrate(charge * self.solve_poisson(charge))
+        energy: Tensor = _IsolatedCoulombEnergy.apply(charge, self)
+        return energy
 
     def _solve_dirichlet(self, charge: Tensor) -> Tensor:
         return self.apply(lambda eigenvalues: 4 * math.pi / eigenvalues, charge)
@@ -344,6 +345,24 @@ class TensorSpace:
                     f"atom {int(np.flatnonzero(outside)[0])} lies outside the box "
                     f"[{low:.3f}, {high:.3f}] bohr along axis {'xyz'[i]}"
                 )
+
+
+class _IsolatedCoulombEnergy(torch.autograd.Function):
+    """Half the integral of charge x potential, whose derivative is the potential it has solved."""
+
+    @staticmethod
+    def forward(ctx, charge, space):  # type: ignore[no-untyped-def]
+        potential = space.solve_poisson(charge)
+        ctx.space = space
+        ctx.save_for_backward(charge, potential)
+        return 0.5 * space.integrate(charge * potential)
+
+    @staticmethod
+    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
+        charge, potential = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: keep its history
+            potential = ctx.space.solve_poisson(charge)
+        return upstream * ctx.space.weights * potential, None
 
 
 def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

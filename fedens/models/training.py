@@ -61,10 +61,10 @@ class TrainingSettings:
 
     hidden: tuple[int, ...] = (128, 128)
     committee: int = 1
-    steps: int = 5000
+    steps: int = 6000
     max_seconds: float | None = None
     batch_points: int = 8192
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     gradient_weight: float = 0.5
     energy_density_share: float = 0.2
     integral_weight: float = 10.0
@@ -284,6 +284,9 @@ def train(
     """
     if not samples:
         raise ModelError("no samples to train on")
+    for sample in samples:
+        for name in ("density", *ENERGY_DENSITIES):
+            _field(sample, name, "cpu")  # rather now than after an hour
     settings = settings or TrainingSettings()
     target = resolve_device(device)
     functional = functional or _functional_of(samples)

@@ -31,7 +31,7 @@ class GroundState:
     Attributes:
         structure, space, functional: what was solved.
         density: n(r) with its root's coefficients.
-        energy: total energy, hartree. energies: its parts by name.
+        energy: total energy, hartree.
         chemical_potential: mu, hartree; in periodic cells against the mean of the ions' and
             electrons' Coulomb potential, as plane-wave codes have it.
         converged, residual, tolerance: |dE/dc - mu c|/sqrt(N) against its tolerance, hartree.
@@ -43,7 +43,6 @@ class GroundState:
     functional: EnergyFunctional
     density: Density
     energy: float
-    energies: dict[str, float]
     chemical_potential: float
     converged: bool
     residual: float
@@ -52,6 +51,12 @@ class GroundState:
     iterations: int
     message: str
     bound: BoundFunctional
+
+    @cached_property
+    def energies(self) -> dict[str, float]:
+        """Parts of the energy by term, and their ``total``, hartree."""
+        with torch.no_grad():
+            return self.bound.energies(self.density)
 
     @cached_property
     def forces(self) -> NDArray[np.float64]:
@@ -134,7 +139,7 @@ def solve_ground_state(
         bound.energy_and_gradient,
         start,
         bound.electrons,
-        bound.uniform_hessian(typical_density),
+        bound.hessian_diagonal(typical_density),
         residual_tolerance,
         max_evaluations,
         report,
@@ -167,7 +172,6 @@ def _ground_state(
         functional=functional,
         density=density,
         energy=minimum.energy,
-        energies=bound.energies(density),
         chemical_potential=minimum.multiplier / 2 + potential_shift,
         converged=minimum.converged,
         residual=minimum.residual,
