@@ -112,7 +112,7 @@ def test_short_range_part_ends_at_its_cutoff(name, width):
     assert pseudopotential.short_range(beyond, width).abs().max() < 1e-10
     assert 3.0 < cutoff < 20.0
     whole = pseudopotential.potential(R) + 3 * torch.erf(R / (math.sqrt(2) * width)) / R
-    assert torch.allclose(pseudopotential.short_range(R, width), whole, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(pseudopotential.short_range(R, width), whole, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("width", [0.6, 1.2, 2.0])
