@@ -11,7 +11,7 @@ from fedens.dataset import Dataset, read_sample
 from fedens.errors import FedensError, ModelError, OutputError
 from fedens.files import write_atomically
 from fedens.models.predictor import ENERGY_ROUTES, Predictor
-from fedens.models.training import resolve_device, space_of
+from fedens.models.training import resolve_device
 from fedens.output.cube import write_cube
 from fedens.output.vtk import write_vtu
 from fedens.progress import Progress
@@ -86,7 +86,7 @@ def export_sample(source: Path, target: Path) -> list[Path]:
         DatasetError: not a sample. OutputError: another ending.
     """
     sample = read_sample(source)
-    space = space_of(sample)
+    space = sample.space()
     fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
     if target.suffix == ".vtu":
         forces = {} if sample.forces is None else {"forces": sample.forces}

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedens.errors import DatasetError
+from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 #: Energy densities that add up to the total, in hartree/bohr^3.
@@ -68,6 +70,22 @@ class Sample:
         if "density" not in self.fields:
             raise DatasetError("sample has no field 'density': no number of electrons")
         return float(self.weights @ self.fields["density"])
+
+    def space(self, device: torch.device | str = "cpu") -> TensorSpace:
+        """The function space the fields live on.
+
+        Raises:
+            DatasetError: when the provenance does not say, or does not fit the points.
+        """
+        description = self.provenance.get("space")
+        if description is None:
+            raise DatasetError("sample does not say which space its points belong to")
+        space = TensorSpace.from_description(description, device)
+        if space.n_points != len(self.weights):
+            raise DatasetError(
+                f"sample has {len(self.weights)} points, its space {space.n_points}: they differ"
+            )
+        return space
 
     def energy_from_fields(self) -> float:
         """Total energy (hartree) from the energy densities by quadrature, plus the ions'."""

@@ -36,7 +36,7 @@ from fedens.features.response import ResponseFields
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
 from fedens.models.predictor import Prediction, Predictor
-from fedens.models.training import TrainingSettings, resolve_device, space_of, train
+from fedens.models.training import TrainingSettings, resolve_device, train
 from fedens.output.figures import slice_field, slices_figure
 from fedens.output.run_report import write_run_report
 from fedens.output.vtk import write_pvd, write_vtu
@@ -259,7 +259,7 @@ class Run:
             fields[f"{name}_error"] = predicted[name].cpu() - reference[name]
         return write_vtu(
             self.folder / "fields" / f"{evaluation.name}.vtu",
-            space_of(sample),
+            sample.space(),
             fields,
             sample.structure,
             subdivisions=self.configuration.output.subdivisions,
@@ -307,7 +307,7 @@ def _names(structures: Sequence[Structure]) -> list[str]:
 
 def _slices(sample: Sample, prediction: Prediction) -> bytes:
     """The density and its error in the plane through the first atom."""
-    space, structure = space_of(sample), sample.structure
+    space, structure = sample.space(), sample.structure
     density = torch.tensor(sample.fields["density"])
     error = prediction.density.values.cpu() - density
     height = float(structure.positions[0, 2] % space.lengths[2])

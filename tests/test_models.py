@@ -17,19 +17,16 @@ from fedens import (
     TensorSpace,
     solve_ground_state,
 )
-from fedens.errors import DeviceError, ModelError
+from fedens.errors import DatasetError, DeviceError, ModelError
+from fedens.models.losses import EnergyDensityLoss, RootDensityLoss, gauss_differentiation
 from fedens.models.pointwise import PointwiseNetwork, ridge_regression
 from fedens.models.predictor import Predictor
 from fedens.models.training import (
-    EnergyDensityLoss,
-    RootDensityLoss,
-    TrainingData,
     TrainingSettings,
-    gauss_differentiation,
     resolve_device,
-    space_of,
     train,
 )
+from fedens.models.training_data import TrainingData
 
 FUNCTIONAL = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)
 SETTINGS = TrainingSettings(hidden=(32, 32), steps=400, batch_points=2000, learning_rate=5e-3)
@@ -87,12 +84,11 @@ def test_differentiation_is_exact_for_polynomials(order):
 
 def test_loss_is_error_and_gradient_of_error(samples, descriptor):
     """For an error that is one of the space's plane waves the loss is known in closed form."""
-    settings = TrainingSettings(gradient_weight=0.7)
     data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
-    space = space_of(samples[0])
+    space = samples[0].space()
     wave = 2 * np.pi / space.lengths[1]
     error = space.element_blocks(torch.sin(wave * space.points[:, 1])).float()
-    loss = RootDensityLoss(data, settings)(error[..., None], data.weights, data.lengths)
+    loss = RootDensityLoss(data.order, 0.7)(error[..., None], data.weights, data.lengths)
     assert float(loss) == pytest.approx(0.5 + 0.7 * 0.5 * wave**2, rel=1e-3)
 
 
@@ -101,7 +97,7 @@ def test_loss_of_integrals_counts_what_does_not_cancel(samples, descriptor):
     constant = torch.zeros(*data.weights.shape, 3)
     constant[..., 0] = 1.0
     data = data.with_targets(torch.randn(*constant.shape, dtype=torch.float64))
-    loss_of = EnergyDensityLoss(data, TrainingSettings(integral_weight=1e4))
+    loss_of = EnergyDensityLoss(data.target_scales, 1e4)
     cancelling = constant.clone()
     cancelling[..., 1] = -loss_of.scales[0] / loss_of.scales[1]
     assert loss_of(constant, data.weights, data.lengths) > 1e3
@@ -110,7 +106,7 @@ def test_loss_of_integrals_counts_what_does_not_cancel(samples, descriptor):
 
 def test_training_beats_ridge_and_baseline(samples, descriptor, predictor):
     held_out = samples[3]
-    space = space_of(held_out)
+    space = held_out.space()
     reference = torch.tensor(held_out.fields["density"])
 
     def nmape(density: Density) -> float:
@@ -211,7 +207,7 @@ def test_forces_are_the_derivative_of_the_energy(samples, descriptor, route):
 
 def test_functional_forces_beat_hellmann_feynman(samples, predictor):
     held_out = samples[3]
-    space = space_of(held_out)
+    space = held_out.space()
     exact, feynman = (
         np.abs(predictor.forces(held_out.structure, route, space) - held_out.forces).mean()
         for route in ("functional", "hellmann_feynman")
@@ -289,7 +285,7 @@ def test_samples_must_fit_together(samples, descriptor):
     with pytest.raises(ModelError, match="different functionals"):
         train([samples[0], foreign], descriptor)
     placeless = replace(samples[0], provenance={"functional": FUNCTIONAL.describe()})
-    with pytest.raises(ModelError, match="which space"):
+    with pytest.raises(DatasetError, match="which space"):
         train([placeless], descriptor)
     fields = {"density": samples[0].fields["density"]}
     with pytest.raises(ModelError, match="no field 'kinetic'"):

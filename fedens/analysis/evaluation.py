@@ -14,7 +14,6 @@ from torch import Tensor
 from fedens.errors import ModelError
 from fedens.fem.tensor import TensorSpace
 from fedens.models.predictor import ENERGY_ROUTES, Prediction, Predictor
-from fedens.models.training import space_of
 from fedens.sample import ENERGY_DENSITIES, Sample
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
@@ -52,7 +51,7 @@ def evaluate_sample(
     _check_same_functional(predictor, sample)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
-    space = space_of(sample, predictor.device)
+    space = sample.space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
     energies = {route: float(prediction.energy(route)) for route in ENERGY_ROUTES}
@@ -75,7 +74,7 @@ def evaluate_sample(
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     """NMAPE and the functional route's absolute energy error, without forces."""
-    space = space_of(sample, predictor.device)
+    space = sample.space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
         energies = {"functional": float(prediction.energy("functional"))}

@@ -17,20 +17,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedens.baseline import baseline_density, default_baseline
+from fedens.baseline import default_baseline
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DeviceError, ModelError
 from fedens.features.descriptor import Descriptor
-from fedens.features.scaling import Standardise
-from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
+from fedens.models.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.pointwise import FieldNetwork, PointwiseNetwork
 from fedens.models.predictor import Predictor
+from fedens.models.training_data import TrainingData, energy_density_targets, sample_field
 from fedens.sample import ENERGY_DENSITIES, Sample
 
 #: What a report of progress is called with: stage, done, total and, in training, network, loss.
@@ -70,176 +69,6 @@ class TrainingSettings:
     integral_weight: float = 10.0
     checkpoint_every: int = 500
     seed: int = 0
-
-
-@dataclass(eq=False)
-class TrainingData:
-    """Elements of all training structures, scaled, ready for a network; float32.
-
-    Attributes:
-        features: (n_elements, n_quadrature, n_features).
-        targets: (n_elements, n_quadrature, n_outputs), in units of target_scales.
-        weights: quadrature weights relative to the mean, (n_elements, n_quadrature).
-        lengths: edges of the elements, (n_elements, 3), bohr. order: of the elements.
-        scaling: of the features. target_scales: spread of each target, (n_outputs,), float64.
-    """
-
-    features: Tensor
-    targets: Tensor
-    weights: Tensor
-    lengths: Tensor
-    order: int
-    scaling: Standardise
-    target_scales: Tensor
-
-    @classmethod
-    def from_samples(
-        cls,
-        samples: Sequence[Sample],
-        descriptor: Descriptor,
-        functional: EnergyFunctional,
-        baseline: str,
-        device: torch.device | str = "cpu",
-        report: Callable[[int], None] | None = None,
-    ) -> TrainingData:
-        """Descriptors of samples, and root densities as differences to a baseline.
-
-        Computed once and kept in memory. ``report`` is called with the number of samples done.
-        """
-        features, targets, spaces = [], [], []
-        for i, sample in enumerate(samples):
-            space = space_of(sample, device)
-            spaces.append(space)
-            with torch.no_grad():
-                base = baseline_density(
-                    baseline, sample.structure, functional.bind(sample.structure, space)
-                )
-                root = _field(sample, "density", device).clamp(min=0).sqrt()
-                features.append(space.element_blocks(descriptor(space, sample.structure)))
-                targets.append(space.element_blocks((root - base.root)[:, None]))
-            if report is not None:
-                report(i + 1)
-        orders = {space.order for space in spaces}
-        if len(orders) != 1:
-            raise ModelError(f"samples have elements of orders {sorted(orders)}; expected one")
-        scaling = Standardise.fit(part.flatten(0, 1) for part in features)
-        weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
-        return cls(
-            features=torch.cat([scaling(part).float() for part in features]),
-            **_scaled(torch.cat(targets)),
-            weights=(weights / weights.mean()).float(),
-            lengths=torch.cat([space.element_lengths for space in spaces]).float(),
-            order=orders.pop(),
-            scaling=scaling,
-        )
-
-    def with_targets(self, targets: Tensor) -> TrainingData:
-        """The same elements with other targets (n_elements, n_quadrature, n_outputs)."""
-        scaled = _scaled(targets)
-        return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-
-def _scaled(targets: Tensor) -> dict[str, Tensor]:
-    scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
-    return {"targets": (targets / scales).float(), "target_scales": scales}
-
-
-def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:
-    """Reference energy densities minus the functional's at the predicted density.
-
-    (n_elements, n_quadrature, 3); ``predictor`` needs to know root densities only.
-    """
-    parts = []
-    for sample in samples:
-        space = space_of(sample, predictor.device)
-        with torch.no_grad():
-            prediction = predictor.predict(sample.structure, space)
-            known = prediction.bound.energy_densities(prediction.density)
-        columns = [_field(sample, n, predictor.device) - known[n] for n in ENERGY_DENSITIES]
-        parts.append(space.element_blocks(torch.stack(columns, dim=1)))
-    return torch.cat(parts)
-
-
-def space_of(sample: Sample, device: torch.device | str = "cpu") -> TensorSpace:
-    """The function space a sample's fields live on.
-
-    Raises:
-        ModelError: when its provenance does not say, or does not fit its points.
-    """
-    description = sample.provenance.get("space")
-    if description is None:
-        raise ModelError("sample does not say which space its points belong to")
-    space = TensorSpace.from_description(description, device)
-    if space.n_points != len(sample.weights):
-        raise ModelError(
-            f"sample has {len(sample.weights)} points, its space {space.n_points}: they differ"
-        )
-    return space
-
-
-def _field(sample: Sample, name: str, device: torch.device | str) -> Tensor:
-    if name not in sample.fields:
-        raise ModelError(f"sample {sample.structure.formula} has no field {name!r} to learn")
-    return torch.tensor(sample.fields[name], device=device)
-
-
-class RootDensityLoss:
-    """Squared error and squared gradient of the error; see the head of this module."""
-
-    def __init__(self, data: TrainingData, settings: TrainingSettings):
-        self.gradient_weight = settings.gradient_weight
-        self.size = data.order + 1
-        matrix = torch.tensor(gauss_differentiation(data.order), dtype=torch.float32)
-        self.differentiation = matrix.to(data.features.device)
-
-    def __call__(self, error: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
-        """Scalar loss of errors (n_elements, n_quadrature, 1)."""
-        values = error[..., 0]
-        gradient = self._squared_gradient(values, lengths)
-        return (weights * (values**2 + self.gradient_weight * gradient)).mean()
-
-    def _squared_gradient(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """|gradient|^2 (n_elements, n_quadrature) of the elements' interpolating polynomials."""
-        grid = values.reshape(-1, self.size, self.size, self.size)
-        parts = [
-            torch.einsum("ai,bijk->bajk", self.differentiation, grid),
-            torch.einsum("aj,bijk->biak", self.differentiation, grid),
-            torch.einsum("ak,bijk->bija", self.differentiation, grid),
-        ]
-        squares = [(p.flatten(1) / lengths[:, i : i + 1]) ** 2 for i, p in enumerate(parts)]
-        return squares[0] + squares[1] + squares[2]
-
-
-class EnergyDensityLoss:
-    """Squared errors at points, and of the summed energy densities' mean over each element."""
-
-    def __init__(self, data: TrainingData, settings: TrainingSettings):
-        self.integral_weight = settings.integral_weight
-        scales = data.target_scales.float()
-        self.scales = scales / scales.mean()
-
-    def __call__(self, error: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
-        """Scalar loss of errors (n_elements, n_quadrature, 3)."""
-        integrals = (weights * (error @ self.scales)).mean(dim=1)
-        points = (weights[..., None] * error**2).mean()
-        return points + self.integral_weight * (integrals**2).mean()
-
-
-def gauss_differentiation(order: int) -> np.ndarray:
-    """Derivatives at the Gauss points of [0, 1] of the polynomial through values there.
-
-    (order + 1, order + 1); Berrut and Trefethen, SIAM Rev. 46, 501 (2004), section 9.3.
-    """
-    points = (np.polynomial.legendre.leggauss(order + 1)[0] + 1) / 2
-    distances = points[:, None] - points + np.eye(len(points))
-    barycentric = 1 / distances.prod(axis=1)
-    matrix = barycentric / barycentric[:, None] / distances
-    np.fill_diagonal(matrix, 0.0)
-    np.fill_diagonal(matrix, -matrix.sum(axis=1))
-    return matrix
 
 
 def resolve_device(name: str) -> torch.device:
@@ -286,7 +115,7 @@ def train(
         raise ModelError("no samples to train on")
     for sample in samples:
         for name in ("density", *ENERGY_DENSITIES):
-            _field(sample, name, "cpu")  # rather now than after an hour
+            sample_field(sample, name)  # rather now than after an hour
     settings = settings or TrainingSettings()
     target = resolve_device(device)
     functional = functional or _functional_of(samples)
@@ -297,7 +126,7 @@ def train(
         report({"stage": "descriptors", "done": done, "total": len(samples)})
 
     data = TrainingData.from_samples(samples, descriptor, functional, baseline, target, described)
-    space = space_of(samples[0])
+    space = samples[0].space()
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
@@ -330,7 +159,7 @@ def _train_root_densities(
     folder: Path | None,
     report: Report,
 ) -> None:
-    loss_of = RootDensityLoss(data, settings)
+    loss_of = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
     for member, network in enumerate(predictor.networks):
         label = f"root density {member}"
         trainer = _Trainer(label, network.root_density, data, loss_of, settings, member, folder)
@@ -353,7 +182,7 @@ def _train_energy_densities(
     share = settings.energy_density_share
     limit = None if settings.max_seconds is None else share * settings.max_seconds
     settings = replace(settings, steps=max(1, round(share * settings.steps)), max_seconds=limit)
-    loss_of = EnergyDensityLoss(data, settings)
+    loss_of = EnergyDensityLoss(data.target_scales, settings.integral_weight)
     for member, network in enumerate(predictor.networks):
         label = f"energy densities {member}"
         _Trainer(label, network.energy_densities, data, loss_of, settings, member, folder).run(
