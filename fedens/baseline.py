@@ -19,7 +19,6 @@ from fedens.energy.electrostatics import find_pseudopotential
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.kinetic import ThomasFermi
 from fedens.energy.minimise import minimise_on_sphere
-from fedens.energy.response import screened_response
 from fedens.energy.terms import LocalTerm, local_energy_density
 from fedens.errors import ConvergenceError, FedensError, FunctionalError
 from fedens.fem.axis import Axis
@@ -188,15 +187,17 @@ def baseline_density(
 
 
 def _linear_response_root(bound: BoundFunctional) -> Tensor:
-    """Coefficients of sqrt(n0) exp(dn / (2 n0)), dn the screened response of the uniform gas.
+    """Coefficients of sqrt(n0) exp(dn / (2 n0)), dn the functional's uniform gas' own response.
 
-    Right to first order, and positive where dn alone would not be.
+    Right to first order in the ions' potential, and positive where dn alone would not be.
     """
-    space = bound.space
-    mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
-    response = screened_response(space, mean, bound.xc_term)
-    change = space.evaluate(response * space.test(bound.ions.external_potential()))
-    return space.project(torch.sqrt(mean) * torch.exp(change / (2 * mean)))
+    space, ions = bound.space, bound.ions
+    mean = bound.electrons / space.volume
+    external = space.test(ions.short_range) - space.coulomb_kernel * space.test(ions.charge)
+    change = -4 * external / bound.hessian_diagonal  # dn / n0
+    constant = torch.zeros_like(change)
+    constant[0] = change[0]
+    return space.project(math.sqrt(mean) * torch.exp(0.5 * space.evaluate(change - constant)))
 
 
 def superposed_density(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -250,18 +251,19 @@ class BoundFunctional:
         (gradient,) = torch.autograd.grad(energy, c)
         return float(energy.detach()), gradient
 
-    def hessian_diagonal(self, typical_density: float) -> Tensor:
+    @cached_property
+    def hessian_diagonal(self) -> Tensor:
         """Estimate of the energy's second derivative in u, (n_coefficients,), hartree.
 
         A preconditioner in the basis of the Laplacian's eigenmodes. In periodic cells that of the
-        uniform gas of that density (electron/bohr^3): 4 n0 times the response of every term and of
-        the Coulomb interaction, kept positive where local terms are not. In vacuum that of the
+        uniform gas of the mean density n0: 4 n0 times the response of every term and of the
+        Coulomb interaction, kept positive where local terms are not. In vacuum that of the
         density's tail, lambda q^2 - 2 mu, with a chemical potential typical of metals.
         """
         q2 = self.space.laplacian_eigenvalues
         if not self.space.is_periodic:
             return self.functional.vw_weight * q2 + _VACUUM_STIFFNESS
-        q2 = q2.clamp(min=float(q2[q2 > 1e-9].min()))
-        response = [term.uniform_response(q2, typical_density) for term in self.terms]
-        stiffness = 4 * typical_density * sum(response, 4 * torch.pi / q2)
-        return stiffness.clamp(min=0.1)
+        q2 = q2.clamp(min=float(q2[1:].min()))
+        mean_density = self.electrons / self.space.volume
+        response = [term.uniform_response(q2, mean_density) for term in self.terms]
+        return (4 * mean_density * sum(response, 4 * torch.pi / q2)).clamp(min=0.1)

@@ -30,9 +30,8 @@ def lindhard(eta: Tensor) -> Tensor:
     middle = torch.where(small | large, torch.full_like(eta, 0.5), eta)
     away = torch.where((middle - 1).abs() < 1e-12, torch.full_like(eta, 1 + 1e-12), middle)
     closed = 0.5 + (1 - away**2) / (4 * away) * torch.log(((1 + away) / (1 - away)).abs())
-    below = torch.where(small, eta, torch.zeros_like(eta)) ** 2
-    above = torch.where(large, eta, torch.full_like(eta, 5.0)) ** -2
-    return torch.where(small, 1 - _series(below), torch.where(large, _series(above), closed))
+    closed = closed.index_put((small,), 1 - _series(eta[small] ** 2))
+    return closed.index_put((large,), _series(eta[large] ** -2))
 
 
 def _series(x: Tensor) -> Tensor:

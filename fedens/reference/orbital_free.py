@@ -132,14 +132,11 @@ def solve_ground_state(
     space.check_matches(structure)
     bound = functional.bind(structure, space)
     start = _starting_root(guess, structure, space, bound)
-    with torch.no_grad():
-        trial = Density.from_root(space, start).normalised(bound.electrons).values
-        typical_density = float(space.integrate(trial**2)) / bound.electrons
     minimum = minimise_on_sphere(
         bound.energy_and_gradient,
         start,
         bound.electrons,
-        bound.hessian_diagonal(typical_density),
+        bound.hessian_diagonal,
         residual_tolerance,
         max_evaluations,
         report,
