@@ -310,7 +310,9 @@ def _slices(sample: Sample, prediction: Prediction) -> bytes:
     space, structure = sample.space(), sample.structure
     density = torch.tensor(sample.fields["density"])
     error = prediction.density.values.cpu() - density
-    height = float(structure.positions[0, 2] % space.lengths[2])
+    height = float(structure.positions[0, 2])
+    if structure.periodic:
+        height %= space.lengths[2]
     return slices_figure(
         [
             slice_field(space, density, "density", structure, position=height, title="reference"),

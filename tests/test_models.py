@@ -179,6 +179,13 @@ def test_committee_gives_a_spread(samples, descriptor):
     assert predictor.predict(samples[1].structure).raw_root.shape == spread.shape
 
 
+def test_prediction_is_as_coarse_as_the_coarsest_training_space(samples, predictor):
+    spacings = [sample.space().spacing for sample in samples[:3]]
+    assert predictor.spacing == pytest.approx(max(spacings))
+    for sample in samples:
+        assert predictor.space_for(sample.structure).n_points == len(sample.weights)
+
+
 def test_density_holds_exactly_n_electrons(predictor):
     density = predictor.density(cell(9))
     assert float(density.number_of_electrons) == pytest.approx(12, abs=1e-10)

@@ -13,7 +13,13 @@ from typer.testing import CliRunner
 from fedens import Dataset, Predictor
 from fedens.cli import app
 from fedens.configuration import load_configuration
-from fedens.errors import ConfigurationError, DatasetError, FedensError, ModelError
+from fedens.errors import (
+    ConfigurationError,
+    DatasetError,
+    DescriptorError,
+    FedensError,
+    ModelError,
+)
 from fedens.fem.axis import Axis
 from fedens.predict import describe_path, export_sample, predict_file
 from fedens.progress import Progress
@@ -178,6 +184,36 @@ def test_folder_of_another_configuration_is_refused(finished, tmp_path):
     other = configured(tmp_path, seed=5)
     with pytest.raises(ConfigurationError, match=r"seed.*--output"):
         Run.open(load_configuration(other), folder, QUIET)
+
+
+@pytest.mark.slow
+def test_isolated_structures_from_a_file(tmp_path):
+    from ase import Atoms
+    from ase.io import write
+
+    bonds = (2.5, 2.6, 2.7, 2.8)
+    dimers = [Atoms("Al2", [[0, 0, 0], [0.3, 0.2, bond]]) for bond in bonds]
+    write(tmp_path / "dimers.xyz", dimers)
+    gmp_only = {
+        "response_fields": False,
+        "gmp": SMALL["training"]["descriptors"]["gmp"],
+    }
+    training = SMALL["training"] | {"learning_curve": [], "steps": 50}
+    others = {
+        "structures": {"file": "dimers.xyz"},
+        "functional": {"kinetic": "tfvw"},
+        "space": {"spacing": 0.7, "order": 6},
+    }
+    run = run_of(tmp_path, training=training | {"descriptors": gmp_only}, **others)
+    assert run.generate() == {}
+    predictor = run.train()
+    (evaluation,) = run.evaluate(predictor)
+    assert evaluation.errors["nmape_percent"] < 5
+    assert (run.folder / "report.html").exists()
+    assert predictor.spacing == pytest.approx(0.7)
+    with_response = run_of(tmp_path, training=training, **others)
+    with pytest.raises(DescriptorError, match="periodic TensorSpace"):
+        with_response.train()
 
 
 def test_predict_writes_energies_and_forces(finished, tmp_path):

@@ -94,7 +94,7 @@ def density_errors(prediction: Prediction, sample: Sample, space: TensorSpace) -
     error = prediction.density.values - reference
     near = _on(space, near_nuclei(sample.structure, sample.points))
     raw_error = prediction.raw_root**2 - reference
-    centre = torch.tensor([axis.length / 2 for axis in space.axes], device=space.device)
+    centre = torch.stack([(axis.edges[0] + axis.edges[-1]) / 2 for axis in space.axes])
     dipole = (space.weights * raw_error) @ (space.points - centre)
     result = {
         "nmape_percent": _relative(space, error, reference),

@@ -126,7 +126,7 @@ def train(
         report({"stage": "descriptors", "done": done, "total": len(samples)})
 
     data = TrainingData.from_samples(samples, descriptor, functional, baseline, target, described)
-    space = samples[0].space()
+    spacing = max(sample.space().finest_spacing for sample in samples)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
@@ -137,8 +137,8 @@ def train(
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
-        spacing=space.spacing,
-        order=space.order,
+        spacing=spacing,
+        order=data.order,
         hidden=settings.hidden,
         provenance={
             "settings": asdict(settings),
