@@ -78,6 +78,11 @@ class Density:
         """n at the points, (n_points,), electron/bohr^3."""
         return self._values if self._values is not None else self.root**2
 
+    @cached_property
+    def cube_root(self) -> Tensor:
+        """n^(1/3) at the points, (n_points,), without history: an ingredient of closed forms."""
+        return self.root.detach().abs() ** (2 / 3)
+
     @property
     def gradient(self) -> Tensor:
         """Gradient of n at the points, (n_points, 3): 2 u grad u."""

@@ -18,7 +18,7 @@ from fedens.energy.electrostatics import (
     place_ions,
 )
 from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
-from fedens.energy.nonlocal_kinetic import NonlocalKinetic
+from fedens.energy.nonlocal_kinetic import WANG_TETER, NonlocalKinetic
 from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
 from fedens.energy.terms import DensityTerm, LocalTerm, local_energy_density
 from fedens.energy.xc import exchange_correlation
@@ -28,7 +28,7 @@ from fedens.structure import Structure
 
 #: Exponents (alpha, beta) of the non-local kinetic energies, by name.
 _NONLOCAL_EXPONENTS = {
-    "wt": (5 / 6, 5 / 6),
+    "wt": (WANG_TETER, WANG_TETER),
     "wgc": ((5 + 5**0.5) / 6, (5 - 5**0.5) / 6),
 }
 
@@ -221,7 +221,9 @@ class BoundFunctional:
 
     def energy(self, density: Density) -> Tensor:
         """Total energy, hartree; differentiable."""
-        local = self.space.integrate(local_energy_density(self._local, density.values))
+        local = self.space.integrate(
+            local_energy_density(self._local, density.values, density.cube_root)
+        )
         others = sum((term.energy(density) for term in self._others), local)
         return others + self.ions.energy_with(density)
 

@@ -19,6 +19,8 @@ from fedens.energy.terms import DensityTerm
 from fedens.fem.tensor import TensorSpace
 
 _SERIES_TERMS = 9
+#: Both exponents of Wang and Teter.
+WANG_TETER = 5 / 6
 
 
 def lindhard(eta: Tensor) -> Tensor:
@@ -42,6 +44,28 @@ def _series(x: Tensor) -> Tensor:
     return total
 
 
+def _power(density: Density, exponent: float) -> Tensor:
+    """n^exponent = |u|^(2 exponent): its derivative in u exists where n vanishes."""
+    if exponent == WANG_TETER:
+        return _FiveSixths.apply(density.root, density.cube_root)
+    return density.root.abs() ** (2 * exponent)
+
+
+class _FiveSixths(torch.autograd.Function):
+    """n^(5/6) = |u|^(5/3) from u and the cube root of n, which local terms need anyway."""
+
+    @staticmethod
+    def forward(ctx, root, cube_root):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(root, cube_root)
+        return cube_root * root.abs()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        root, cube_root = ctx.saved_tensors
+        return (5 / 3) * gradient * cube_root * torch.sign(root), None
+
+
 class NonlocalKinetic(DensityTerm):
     """C_F 5/(9 a b) n0^(5/3-a-b) n^a (w * n^b), w(q) = 1/F_L - 3 eta^2 - 1.
 
@@ -53,7 +77,9 @@ class NonlocalKinetic(DensityTerm):
     name = "nonlocal_kinetic"
     group = "kinetic"
 
-    def __init__(self, mean_density: Tensor | float, alpha: float = 5 / 6, beta: float = 5 / 6):
+    def __init__(
+        self, mean_density: Tensor | float, alpha: float = WANG_TETER, beta: float = WANG_TETER
+    ):
         self.mean_density = torch.as_tensor(mean_density, dtype=torch.float64)
         self.alpha, self.beta = alpha, beta
         self._kernel: tuple[TensorSpace, Tensor] | None = None
@@ -72,14 +98,14 @@ class NonlocalKinetic(DensityTerm):
         return self._kernel[1]
 
     def energy_density(self, density: Density) -> Tensor:
-        root, space = density.root.abs(), density.space
-        convolved = space.evaluate(self.kernel(space) * space.test(root ** (2 * self.beta)))
-        return root ** (2 * self.alpha) * convolved
+        space = density.space
+        convolved = space.evaluate(self.kernel(space) * space.test(_power(density, self.beta)))
+        return _power(density, self.alpha) * convolved
 
     def energy(self, density: Density) -> Tensor:
-        root, space = density.root.abs(), density.space
-        first = space.test(root ** (2 * self.alpha))
-        second = first if self.alpha == self.beta else space.test(root ** (2 * self.beta))
+        space = density.space
+        first = space.test(_power(density, self.alpha))
+        second = first if self.alpha == self.beta else space.test(_power(density, self.beta))
         return torch.dot(self.kernel(space), first * second)
 
     def uniform_response(self, q2: Tensor, density: float) -> Tensor:

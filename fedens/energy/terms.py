@@ -48,7 +48,7 @@ class LocalTerm(DensityTerm):
         """e(n) and de/dn in closed form, from n (n_points,) > 0 and its cube root."""
 
     def energy_density(self, density: Density) -> Tensor:
-        return local_energy_density([self], density.values)
+        return local_energy_density([self], density.values, density.cube_root)
 
     def uniform_response(self, q2: Tensor, density: float) -> Tensor:
         step = 1e-4 * density
@@ -57,9 +57,11 @@ class LocalTerm(DensityTerm):
         return torch.full_like(q2, float(potential[1] - potential[0]) / (2 * step))
 
 
-def local_energy_density(terms: list[LocalTerm], n: Tensor) -> Tensor:
+def local_energy_density(
+    terms: list[LocalTerm], n: Tensor, cube_root: Tensor | None = None
+) -> Tensor:
     """Summed energy density (n_points,) of local terms; one cube root serves all of them."""
-    return _LocalEnergyDensity.apply(n, terms)
+    return _LocalEnergyDensity.apply(n, cube_root, terms)
 
 
 #: Below this density (electron/bohr^3) local functionals are evaluated at it: nothing is lost.
@@ -70,9 +72,9 @@ class _LocalEnergyDensity(torch.autograd.Function):
     """Energy density with its closed-form derivative, so that no cube root is taken twice."""
 
     @staticmethod
-    def forward(ctx, n, terms):  # type: ignore[no-untyped-def]
+    def forward(ctx, n, cube_root, terms):  # type: ignore[no-untyped-def]
         n = n.clamp(min=_FLOOR)
-        cube_root = n ** (1 / 3)
+        cube_root = n ** (1 / 3) if cube_root is None else cube_root.clamp(min=_FLOOR ** (1 / 3))
         pairs = [term.energy_density_and_potential(n, cube_root) for term in terms]
         ctx.save_for_backward(sum(v for _, v in pairs))
         return sum(e for e, _ in pairs)
@@ -81,4 +83,4 @@ class _LocalEnergyDensity(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         (potential,) = ctx.saved_tensors
-        return gradient * potential, None
+        return gradient * potential, None, None

@@ -210,8 +210,12 @@ class TensorSpace:
 
     def test(self, field: Tensor) -> Tensor:
         """Load vector: integrals of a field (..., n_points) with each basis function."""
-        x, y, z = (axis.values.T for axis in self.axes)
-        return kronecker_product(field * self.weights, x, y, z)
+        return kronecker_product(field, *self._weighted_values)
+
+    @cached_property
+    def _weighted_values(self) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, z = ((axis.values * axis.weights[:, None]).T for axis in self.axes)
+        return x, y, z
 
     def project(self, field: Tensor) -> Tensor:
         """Coefficients of the least-squares projection; the mass matrix is the identity."""
