@@ -47,7 +47,9 @@ def main() -> None:
     try:
         app()
     except FedensError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("[red]error:[/red]", end=" ")
+        console.print(str(error), markup=False)
         sys.exit(1)
 
 

@@ -133,7 +133,7 @@ class Run:
                     failed[name] = str(error)
                 advance(1)
         for name, message in failed.items():
-            self.progress.say(f"[yellow]{name} left out: {message}[/yellow]")
+            self.progress.say(f"{name} left out: {message}")
         return failed
 
     def train(self) -> Predictor:
