@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ class Run:
         full = self.settings()
         steps = max(1, full.steps // _CURVE_SHARE)
         limit = None if full.max_seconds is None else full.max_seconds / _CURVE_SHARE
-        settings = TrainingSettings(**{**vars(full), "steps": steps, "max_seconds": limit})
+        settings = replace(full, steps=steps, max_seconds=limit, energy_density_share=0.0)
         rows = []
         for size in [*sizes, len(names)]:
             predictor = self._train_on(names[:size], settings, None)
