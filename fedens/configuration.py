@@ -210,13 +210,13 @@ class TrainingOptions(Options):
         default="auto",
         description="density that differences are learned to; auto: linear response in cells",
     )
-    steps: PositiveInt = Field(default=6000, description="optimiser steps")
+    steps: PositiveInt = Field(default=4000, description="optimiser steps of each network")
     max_seconds: PositiveFloat | None = Field(
         default=None,
         description="stop sooner after this time; the result then depends on the machine",
     )
     batch_points: PositiveInt = Field(default=8192, description="points per step")
-    learning_rate: PositiveFloat = Field(default=5e-3, description="at the start")
+    learning_rate: PositiveFloat = Field(default=3e-3, description="at the start")
     checkpoint_every: PositiveInt = Field(default=500, description="steps between checkpoints")
     learning_curve: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 4, 8),

@@ -208,7 +208,9 @@ class Run:
         full = self.settings()
         steps = max(1, full.steps // _CURVE_SHARE)
         limit = None if full.max_seconds is None else full.max_seconds / _CURVE_SHARE
-        settings = replace(full, steps=steps, max_seconds=limit, energy_density_share=0.0)
+        settings = replace(
+            full, committee=1, steps=steps, max_seconds=limit, energy_density_share=0.0
+        )
         rows = []
         for size in [*sizes, len(names)]:
             predictor = self._train_on(names[:size], settings, None)

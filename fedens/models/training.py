@@ -60,10 +60,10 @@ class TrainingSettings:
 
     hidden: tuple[int, ...] = (128, 128)
     committee: int = 1
-    steps: int = 6000
+    steps: int = 4000
     max_seconds: float | None = None
     batch_points: int = 8192
-    learning_rate: float = 5e-3
+    learning_rate: float = 3e-3
     gradient_weight: float = 0.5
     energy_density_share: float = 0.2
     integral_weight: float = 10.0
