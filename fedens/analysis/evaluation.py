@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ModelError
 from fedens.fem.tensor import TensorSpace
 from fedens.models.predictor import ENERGY_ROUTES, Prediction, Predictor
@@ -55,9 +56,10 @@ def evaluate_sample(
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
     energies = {route: float(prediction.energy(route)) for route in ENERGY_ROUTES}
+    feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
     forces = {
-        route: predictor.forces(sample.structure, route, space)
-        for route in ("functional", "hellmann_feynman")
+        "functional": predictor.forces(sample.structure, "functional", space),
+        "hellmann_feynman": feynman.cpu().numpy(),
     }
     errors = density_errors(prediction, sample, space)
     errors |= _energy_errors(energies, sample) | _force_errors(forces, sample)
