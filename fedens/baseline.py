@@ -192,12 +192,13 @@ def _linear_response_root(bound: BoundFunctional) -> Tensor:
     Right to first order in the ions' potential, and positive where dn alone would not be.
     """
     space, ions = bound.space, bound.ions
-    mean = bound.electrons / space.volume
     external = space.test(ions.short_range) - space.coulomb_kernel * space.test(ions.charge)
     change = -4 * external / bound.hessian_diagonal  # dn / n0
     constant = torch.zeros_like(change)
     constant[0] = change[0]
-    return space.project(math.sqrt(mean) * torch.exp(0.5 * space.evaluate(change - constant)))
+    return space.project(
+        torch.sqrt(bound.mean_density) * torch.exp(0.5 * space.evaluate(change - constant))
+    )
 
 
 def superposed_density(

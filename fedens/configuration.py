@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -192,9 +193,10 @@ class DescriptorOptions(Options):
 class NetworkOptions(Options):
     """Pointwise multilayer perceptrons."""
 
-    hidden: Layers = Field(default=(128, 128), description="neurons per hidden layer")
+    hidden: Layers = Field(default=(64, 64), description="neurons per hidden layer")
     committee: PositiveInt = Field(
-        default=1, description="number of networks, each with its own seed"
+        default=4,
+        description="number of networks; each leaves out a share of the structures",
     )
 
 
@@ -217,6 +219,12 @@ class TrainingOptions(Options):
     )
     batch_points: PositiveInt = Field(default=8192, description="points per step")
     learning_rate: PositiveFloat = Field(default=3e-3, description="at the start")
+    energy_weight: NonNegativeFloat = Field(
+        default=0.0, description="weight of the functional's energy at the predicted density"
+    )
+    force_weight: NonNegativeFloat = Field(
+        default=0.0, description="weight of the Hellmann-Feynman forces of whole structures"
+    )
     checkpoint_every: PositiveInt = Field(default=500, description="steps between checkpoints")
     learning_curve: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 4, 8),

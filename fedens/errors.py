@@ -53,3 +53,7 @@ class DeviceError(FedensError, RuntimeError):
 
 class OutputError(FedensError, OSError):
     """A file or folder that cannot be written."""
+
+
+class ExtrapolationWarning(UserWarning):
+    """A model is asked about structures unlike those it was trained on."""

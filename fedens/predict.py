@@ -10,7 +10,8 @@ import torch
 from fedens.dataset import Dataset, read_sample
 from fedens.errors import FedensError, ModelError, OutputError
 from fedens.files import write_atomically
-from fedens.models.predictor import ENERGY_ROUTES, Predictor
+from fedens.models.prediction import ENERGY_ROUTES
+from fedens.models.predictor import Predictor
 from fedens.models.training import resolve_device
 from fedens.output.cube import write_cube
 from fedens.output.vtk import write_vtu

@@ -119,9 +119,10 @@ def _check_poisson(space: Any, one: Tensor, two: Tensor) -> None:
 
 
 def check_energy_term(term: DensityTerm, density: Density, tolerance: float = 1e-8) -> None:
-    """Check a term's energy against its energy density, and its derivative against differences.
+    """Check a term's energy against its energy density, and its derivatives against differences.
 
     The density must be made from root coefficients; it is changed along a random direction.
+    Second derivatives are checked where the term says that it has them.
     """
     space, root = density.space, density.root_coefficients.detach()
     energy = float(term.energy(density))
@@ -136,13 +137,24 @@ def check_energy_term(term: DensityTerm, density: Density, tolerance: float = 1e
     def energy_at(length: float) -> float:
         return float(term.energy(Density.from_root(space, root + length * direction)))
 
-    c = root.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(term.energy(Density.from_root(space, c)), c)
-    slope, expected = float(gradient @ direction), central_difference(energy_at, 2e-2)
+    def slope_at(length: float, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        c = (root + length * direction).requires_grad_(True)
+        energy = term.energy(Density.from_root(space, c))
+        (gradient,) = torch.autograd.grad(energy, c, create_graph=create_graph)
+        return gradient @ direction, c
+
+    slope, expected = float(slope_at(0.0)[0]), central_difference(energy_at, 2e-2)
     assert abs(expected) > 1e-6 * abs(energy), "the direction does not change the energy"
     assert abs(slope - expected) <= tolerance * abs(expected), (
         f"derivative of {term.name} is {slope}, finite differences give {expected}"
     )
+    if term.twice_differentiable:
+        (row,) = torch.autograd.grad(*slope_at(0.0, create_graph=True))
+        bend = float(row @ direction)
+        expected = central_difference(lambda t: float(slope_at(t)[0]), 2e-2)
+        assert abs(bend - expected) <= 10 * tolerance * abs(expected), (
+            f"second derivative of {term.name} is {bend}, finite differences give {expected}"
+        )
 
 
 def check_uniform_response(
@@ -161,7 +173,7 @@ def check_uniform_response(
 
     size = 0.005 * mean_density / float(wave.abs().max())
     second = (energy(size) - 2 * energy(0.0) + energy(-size)) / size**2
-    expected = float(term.uniform_response(q2, mean_density))
+    expected = float(term.uniform_response(q2, torch.tensor(mean_density, dtype=q2.dtype)))
     assert abs(second - expected) <= tolerance * abs(expected), (
         f"response of {term.name} at q^2 = {float(q2):.3f} is {expected}, "
         f"second differences give {second}"

@@ -35,7 +35,8 @@ from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.models.predictor import Prediction, Predictor
+from fedens.models.prediction import Prediction
+from fedens.models.predictor import Predictor
 from fedens.models.training import TrainingSettings, resolve_device, train
 from fedens.output.figures import slice_field, slices_figure
 from fedens.output.run_report import write_run_report
@@ -195,6 +196,8 @@ class Run:
             max_seconds=options.max_seconds,
             batch_points=options.batch_points,
             learning_rate=options.learning_rate,
+            energy_weight=options.energy_weight,
+            force_weight=options.force_weight,
             checkpoint_every=options.checkpoint_every,
             seed=self.configuration.seed,
         )

@@ -30,7 +30,7 @@ SMALL = {
     "space": {"spacing": 0.55, "order": 5},
     "training": {
         "train_count": 3,
-        "network": {"hidden": [16]},
+        "network": {"hidden": [16], "committee": 1},
         "descriptors": {"gmp": {"widths": [1.0, 2.0], "max_order": 2}},
         "steps": 100,
         "batch_points": 2000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fedens.energy.forces import hellmann_feynman_forces
-from fedens.errors import ModelError
+from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
-from fedens.models.predictor import ENERGY_ROUTES, Prediction, Predictor
+from fedens.models.prediction import ENERGY_ROUTES, Prediction
+from fedens.models.predictor import Predictor
 from fedens.sample import ENERGY_DENSITIES, Sample
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
@@ -57,8 +59,11 @@ def evaluate_sample(
         prediction = predictor.predict(sample.structure, space)
     energies = {route: float(prediction.energy(route)) for route in ENERGY_ROUTES}
     feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        functional = predictor.energy_and_forces(sample.structure, "functional", space)
     forces = {
-        "functional": predictor.forces(sample.structure, "functional", space),
+        "functional": functional.forces,
         "hellmann_feynman": feynman.cpu().numpy(),
     }
     errors = density_errors(prediction, sample, space)

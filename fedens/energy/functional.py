@@ -18,6 +18,7 @@ from fedens.energy.electrostatics import (
     place_ions,
 )
 from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
+from fedens.energy.minimise import descend_on_sphere
 from fedens.energy.nonlocal_kinetic import WANG_TETER, NonlocalKinetic
 from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
 from fedens.energy.terms import DensityTerm, LocalTerm, local_energy_density
@@ -253,6 +254,39 @@ class BoundFunctional:
         (gradient,) = torch.autograd.grad(energy, c)
         return float(energy.detach()), gradient
 
+    def refined(self, density: Density, steps: int) -> Density:
+        """The density after some quasi-Newton steps towards the minimum; N electrons.
+
+        Differentiable in whatever density and ions depend on, so that forces stay exact.
+
+        Raises:
+            FunctionalError: where gradients are recorded and a term has no second derivative.
+            ConvergenceError: when the energy rises above the start's.
+        """
+        recorded = torch.is_grad_enabled() and steps > 0
+        lacking = [term.name for term in self.terms if not term.twice_differentiable]
+        if recorded and lacking:
+            raise FunctionalError(
+                f"a refined density cannot be differentiated: {', '.join(lacking)} of "
+                f"{self.functional.xc!r} has no second derivative; use no refinement, or an LDA"
+            )
+
+        def evaluate(c: Tensor) -> tuple[Tensor, Tensor]:
+            c = c if c.requires_grad else c.detach().requires_grad_(True)
+            with torch.enable_grad():
+                energy = self.energy(Density.from_root(self.space, c))
+                (gradient,) = torch.autograd.grad(energy, c, create_graph=recorded)
+            return energy, gradient
+
+        c = density.normalised(self.electrons).root_coefficients
+        refined = descend_on_sphere(evaluate, c, self.electrons, self.hessian_diagonal, steps)
+        return Density.from_root(self.space, refined)
+
+    @property
+    def mean_density(self) -> Tensor:
+        """Electrons over the volume, electron/bohr^3; differentiable in the space's scaling."""
+        return self.electrons / self.space.weights.sum()
+
     @cached_property
     def hessian_diagonal(self) -> Tensor:
         """Estimate of the energy's second derivative in u, (n_coefficients,), hartree.
@@ -265,7 +299,6 @@ class BoundFunctional:
         q2 = self.space.laplacian_eigenvalues
         if not self.space.is_periodic:
             return self.functional.vw_weight * q2 + _VACUUM_STIFFNESS
-        q2 = q2.clamp(min=float(q2[1:].min()))
-        mean_density = self.electrons / self.space.volume
-        response = [term.uniform_response(q2, mean_density) for term in self.terms]
-        return (4 * mean_density * sum(response, 4 * torch.pi / q2)).clamp(min=0.1)
+        q2 = torch.cat([q2[1:].min()[None], q2[1:]])
+        response = [term.uniform_response(q2, self.mean_density) for term in self.terms]
+        return (4 * self.mean_density * sum(response, 4 * torch.pi / q2)).clamp(min=0.1)

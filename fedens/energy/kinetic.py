@@ -41,5 +41,5 @@ class VonWeizsaecker(DensityTerm):
         eigenvalues = density.space.laplacian_eigenvalues
         return 0.5 * self.weight * torch.dot(eigenvalues, density.root_coefficients**2)
 
-    def uniform_response(self, q2: Tensor, density: float) -> Tensor:
+    def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
         return self.weight * q2 / (4 * density)

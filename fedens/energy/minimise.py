@@ -6,7 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from fedens.errors import ConvergenceError
 
 Evaluate = Callable[[Tensor], tuple[float, Tensor]]
 
@@ -37,30 +40,33 @@ class Minimum:
 
 
 class _Curvature:
-    """Inverse Hessian from recent steps, on top of a diagonal preconditioner."""
+    """Inverse Hessian from recent steps, on top of a diagonal preconditioner.
+
+    Nothing is changed in place and no number leaves the tensors, so that it can be differentiated.
+    """
 
     def __init__(self, inverse_hessian: Tensor):
         self.inverse_hessian = inverse_hessian
-        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=_MEMORY)
+        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_MEMORY)
 
     def update(self, step: Tensor, change: Tensor) -> None:
-        product = float(step @ change)
-        if product > 1e-12 * float(step.norm() * change.norm()):
+        product = torch.dot(step, change)
+        if product.detach() > 1e-12 * (step.norm() * change.norm()).detach():
             self.pairs.append((step, change, product))
 
     def apply(self, gradient: Tensor) -> Tensor:
-        q = gradient.clone()
+        q = gradient
         factors = []
         for step, change, product in reversed(self.pairs):
-            factor = float(step @ q) / product
-            q -= factor * change
+            factor = torch.dot(step, q) / product
+            q = torch.addcmul(q, factor, change, value=-1)
             factors.append(factor)
-        q *= self.inverse_hessian
+        q = q * self.inverse_hessian
         if self.pairs:
             step, change, product = self.pairs[-1]
-            q *= product / float(change @ (self.inverse_hessian * change))
+            q = q * (product / torch.dot(change, self.inverse_hessian * change))
         for (step, change, product), factor in zip(self.pairs, reversed(factors), strict=True):
-            q += (factor - float(change @ q) / product) * step
+            q = torch.addcmul(q, factor - torch.dot(change, q) / product, step)
         return q
 
 
@@ -123,6 +129,50 @@ def minimise_on_sphere(
     return Minimum(
         x, energy, multiplier, residual, residual <= tolerance, evaluations, iterations, message
     )
+
+
+def descend_on_sphere(
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    norm2: float,
+    hessian_diagonal: Tensor,
+    steps: int,
+) -> Tensor:
+    """The point after a fixed number of quasi-Newton steps of full length.
+
+    The steps of :func:`minimise_on_sphere` without its line search, so that the result is a
+    smooth function of the start, and of whatever energy and gradient depend on.
+
+    Args:
+        evaluate: x -> (energy, gradient), with their history if derivatives are wanted.
+
+    Raises:
+        ConvergenceError: when the energy rises above the start's.
+    """
+    radius = norm2**0.5
+    x = start * (radius / start.norm())
+    curvature = _Curvature(1.0 / hessian_diagonal)
+    before: tuple[Tensor, Tensor] | None = None
+    first = 0.0
+    for step in range(steps):
+        energy, gradient = evaluate(x)
+        tangent = gradient - torch.dot(gradient, x) / norm2 * x
+        reached = float(energy.detach())
+        if before is None:
+            first = reached
+        else:
+            curvature.update(x - before[0], tangent - before[1])
+        if reached > first + 10 * _ROUNDING * abs(first):
+            raise ConvergenceError(
+                f"after {step} steps of refinement the energy is {reached - first:.2e} "
+                "hartree above the start: it is too far from the minimum; use fewer steps, or "
+                "solve_ground_state"
+            )
+        before = (x, tangent)
+        direction = curvature.apply(tangent)
+        x = x - direction + torch.dot(direction, x) / norm2 * x
+        x = x * (radius / x.norm())
+    return x
 
 
 @dataclass(frozen=True)

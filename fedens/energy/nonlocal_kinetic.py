@@ -60,9 +60,10 @@ class _FiveSixths(torch.autograd.Function):
         return cube_root * root.abs()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         root, cube_root = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: keep its history
+            cube_root = root.abs() ** (2 / 3)
         return (5 / 3) * gradient * cube_root * torch.sign(root), None
 
 
@@ -108,7 +109,7 @@ class NonlocalKinetic(DensityTerm):
         second = first if self.alpha == self.beta else space.test(_power(density, self.beta))
         return torch.dot(self.kernel(space), first * second)
 
-    def uniform_response(self, q2: Tensor, density: float) -> Tensor:
+    def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
         fermi = (3 * math.pi**2 * density) ** (1 / 3)
         eta = torch.sqrt(q2) / (2 * fermi)
         return math.pi**2 / fermi * (1 / lindhard(eta) - 3 * eta**2 - 1)

@@ -21,5 +21,5 @@ def screened_response(space: TensorSpace, mean_density: Tensor, xc_term: Density
     q2 = space.laplacian_eigenvalues[1:]
     fermi = (3 * math.pi**2 * mean_density) ** (1 / 3)
     kinetic = math.pi**2 / (fermi * lindhard(torch.sqrt(q2) / (2 * fermi)))
-    xc = xc_term.uniform_response(q2, float(mean_density))
+    xc = xc_term.uniform_response(q2, mean_density)
     return torch.cat([q2.new_zeros(1), -1 / (kinetic + xc + 4 * math.pi / q2)])

@@ -44,7 +44,8 @@ class PerdewZunger(LocalTerm):
         dense = rs < 1
         if dense.any():
             high_energy, high_slope = _high_density(rs[dense])
-            energy[dense], slope[dense] = high_energy, high_slope
+            energy = energy.index_put((dense,), high_energy)
+            slope = slope.index_put((dense,), high_slope)
         potential = (4 / 3) * _EXCHANGE * cube_root
         return (0.75 * potential + energy) * n, potential + energy - rs * slope / 3
 
@@ -74,10 +75,33 @@ class LibxcLocal(LocalTerm):
         self.code = code
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        energy, potential = _LibxcLocal.apply(n, self.code)
+        return energy, potential
+
+
+class _LibxcLocal(torch.autograd.Function):
+    """e(n) and v(n) of an LDA; v has a derivative, e is differentiated through v elsewhere."""
+
+    @staticmethod
+    def forward(ctx, n, code):  # type: ignore[no-untyped-def]
         from pyscf.dft import libxc
 
-        per_electron, (potential, *_) = libxc.eval_xc(self.code, n.detach().cpu().numpy())[:2]
-        return n * torch.as_tensor(per_electron).to(n), torch.as_tensor(potential).to(n)
+        per_electron, (potential, *_) = libxc.eval_xc(code, n.detach().cpu().numpy())[:2]
+        energy = n * torch.as_tensor(per_electron).to(n)
+        potential = torch.as_tensor(potential).to(n)
+        ctx.code = code
+        ctx.save_for_backward(n, potential)
+        return energy, potential
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, energy_upstream, potential_upstream):  # type: ignore[no-untyped-def]
+        from pyscf.dft import libxc
+
+        n, potential = ctx.saved_tensors
+        second = libxc.eval_xc(ctx.code, n.detach().cpu().numpy(), deriv=2)[2][0]
+        kernel = torch.as_tensor(second).to(n)
+        return energy_upstream * potential + potential_upstream * kernel, None
 
 
 class LibxcGradient(DensityTerm):
@@ -85,6 +109,7 @@ class LibxcGradient(DensityTerm):
 
     name = "xc"
     group = "xc"
+    twice_differentiable = False
 
     def __init__(self, code: str):
         self.code = code
@@ -92,7 +117,7 @@ class LibxcGradient(DensityTerm):
     def energy_density(self, density: Density) -> Tensor:
         return _GradientEnergyDensity.apply(density.values, density.gradient, self.code)
 
-    def uniform_response(self, q2: Tensor, density: float) -> Tensor:
+    def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
         # the gradient's part only tunes a preconditioner; the local part is what matters
         return LibxcLocal("lda_x,lda_c_pw").uniform_response(q2, density)
 

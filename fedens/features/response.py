@@ -91,7 +91,7 @@ class ResponseFields(Descriptor):
 
     def _fields(self, space: TensorSpace, structure: Structure, positions: Tensor | None) -> Tensor:
         bound = self.functional.bind(structure, space, positions)
-        mean = torch.tensor(bound.electrons / space.volume, dtype=torch.float64)
+        mean = bound.mean_density
         response = screened_response(space, mean, bound.xc_term)
         external = space.test(bound.ions.external_potential())
         change = response * external / mean

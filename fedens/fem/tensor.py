@@ -299,6 +299,14 @@ class TensorSpace:
         blocks = field.reshape(nx, q, ny, q, nz, q, *rest).movedim((2, 4), (1, 2))
         return blocks.reshape(nx * ny * nz, q**3, *rest)
 
+    def from_element_blocks(self, blocks: Tensor) -> Tensor:
+        """A field (n_points, ...) from the blocks of :meth:`element_blocks`."""
+        q = self.order + 1
+        nx, ny, nz = (n // q for n in self.shape)
+        rest = blocks.shape[2:]
+        field = blocks.reshape(nx, ny, nz, q, q, q, *rest).movedim((1, 2), (2, 4))
+        return field.reshape(self.n_points, *rest)
+
     @property
     def element_lengths(self) -> Tensor:
         """Edges of the elements, (n_elements, 3), bohr, in the order of :meth:`element_blocks`."""

@@ -1,10 +1,10 @@
-"""A trained model: from a structure to fields, energies and forces; saved without pickling."""
+"""A trained model: from a structure to fields, energies, forces and stress."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,75 +12,45 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedens.baseline import baseline_density
 from fedens.density import Density
 from fedens.energy.forces import hellmann_feynman_forces
-from fedens.energy.functional import BoundFunctional, EnergyFunctional
-from fedens.errors import ModelError
+from fedens.energy.functional import EnergyFunctional
+from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
-from fedens.files import write_atomically
+from fedens.models.domain import TrainingDomain
 from fedens.models.pointwise import FieldNetwork
+from fedens.models.prediction import (
+    ENERGY_ROUTES,
+    EnergyAndForces,
+    Prediction,
+    Uncertainty,
+    check_route,
+)
+from fedens.models.storage import DESCRIPTION_FILE, WEIGHTS_FILE, read_model, write_model
 from fedens.sample import ENERGY_DENSITIES
 from fedens.structure import Structure
 
-SCHEMA_VERSION = 1
 #: What the networks return, in order: the root density and the energy densities.
 OUTPUTS = ("root_density", *ENERGY_DENSITIES)
-#: Ways to an energy, and to forces.
-ENERGY_ROUTES = ("functional", "energy_density")
-ROUTES = (*ENERGY_ROUTES, "hellmann_feynman")
-
-_WEIGHTS_FILE, _DESCRIPTION_FILE = "weights.safetensors", "model.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Predicted fields of one structure on a space; differentiable tensors in atomic units.
-
-    Attributes:
-        density: exactly N electrons, projected on the space.
-        raw_root: root density u at the points before projection and normalisation, (n_points,).
-        energy_densities: ``kinetic``, ``xc``, ``electrostatic``, each (n_points,).
-        spread: standard deviation of the density over the committee, (n_points,), or None.
-        bound: the parent functional for this structure on this space.
-    """
-
-    density: Density
-    raw_root: Tensor
-    energy_densities: dict[str, Tensor]
-    spread: Tensor | None
-    bound: BoundFunctional
-
-    @property
-    def raw_number_of_electrons(self) -> float:
-        """Electrons of the prediction before it is normalised."""
-        return float(self.density.space.integrate(self.raw_root.detach() ** 2))
-
-    def energy(self, route: str) -> Tensor:
-        """Total energy, hartree.
-
-        ``functional``: the parent functional at the predicted density; second order in its
-        error. ``energy_density``: the integral of the predicted energy densities plus the ions'
-        own energy; first order in their errors.
-        """
-        if route == "functional":
-            return self.bound.energy(self.density)
-        if route == "energy_density":
-            total = sum(self.energy_densities.values())
-            assert isinstance(total, Tensor)
-            return self.density.space.integrate(total) + self.bound.ions.energy
-        raise ModelError(f"no energy by route {route!r}; expected 'functional' or 'energy_density'")
+#: Points per block of the networks; with more of them, each block is computed again for
+#: derivatives instead of being kept.
+_BLOCK_POINTS = 100_000
+#: Share of the points that may leave the training's range unmentioned.
+_TOLERATED_SHARE = 0.005
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Predicts density, energy densities, energies and forces of a structure.
+    """Predicts density, energy densities, energies, forces and stress of a structure.
+
+    All but :meth:`predict` warn (``ExtrapolationWarning``) of structures that leave the range of
+    the training.
 
     Attributes:
         descriptor: what the networks see. scaling: of its columns.
@@ -90,6 +60,9 @@ class Predictor:
             at the predicted density. baseline: name of the density whose root the root density is
             learned as a difference to.
         spacing, order: of the spaces used when none is given; spacing in bohr.
+        domain: what training has seen, to notice structures that leave it.
+        calibration: factor from the committee's spread to errors of structures that a member was
+            not trained on, 1 where there were none.
         history: training record: ``step``, ``training_loss``, ``validation_loss`` lists.
         provenance: data, seed, options of the training.
     """
@@ -103,6 +76,8 @@ class Predictor:
     spacing: float
     order: int
     hidden: tuple[int, ...]
+    domain: TrainingDomain
+    calibration: float = 1.0
     history: dict[str, list[float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -119,35 +94,49 @@ class Predictor:
     def _committee(self) -> nn.ModuleList:
         return nn.ModuleList(self.networks)
 
+    def member(self, index: int) -> Predictor:
+        """The predictor of one member of the committee alone."""
+        return replace(self, networks=[self.networks[index]])
+
     def predict(
         self,
         structure: Structure,
         space: TensorSpace | None = None,
         positions: Tensor | None = None,
+        refinement_steps: int = 0,
     ) -> Prediction:
         """Fields of a structure at the points of a space.
 
         Args:
-            space: default :meth:`space_for`. positions: (n_atoms, 3), bohr; replaces the
-                structure's own, to differentiate.
+            space: default :meth:`space_for`; a scaled one to differentiate in the cell.
+            positions: (n_atoms, 3), bohr; replaces the structure's own, to differentiate.
+            refinement_steps: minimisation steps of the functional from the predicted density.
 
         Raises:
             SpaceError, PseudopotentialError, DescriptorError: what does not fit together.
+            ConvergenceError: a refinement that moves away from the minimum.
         """
         space = space or self.space_for(structure)
         bound = self.functional.bind(structure, space, positions)
         base = baseline_density(self.baseline, structure, bound, positions)
         features = self.scaled_features(space, structure, positions)
-        roots = torch.stack([n.root_density(features)[:, 0] for n in self.networks]).double()
-        roots = base.root + self.target_scales[0] * roots
+        roots = self._committee_of(lambda network, x: network.root_density(x), features)
+        roots = base.root + self.target_scales[0] * roots[:, :, 0]
         raw_root = roots.mean(dim=0)
         density = Density.from_root(space, space.project(raw_root)).normalised(bound.electrons)
-        corrections = torch.stack([n.energy_densities(features) for n in self.networks]).double()
-        corrections = self.target_scales[1:] * corrections.mean(dim=0)
-        known = bound.energy_densities(density)
-        energies = {name: known[name] + corrections[:, i] for i, name in enumerate(known)}
-        spread = 2 * raw_root.abs() * roots.std(dim=0) if len(roots) > 1 else None
-        return Prediction(density, raw_root, energies, spread, bound)
+        if refinement_steps:
+            density = bound.refined(density, refinement_steps)
+        recorded = torch.is_grad_enabled()
+
+        def corrections() -> Tensor:
+            with torch.set_grad_enabled(recorded):
+                outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
+                return self.target_scales[1:] * outputs.mean(dim=0)
+
+        points_outside = self.domain.points_outside(features)
+        return Prediction(
+            structure, density, raw_root, self._spread(roots), bound, points_outside, corrections
+        )
 
     def scaled_features(
         self, space: TensorSpace, structure: Structure, positions: Tensor | None = None
@@ -156,18 +145,76 @@ class Predictor:
         features = self.scaling(self.descriptor(space, structure, positions))
         return features.to(next(self._committee.parameters()).dtype)
 
-    @torch.no_grad()
-    def density(self, structure: Structure, space: TensorSpace | None = None) -> Density:
-        """Predicted density of a structure; it holds exactly N electrons."""
-        return self.predict(structure, space).density
+    def _committee_of(
+        self, evaluate: Callable[[FieldNetwork, Tensor], Tensor], features: Tensor
+    ) -> Tensor:
+        """Every network's outputs, (n_members, n_points, n_outputs), float64."""
+
+        def outputs(block: Tensor) -> Tensor:
+            return torch.stack([evaluate(network, block) for network in self.networks]).double()
+
+        blocks = features.split(_BLOCK_POINTS)
+        if len(blocks) == 1 or not torch.is_grad_enabled():
+            return torch.cat([outputs(block) for block in blocks], dim=1)
+        parts = [checkpoint(outputs, block, use_reentrant=False) for block in blocks]
+        return torch.cat(parts, dim=1)
 
     @torch.no_grad()
-    def energy(self, structure: Structure, route: str = "functional") -> float:
+    def _spread(self, roots: Tensor) -> Tensor | None:
+        if len(roots) == 1:
+            return None
+        return self.calibration * 2 * roots.mean(dim=0).abs() * roots.std(dim=0)
+
+    @torch.no_grad()
+    def _warn_outside(self, prediction: Prediction) -> None:
+        structure = prediction.structure
+        complaints = self.domain.complaints(structure)
+        total = prediction.bound.space.n_points
+        if prediction.points_outside > _TOLERATED_SHARE * total:
+            complaints.append(
+                f"{prediction.points_outside} of {total} points with features of their own"
+            )
+        if not complaints:
+            return
+        certainty = "there is no committee to tell the uncertainty"
+        if prediction.spread is not None:
+            share = prediction.bound.space.integrate(prediction.spread) / prediction.bound.electrons
+            certainty = f"uncertainty of the density {100 * float(share):.2g} % (NMAPE)"
+        warnings.warn(
+            f"{structure.formula} leaves the range of the training: {'; '.join(complaints)}; "
+            f"{certainty}",
+            ExtrapolationWarning,
+            stacklevel=3,
+        )
+
+    @torch.no_grad()
+    def density(
+        self, structure: Structure, space: TensorSpace | None = None, refinement_steps: int = 0
+    ) -> Density:
+        """Predicted density of a structure; it holds exactly N electrons."""
+        prediction = self.predict(structure, space, refinement_steps=refinement_steps)
+        self._warn_outside(prediction)
+        return prediction.density
+
+    @torch.no_grad()
+    def energy(
+        self,
+        structure: Structure,
+        route: str = "functional",
+        space: TensorSpace | None = None,
+        refinement_steps: int = 0,
+    ) -> float:
         """Predicted total energy, hartree, by ``functional`` or ``energy_density``."""
-        return float(self.predict(structure).energy(route))
+        prediction = self.predict(structure, space, refinement_steps=refinement_steps)
+        self._warn_outside(prediction)
+        return float(prediction.energy(route))
 
     def forces(
-        self, structure: Structure, route: str = "functional", space: TensorSpace | None = None
+        self,
+        structure: Structure,
+        route: str = "functional",
+        space: TensorSpace | None = None,
+        refinement_steps: int = 0,
     ) -> NDArray[np.float64]:
         """Forces (n_atoms, 3), hartree/bohr, on a space (default :meth:`space_for`).
 
@@ -175,14 +222,85 @@ class Predictor:
         backward pass through the model. ``hellmann_feynman``: from the density alone; not the
         derivative of a predicted energy.
         """
+        check_route(route)
         if route == "hellmann_feynman":
-            density = self.density(structure, space)
+            density = self.density(structure, space, refinement_steps)
             return hellmann_feynman_forces(self.functional, structure, density).cpu().numpy()
-        _check_route(route)
-        positions = torch.tensor(structure.positions, device=self.device, requires_grad=True)
-        energy = self.predict(structure, space, positions).energy(route)
-        (gradient,) = torch.autograd.grad(energy, positions)
-        return -gradient.cpu().numpy()
+        return self.energy_and_forces(structure, route, space, refinement_steps).forces
+
+    def energy_and_forces(
+        self,
+        structure: Structure,
+        route: str = "functional",
+        space: TensorSpace | None = None,
+        refinement_steps: int = 0,
+        stress: bool = False,
+    ) -> EnergyAndForces:
+        """Energy, forces and, if wanted, stress by one backward pass through everything.
+
+        The stress stretches space, ions and features together, at a fixed number of elements.
+
+        Raises:
+            ModelError: a route without an energy; energies or forces that are not finite.
+            StructureError: stress of a structure that is not periodic.
+        """
+        check_route(route, ENERGY_ROUTES)
+        if stress and not structure.periodic:
+            raise ModelError("stress is defined for periodic cells only")
+        space = space or self.space_for(structure)
+        positions = torch.tensor(structure.positions, device=space.device, requires_grad=True)
+        stretch = torch.ones(3, dtype=torch.float64, device=space.device, requires_grad=stress)
+        moved, stretched = positions, space
+        if stress:
+            moved, stretched = positions * stretch, space.scaled(stretch)
+        prediction = self.predict(structure, stretched, moved, refinement_steps)
+        energy = prediction.energy(route)
+        wanted = [positions, stretch] if stress else [positions]
+        gradients = torch.autograd.grad(energy, wanted)
+        result = EnergyAndForces(
+            float(energy.detach()),
+            -gradients[0].cpu().numpy(),
+            gradients[1].cpu().numpy() / structure.volume if stress else None,
+        )
+        _check_finite(structure, result)
+        self._warn_outside(prediction)
+        return result
+
+    def uncertainty(
+        self,
+        structure: Structure,
+        route: str = "functional",
+        space: TensorSpace | None = None,
+        refinement_steps: int = 0,
+    ) -> Uncertainty:
+        """Estimated errors of a route's energy and forces.
+
+        ``functional``: what one more minimisation step of the functional changes; no committee is
+        needed. Other routes: the committee's standard deviation times :attr:`calibration`.
+
+        Raises:
+            ModelError: a route that needs a committee, and none is there.
+        """
+        check_route(route)
+        space = space or self.space_for(structure)
+        if route == "functional":
+            here, next_ = (
+                self.energy_and_forces(structure, route, space, steps)
+                for steps in (refinement_steps, refinement_steps + 1)
+            )
+            return Uncertainty(here.energy - next_.energy, np.abs(here.forces - next_.forces))
+        if len(self.networks) == 1:
+            raise ModelError(
+                f"route {route!r} takes its uncertainty from a committee, and this model has one "
+                "network; train with a committee of 2 or more"
+            )
+        members = [self.member(i) for i in range(len(self.networks))]
+        forces = np.array([m.forces(structure, route, space, refinement_steps) for m in members])
+        spread = self.calibration * forces.std(axis=0, ddof=1)
+        if route == "hellmann_feynman":
+            return Uncertainty(None, spread)
+        energies = [m.energy(structure, route, space, refinement_steps) for m in members]
+        return Uncertainty(self.calibration * float(np.std(energies, ddof=1)), spread)
 
     def to(self, device: torch.device | str) -> Predictor:
         """The same predictor with its networks on another device."""
@@ -196,13 +314,10 @@ class Predictor:
         Raises:
             OutputError: when the folder cannot be written.
         """
-        path = Path(path)
-        tensors = {k: v.cpu().contiguous() for k, v in self._committee.state_dict().items()}
+        tensors = dict(self._committee.state_dict())
         tensors |= {"scaling.mean": self.scaling.mean, "scaling.scale": self.scaling.scale}
-        tensors["target_scales"] = self.target_scales.cpu()
-        write_atomically(path / _WEIGHTS_FILE, lambda temporary: save_file(tensors, temporary))
+        tensors |= {"target_scales": self.target_scales, **self.domain.tensors}
         description = {
-            "schema_version": SCHEMA_VERSION,
             "kind": "fedens pointwise predictor",
             "descriptor": self.descriptor.describe(),
             "functional": self.functional.describe(),
@@ -212,61 +327,70 @@ class Predictor:
             "hidden": list(self.hidden),
             "outputs": list(OUTPUTS),
             "committee": len(self.networks),
+            "domain": self.domain.describe(),
+            "calibration": self.calibration,
             "history": self.history,
             "provenance": self.provenance,
         }
-        write_atomically(path / _DESCRIPTION_FILE, json.dumps(description, indent=1))
+        write_model(Path(path), tensors, description)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Predictor:
         """Read a folder written by :meth:`save`; nothing in it is executed.
 
         Raises:
-            ModelError: missing or broken files, a newer schema, weights of another descriptor.
+            ModelError: missing or broken files, another schema, weights of another descriptor.
         """
         path = Path(path)
-        description = _read_description(path / _DESCRIPTION_FILE)
-        tensors = _read_weights(path / _WEIGHTS_FILE)
+        tensors, description = read_model(path)
         try:
-            descriptor = descriptor_from_description(description["descriptor"])
-            hidden = tuple(description["hidden"])
-            networks = [
-                FieldNetwork(descriptor.n_features, hidden, len(ENERGY_DENSITIES))
-                for _ in range(description["committee"])
-            ]
-            scaling = Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale"))
-            scales = tensors.pop("target_scales")
-            functional = EnergyFunctional.from_description(description["functional"])
-            predictor = cls(
-                descriptor,
-                scaling,
-                networks,
-                scales,
-                functional,
-                description["baseline"],
-                description["spacing_bohr"],
-                description["order"],
-                hidden,
-                description["history"],
-                description["provenance"],
-            )
+            predictor = cls._restore(tensors, description)
         except KeyError as error:
             raise ModelError(f"{path} lacks {error}: the model folder is not complete") from error
-        _check_columns(path, descriptor, scaling)
+        _check_columns(path, predictor.descriptor, predictor.scaling)
         _load_weights(path, predictor._committee, tensors)
         return predictor.to(device)
 
+    @classmethod
+    def _restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Predictor:
+        """The predictor without its networks' weights, which are left over in ``tensors``."""
+        descriptor = descriptor_from_description(description["descriptor"])
+        hidden = tuple(description["hidden"])
+        return cls(
+            descriptor=descriptor,
+            scaling=Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale")),
+            networks=[
+                FieldNetwork(descriptor.n_features, hidden, len(ENERGY_DENSITIES))
+                for _ in range(description["committee"])
+            ],
+            target_scales=tensors.pop("target_scales"),
+            functional=EnergyFunctional.from_description(description["functional"]),
+            baseline=description["baseline"],
+            spacing=description["spacing_bohr"],
+            order=description["order"],
+            hidden=hidden,
+            domain=TrainingDomain.restore(tensors, description["domain"]),
+            calibration=description["calibration"],
+            history=description["history"],
+            provenance=description["provenance"],
+        )
 
-def _check_route(route: str) -> None:
-    if route not in ROUTES:
-        raise ModelError(f"route is {route!r}; expected one of {', '.join(ROUTES)}")
+
+def _check_finite(structure: Structure, result: EnergyAndForces) -> None:
+    broken = np.flatnonzero(~np.isfinite(result.forces).all(axis=1))
+    if len(broken) or not np.isfinite(result.energy):
+        atoms = ", ".join(f"{structure.symbols[i]} {i}" for i in broken[:5]) or "no single atom"
+        raise ModelError(
+            f"prediction for {structure.formula} is not finite: energy {result.energy} hartree, "
+            f"forces on {atoms}; the structure may be far outside the training's range"
+        )
 
 
 def _check_columns(path: Path, descriptor: Descriptor, scaling: Standardise) -> None:
     if descriptor.n_features != scaling.n_features:
         raise ModelError(
             f"{path}: the weights expect {scaling.n_features} features, the descriptor in "
-            f"{_DESCRIPTION_FILE} makes {descriptor.n_features}: they belong to different models"
+            f"{DESCRIPTION_FILE} makes {descriptor.n_features}: they belong to different models"
         )
 
 
@@ -274,33 +398,6 @@ def _load_weights(path: Path, committee: nn.ModuleList, tensors: Mapping[str, Te
     try:
         committee.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise ModelError(
-            f"{path}: {_WEIGHTS_FILE} does not fit {_DESCRIPTION_FILE}: {error}"
-        ) from error
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"no model in {path.parent}: {path.name} is missing")
-    try:
-        description = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not JSON ({error}): truncated or not a model") from error
-    version = description.get("schema_version") if isinstance(description, dict) else None
-    if not isinstance(version, int):
-        raise ModelError(f"{path} has no schema version: not a fedens model")
-    if version > SCHEMA_VERSION:
-        raise ModelError(
-            f"{path} has schema version {version}, this fedens reads up to {SCHEMA_VERSION}: "
-            "install a newer fedens"
+        raise ModelError(f"{path}: {WEIGHTS_FILE} does not fit {DESCRIPTION_FILE}: {error}") from (
+            error
         )
-    return description
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"no weights in {path.parent}: {path.name} is missing")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is not a safetensors file ({error}): truncated?") from error

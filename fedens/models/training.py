@@ -26,9 +26,12 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DeviceError, ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.files import write_atomically
+from fedens.models.calibration import left_out_calibration
+from fedens.models.domain import TrainingDomain
 from fedens.models.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.pointwise import FieldNetwork, PointwiseNetwork
 from fedens.models.predictor import Predictor
+from fedens.models.structure_loss import StructureLoss
 from fedens.models.training_data import TrainingData, energy_density_targets, sample_field
 from fedens.sample import ENERGY_DENSITIES, Sample
 
@@ -46,7 +49,9 @@ class TrainingSettings:
     """How to train.
 
     Attributes:
-        hidden: units of the hidden layers. committee: number of networks, each its own seed.
+        hidden: units of the hidden layers.
+        committee: number of networks. Each has its own seed and leaves out its share of the
+            structures, which then show its errors and calibrate the uncertainty.
         steps: optimiser steps per network. max_seconds: end sooner after this time per network.
         batch_points: points per step, in whole elements.
         learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
@@ -55,11 +60,16 @@ class TrainingSettings:
         energy_density_share: steps for the energy densities, relative to ``steps``.
         integral_weight: weight of the squared error of the summed energy densities' mean over an
             element against the squared error at points: what counts for the total energy.
+        energy_weight: weight of the functional's energy at the predicted density, above that of
+            the reference, per volume and in units of the targets' spread squared.
+        force_weight: weight of the squared error of the Hellmann-Feynman forces, (hartree/bohr)^2
+            in units of the targets' spread squared.
+        structure_every: steps between those that add the two terms of whole structures.
         checkpoint_every: steps between checkpoints. seed: of weights and batches.
     """
 
-    hidden: tuple[int, ...] = (128, 128)
-    committee: int = 1
+    hidden: tuple[int, ...] = (64, 64)
+    committee: int = 4
     steps: int = 4000
     max_seconds: float | None = None
     batch_points: int = 8192
@@ -67,6 +77,9 @@ class TrainingSettings:
     gradient_weight: float = 0.5
     energy_density_share: float = 0.2
     integral_weight: float = 10.0
+    energy_weight: float = 0.0
+    force_weight: float = 0.0
+    structure_every: int = 20
     checkpoint_every: int = 500
     seed: int = 0
 
@@ -140,6 +153,7 @@ def train(
         spacing=spacing,
         order=data.order,
         hidden=settings.hidden,
+        domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),
         provenance={
             "settings": asdict(settings),
             "n_samples": len(samples),
@@ -147,14 +161,16 @@ def train(
         },
     )
     folder = None if checkpoint is None else Path(checkpoint)
-    _train_root_densities(predictor, data, settings, folder, report)
+    whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
+    _train_root_densities(predictor, data, whole, settings, folder, report)
     _train_energy_densities(predictor, data, samples, settings, folder, report)
-    return predictor
+    return replace(predictor, calibration=left_out_calibration(predictor, samples))
 
 
 def _train_root_densities(
     predictor: Predictor,
     data: TrainingData,
+    whole: StructureLoss | None,
     settings: TrainingSettings,
     folder: Path | None,
     report: Report,
@@ -162,7 +178,9 @@ def _train_root_densities(
     loss_of = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
     for member, network in enumerate(predictor.networks):
         label = f"root density {member}"
-        trainer = _Trainer(label, network.root_density, data, loss_of, settings, member, folder)
+        trainer = _Trainer(
+            label, network.root_density, data, loss_of, settings, member, folder, whole
+        )
         history = trainer.run(report)
         if member == 0:
             predictor.history.update(history)
@@ -211,6 +229,7 @@ class _Trainer:
     settings: TrainingSettings
     member: int
     checkpoints: Path | None
+    whole: StructureLoss | None = None
     history: dict[str, list[float]] = field(
         default_factory=lambda: {"step": [], "training_loss": [], "validation_loss": []}
     )
@@ -232,6 +251,8 @@ class _Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = self._rate(progress)
             loss = self._loss(network, self._batch(training))
+            if self.whole is not None and self.step % self.settings.structure_every == 0:
+                loss = loss + self._loss_of_structure(network, self.whole)
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
@@ -277,11 +298,18 @@ class _Trainer:
             yield features.flatten(0, 1), targets.flatten(0, 1)
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        """Elements to train on and a few to validate with; the same for every run of a seed."""
+        """Elements to train on and a few to validate with; the same for every run of a seed.
+
+        A member of a committee validates with the structures it leaves out.
+        """
         generator = torch.Generator().manual_seed(self.settings.seed)
         order = torch.randperm(len(self.data), generator=generator)
         n_validation = max(1, int(_VALIDATION_SHARE * len(order)))
-        return order[n_validation:], order[:n_validation]
+        left_out = self.data.left_out(self.member, self.settings.committee)
+        if not left_out:
+            return order[n_validation:], order[:n_validation]
+        held = torch.isin(self.data.owners[order], torch.tensor(left_out))
+        return order[~held], order[held][:n_validation]
 
     def _progress(self, seconds: float) -> float:
         limit = self.settings.max_seconds
@@ -304,6 +332,13 @@ class _Trainer:
         index = index.to(data.features.device)
         error = network(data.features[index]) - data.targets[index]
         return self.loss_of(error, data.weights[index], data.lengths[index])
+
+    def _loss_of_structure(self, network: torch.nn.Module, whole: StructureLoss) -> Tensor:
+        """The terms of one whole structure that this member may see, in turn."""
+        left_out = self.data.left_out(self.member, self.settings.committee)
+        seen = [i for i in range(len(whole)) if i not in left_out]
+        index = seen[self.step // self.settings.structure_every % len(seen)]
+        return whole(index, network(self.data.features[self.data.owners == index]))
 
     def _record(self, network: torch.nn.Module, loss: Tensor, validation: Tensor) -> None:
         with torch.no_grad():

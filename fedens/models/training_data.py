@@ -26,6 +26,7 @@ class TrainingData:
         targets: (n_elements, n_quadrature, n_outputs), in units of target_scales.
         weights: quadrature weights relative to the mean, (n_elements, n_quadrature).
         lengths: edges of the elements, (n_elements, 3), bohr. order: of the elements.
+        owners: index of each element's structure, (n_elements,).
         scaling: of the features. target_scales: spread of each target, (n_outputs,), float64.
     """
 
@@ -33,6 +34,7 @@ class TrainingData:
     targets: Tensor
     weights: Tensor
     lengths: Tensor
+    owners: Tensor
     order: int
     scaling: Standardise
     target_scales: Tensor
@@ -74,6 +76,7 @@ class TrainingData:
             **_scaled(torch.cat(targets)),
             weights=(weights / weights.mean()).float(),
             lengths=torch.cat([space.element_lengths for space in spaces]).float(),
+            owners=torch.cat([torch.full((len(p),), i) for i, p in enumerate(features)]),
             order=orders.pop(),
             scaling=scaling,
         )
@@ -85,6 +88,20 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def left_out(self, member: int, committee: int) -> list[int]:
+        """Indices of the structures that a member of a committee is not trained on."""
+        return left_out(int(self.owners[-1]) + 1, member, committee)
+
+
+def left_out(n_structures: int, member: int, committee: int) -> list[int]:
+    """Every ``committee``-th structure, beginning with the member's own; none for one network.
+
+    Nor is anything left out where a member would have nothing to learn from.
+    """
+    if committee == 1 or n_structures == 1:
+        return []
+    return list(range(member, n_structures, committee))
 
 
 def _scaled(targets: Tensor) -> dict[str, Tensor]:
