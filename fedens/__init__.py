@@ -31,6 +31,7 @@ _PUBLIC = {
     "train": "fedens.models.training",
     "TrainingSettings": "fedens.models.training",
     "Predictor": "fedens.models.predictor",
+    "Calculator": "fedens.calculator",
     "write_vtu": "fedens.output.vtk",
     "write_pvd": "fedens.output.vtk",
     "write_cube": "fedens.output.cube",

@@ -102,8 +102,8 @@ class StructureFileOptions(Options):
 class SpaceOptions(Options):
     """The finite-element space."""
 
-    spacing: PositiveFloat = Field(default=0.425, description="element length over order, bohr")
-    order: int = Field(default=6, ge=1, le=10, description="polynomial order")
+    spacing: PositiveFloat = Field(default=0.34, description="element length over order, bohr")
+    order: int = Field(default=9, ge=1, le=10, description="polynomial order")
 
 
 class GTHLocalOptions(Options):

@@ -48,7 +48,7 @@ def test_every_key_has_a_default(load):
     defaults = Configuration()
     assert defaults.structures == ThermalCellsOptions()
     assert defaults.structures.supercell == (2, 2, 2)
-    assert (defaults.space.spacing, defaults.space.order) == (0.425, 6)
+    assert (defaults.space.spacing, defaults.space.order) == (0.34, 9)
     aluminium = defaults.functional.pseudopotentials["Al"]
     assert (aluminium.r_loc, aluminium.c1, aluminium.c2) == (0.7473, 4.9546, -0.8993)
 
