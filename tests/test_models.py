@@ -253,6 +253,63 @@ def test_stress_is_the_derivative_of_the_energy(precise, route, steps):
     assert np.abs(stress).max() > 1e-5
 
 
+def test_members_of_a_prediction_are_the_predictors_alone(precise):
+    structure = cell(6)
+    with torch.no_grad():
+        members = precise.predict(structure).members()
+        alone = [precise.member(i).predict(structure) for i in range(2)]
+        for member, expected in zip(members, alone, strict=True):
+            assert float(member.energy("energy_density")) == pytest.approx(
+                float(expected.energy("energy_density")), abs=1e-9
+            )
+            torch.testing.assert_close(member.density.values, expected.density.values)
+            assert member.spread is None
+    assert float((members[0].density.values - members[1].density.values).abs().max()) > 1e-5
+
+
+def test_refinement_is_what_each_number_of_steps_gives_alone(precise):
+    structure = cell(6)
+    steps = (0, 1, 3)
+    for count, numbers in zip(steps, precise.refinement(structure, steps), strict=True):
+        expected = precise.energy_and_forces(structure, refinement_steps=count)
+        assert numbers.energy == pytest.approx(expected.energy, abs=1e-9)
+        np.testing.assert_allclose(numbers.forces, expected.forces, atol=1e-8)
+
+
+def test_functional_uncertainty_is_close_to_the_error(samples, predictor):
+    """Of a model with a single network, on a structure it has not seen."""
+    held_out = samples[3]
+    space = held_out.space()
+    uncertainty = predictor.uncertainty(held_out.structure, "functional", space)
+    numbers = predictor.energy_and_forces(held_out.structure, "functional", space)
+    assert uncertainty.energy == pytest.approx(numbers.energy - held_out.energy, rel=0.3)
+    error = np.abs(numbers.forces - held_out.forces)
+    assert np.corrcoef(uncertainty.forces.ravel(), error.ravel())[0, 1] > 0.8
+    assert 0.5 < uncertainty.forces.mean() / error.mean() < 1.5
+    prediction = predictor.predict(held_out.structure, space)
+    assert prediction.energy_uncertainty("functional") == pytest.approx(uncertainty.energy)
+    assert prediction.energy_uncertainty("energy_density") is None
+    assert prediction.force_uncertainty() is None
+    with pytest.raises(ModelError, match="committee of 2 or more"):
+        predictor.uncertainty(held_out.structure, "energy_density", space)
+
+
+def test_committee_uncertainty_is_the_calibrated_spread_of_its_members(precise):
+    structure = cell(6)
+    members = [precise.member(i) for i in range(2)]
+    for route in ("energy_density", "hellmann_feynman"):
+        uncertainty = precise.uncertainty(structure, route)
+        one, other = (member.forces(structure, route) for member in members)
+        expected = precise.calibration * np.abs(one - other) / np.sqrt(2)
+        np.testing.assert_allclose(uncertainty.forces, expected, atol=1e-8)
+        assert expected.max() > 1e-5
+    one, other = (member.energy(structure, "energy_density") for member in members)
+    expected = precise.calibration * abs(one - other) / np.sqrt(2)
+    prediction = precise.predict(structure)
+    assert prediction.energy_uncertainty("energy_density") == pytest.approx(expected, rel=1e-5)
+    assert precise.calibration != 1
+
+
 def test_functional_forces_beat_hellmann_feynman(samples, predictor):
     held_out = samples[3]
     space = held_out.space()

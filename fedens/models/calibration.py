@@ -22,14 +22,13 @@ def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> flo
     committee = len(predictor.networks)
     error = spread = 0.0
     for member in range(committee):
-        alone = predictor.member(member)
         for index in left_out(len(samples), member, committee):
             sample = samples[index]
             space = sample.space(predictor.device)
             expected = sample_field(sample, "density", predictor.device)
-            density = alone.density(sample.structure, space)
             whole = predictor.predict(sample.structure, space)
+            alone = whole.members()[member]
             assert whole.spread is not None
-            error += float(space.integrate((density.values - expected) ** 2))
+            error += float(space.integrate((alone.density.values - expected) ** 2))
             spread += float(space.integrate(whole.spread**2))
     return math.sqrt(error / spread) if spread > 0 else 1.0

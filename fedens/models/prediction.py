@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.density import Density
+from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
 from fedens.structure import Structure
@@ -27,20 +29,39 @@ class Prediction:
     Attributes:
         structure: as given; where derivatives are taken, tensors stand for its positions and cell.
         density: exactly N electrons, projected on the space; refined if that was asked for.
-        raw_root: root density u at the points before projection and normalisation, (n_points,).
-        spread: standard deviation of the density over the committee, (n_points,), or None.
+        roots: root density u of every network at the points, before projection and
+            normalisation, (n_members, n_points).
+        calibration: factor from the committee's spread to its errors.
         bound: the parent functional for this structure on this space.
         points_outside: points whose features lie outside the training's range.
-        learn_corrections: evaluates :attr:`corrections`, which not every route needs.
+        learn_corrections: evaluates :attr:`member_corrections`, which not every route needs.
     """
 
     structure: Structure
     density: Density
-    raw_root: Tensor
-    spread: Tensor | None
+    roots: Tensor
+    calibration: float
     bound: BoundFunctional
     points_outside: int
     learn_corrections: Callable[[], Tensor]
+
+    @property
+    def raw_root(self) -> Tensor:
+        """Root density u at the points before projection and normalisation, (n_points,)."""
+        return self.roots.mean(dim=0)
+
+    @property
+    @torch.no_grad()
+    def spread(self) -> Tensor | None:
+        """Estimated standard deviation of the density, (n_points,); None without a committee."""
+        if len(self.roots) == 1:
+            return None
+        return self.calibration * 2 * self.raw_root.abs() * self.roots.std(dim=0)
+
+    @cached_property
+    def member_corrections(self) -> Tensor:
+        """What every network gives for :attr:`corrections`, (n_members, n_points, 3)."""
+        return self.learn_corrections()
 
     @cached_property
     def corrections(self) -> Tensor:
@@ -48,7 +69,20 @@ class Prediction:
 
         It is what the functional's own energy densities at the density lack.
         """
-        return self.learn_corrections()
+        return self.member_corrections.mean(dim=0)
+
+    def members(self, refinement_steps: int = 0) -> list[Prediction]:
+        """What every network of the committee predicts alone, from the features seen already."""
+        return [self._member(i, refinement_steps) for i in range(len(self.roots))]
+
+    def _member(self, index: int, refinement_steps: int) -> Prediction:
+        density = density_from_root(self.bound, self.roots[index])
+        return replace(
+            self,
+            density=self.bound.refined(density, refinement_steps),
+            roots=self.roots[index, None],
+            learn_corrections=lambda: self.member_corrections[index, None],
+        )
 
     @property
     def raw_number_of_electrons(self) -> float:
@@ -75,6 +109,38 @@ class Prediction:
             energy = energy + self.density.space.integrate(self.corrections.sum(dim=1))
         return energy
 
+    @torch.no_grad()
+    def energy_uncertainty(self, route: str) -> float | None:
+        """Estimated error of :meth:`energy`, hartree; None where it needs a committee.
+
+        ``functional``: what one more minimisation step changes, which is most of what is missing.
+        ``energy_density``: standard deviation over the committee times its calibration.
+        """
+        if route == "functional":
+            refined = self.bound.refined(self.density, 1)
+            return abs(float(self.bound.energy(self.density) - self.bound.energy(refined)))
+        if len(self.roots) == 1:
+            return None
+        energies = [float(member.energy(route)) for member in self.members()]
+        return self.calibration * float(np.std(energies, ddof=1))
+
+    def force_uncertainty(self, refinement_steps: int = 0) -> NDArray[np.float64] | None:
+        """Estimated errors of Hellmann-Feynman forces, (n_atoms, 3), hartree/bohr, or None."""
+        if len(self.roots) == 1:
+            return None
+        with torch.no_grad():
+            members = self.members(refinement_steps)
+        forces = [
+            hellmann_feynman_forces(self.bound.functional, self.structure, member.density)
+            for member in members
+        ]
+        return self.calibration * torch.stack(forces).std(dim=0).cpu().numpy()
+
+
+def density_from_root(bound: BoundFunctional, root: Tensor) -> Density:
+    """The density of a root density (n_points,), projected on the space, with N electrons."""
+    return Density.from_root(bound.space, bound.space.project(root)).normalised(bound.electrons)
+
 
 @dataclass(frozen=True, eq=False)
 class EnergyAndForces:
@@ -96,6 +162,11 @@ class Uncertainty:
 
     energy: float | None
     forces: NDArray[np.float64]
+
+    @classmethod
+    def of_step(cls, here: EnergyAndForces, refined: EnergyAndForces) -> Uncertainty:
+        """What one more minimisation step of the functional changes: most of what is missing."""
+        return cls(abs(here.energy - refined.energy), np.abs(here.forces - refined.forces))
 
 
 def check_route(route: str, allowed: tuple[str, ...] = ROUTES) -> None:

@@ -31,6 +31,7 @@ from fedens.models.prediction import (
     Prediction,
     Uncertainty,
     check_route,
+    density_from_root,
 )
 from fedens.models.storage import DESCRIPTION_FILE, WEIGHTS_FILE, read_model, write_model
 from fedens.sample import ENERGY_DENSITIES
@@ -122,8 +123,7 @@ class Predictor:
         features = self.scaled_features(space, structure, positions)
         roots = self._committee_of(lambda network, x: network.root_density(x), features)
         roots = base.root + self.target_scales[0] * roots[:, :, 0]
-        raw_root = roots.mean(dim=0)
-        density = Density.from_root(space, space.project(raw_root)).normalised(bound.electrons)
+        density = density_from_root(bound, roots.mean(dim=0))
         if refinement_steps:
             density = bound.refined(density, refinement_steps)
         recorded = torch.is_grad_enabled()
@@ -131,11 +131,11 @@ class Predictor:
         def corrections() -> Tensor:
             with torch.set_grad_enabled(recorded):
                 outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
-                return self.target_scales[1:] * outputs.mean(dim=0)
+                return self.target_scales[1:] * outputs
 
         points_outside = self.domain.points_outside(features)
         return Prediction(
-            structure, density, raw_root, self._spread(roots), bound, points_outside, corrections
+            structure, density, roots, self.calibration, bound, points_outside, corrections
         )
 
     def scaled_features(
@@ -158,12 +158,6 @@ class Predictor:
             return torch.cat([outputs(block) for block in blocks], dim=1)
         parts = [checkpoint(outputs, block, use_reentrant=False) for block in blocks]
         return torch.cat(parts, dim=1)
-
-    @torch.no_grad()
-    def _spread(self, roots: Tensor) -> Tensor | None:
-        if len(roots) == 1:
-            return None
-        return self.calibration * 2 * roots.mean(dim=0).abs() * roots.std(dim=0)
 
     @torch.no_grad()
     def _warn_outside(self, prediction: Prediction) -> None:
@@ -266,6 +260,29 @@ class Predictor:
         self._warn_outside(prediction)
         return result
 
+    def refinement(
+        self, structure: Structure, steps: Sequence[int], space: TensorSpace | None = None
+    ) -> list[EnergyAndForces]:
+        """The functional route after some numbers of minimisation steps, from one prediction.
+
+        Raises:
+            ModelError: energies or forces that are not finite.
+            FunctionalError: steps where a term of the functional has no second derivative.
+        """
+        space = space or self.space_for(structure)
+        positions = torch.tensor(structure.positions, device=space.device, requires_grad=True)
+        prediction = self.predict(structure, space, positions)
+        bound, results = prediction.bound, []
+        for count in steps:
+            density = bound.refined(prediction.density, count) if count else prediction.density
+            energy = bound.energy(density)
+            (gradient,) = torch.autograd.grad(energy, positions, retain_graph=True)
+            numbers = EnergyAndForces(float(energy.detach()), -gradient.cpu().numpy(), None)
+            _check_finite(structure, numbers)
+            results.append(numbers)
+        self._warn_outside(prediction)
+        return results
+
     def uncertainty(
         self,
         structure: Structure,
@@ -284,23 +301,26 @@ class Predictor:
         check_route(route)
         space = space or self.space_for(structure)
         if route == "functional":
-            here, next_ = (
-                self.energy_and_forces(structure, route, space, steps)
-                for steps in (refinement_steps, refinement_steps + 1)
-            )
-            return Uncertainty(here.energy - next_.energy, np.abs(here.forces - next_.forces))
+            steps = (refinement_steps, refinement_steps + 1)
+            return Uncertainty.of_step(*self.refinement(structure, steps, space))
         if len(self.networks) == 1:
             raise ModelError(
                 f"route {route!r} takes its uncertainty from a committee, and this model has one "
                 "network; train with a committee of 2 or more"
             )
-        members = [self.member(i) for i in range(len(self.networks))]
-        forces = np.array([m.forces(structure, route, space, refinement_steps) for m in members])
-        spread = self.calibration * forces.std(axis=0, ddof=1)
         if route == "hellmann_feynman":
+            with torch.no_grad():
+                prediction = self.predict(structure, space)
+            spread = prediction.force_uncertainty(refinement_steps)
+            assert spread is not None
             return Uncertainty(None, spread)
-        energies = [m.energy(structure, route, space, refinement_steps) for m in members]
-        return Uncertainty(self.calibration * float(np.std(energies, ddof=1)), spread)
+        members = [self.member(i) for i in range(len(self.networks))]
+        numbers = [m.energy_and_forces(structure, route, space, refinement_steps) for m in members]
+        energies, forces = [n.energy for n in numbers], [n.forces for n in numbers]
+        return Uncertainty(
+            self.calibration * float(np.std(energies, ddof=1)),
+            self.calibration * np.std(forces, axis=0, ddof=1),
+        )
 
     def to(self, device: torch.device | str) -> Predictor:
         """The same predictor with its networks on another device."""
