@@ -146,19 +146,39 @@ def predict(
     model: Annotated[Path, typer.Option(help="Model folder, such as runs/aluminium/model.")],
     out: Annotated[Path, typer.Option(help="File to write; extended XYZ.")] = Path("predicted.xyz"),
     route: Annotated[
-        str, typer.Option(help="functional, energy_density: energies and their exact forces.")
+        str,
+        typer.Option(
+            help="functional, energy_density: energies and their exact derivatives; "
+            "hellmann_feynman: forces of the density alone."
+        ),
     ] = "functional",
+    refinement_steps: Annotated[
+        int, typer.Option(min=0, help="Minimisation steps from the predicted density.")
+    ] = 0,
     fields: Annotated[
-        Path | None, typer.Option(help="Folder for VTU files of the predicted density.")
-    ] = None,
+        bool, typer.Option("--fields", help="Also VTU files of the densities, beside the file.")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also estimated errors; takes a few times longer.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Energies (eV), forces (eV/angstrom) and densities of structures from a trained model."""
+    """Energies (eV), forces (eV/angstrom), stress and densities from a trained model."""
     from fedens.predict import predict_file
     from fedens.progress import Progress
 
-    predict_file(structures, model, out, route, fields, device, Progress(quiet))
+    predict_file(
+        structures,
+        model,
+        out,
+        Progress(quiet),
+        route=route,
+        refinement_steps=refinement_steps,
+        fields=fields,
+        uncertainty=uncertainty,
+        device=device,
+    )
 
 
 @app.command()
@@ -167,7 +187,7 @@ def export(
     to: Annotated[Path, typer.Argument(help="File to write: .vtu (ParaView) or .cube.")],
 ) -> None:
     """Fields of a sample as a VTU file, or its density as a cube file."""
-    from fedens.predict import export_sample
+    from fedens.describe import export_sample
 
     for path in export_sample(sample, to):
         typer.echo(f"wrote {path}")
@@ -178,7 +198,7 @@ def info(
     path: Annotated[Path, typer.Argument(help="A data set, a sample (.h5) or a model folder.")],
 ) -> None:
     """What a data set, a sample or a model is: elements, functional, units, sizes."""
-    from fedens.predict import describe_path
+    from fedens.describe import describe_path
 
     table = Table(show_header=False, box=None)
     for name, value in describe_path(path).items():

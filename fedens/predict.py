@@ -1,146 +1,118 @@
-"""What the command line does with single files: predict, export, describe."""
+"""Predictions for a file of structures: energies, forces, stress, fields."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
-from fedens.dataset import Dataset, read_sample
-from fedens.errors import FedensError, ModelError, OutputError
+from fedens.calculator import Calculator
+from fedens.errors import FedensError
 from fedens.files import write_atomically
-from fedens.models.prediction import ENERGY_ROUTES
+from fedens.models.prediction import check_route
 from fedens.models.predictor import Predictor
 from fedens.models.training import resolve_device
-from fedens.output.cube import write_cube
-from fedens.output.vtk import write_vtu
+from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.structure import Structure
 from fedens.structures import read_structures
-from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+
+#: What ASE's own files keep; the rest goes into arrays and numbers beside it.
+_ASE_RESULTS = ("energy", "free_energy", "forces", "stress")
 
 
 def predict_file(
     source: Path,
     model: Path,
     target: Path,
-    route: str,
-    fields: Path | None,
-    device: str,
     progress: Progress,
+    *,
+    route: str = "functional",
+    refinement_steps: int = 0,
+    fields: bool = False,
+    uncertainty: bool = False,
+    device: str = "auto",
 ) -> None:
-    """Energies and forces of all structures of a file, written as extended XYZ.
+    """Energies, forces and stress of all structures of a file, written as extended XYZ.
 
     Args:
         source: any file ASE reads. model: model folder. target: file to write.
-        route: ``functional`` or ``energy_density``. fields: folder for VTU files, or None.
+        route, refinement_steps: see :class:`fedens.calculator.Calculator`.
+        fields: also a VTU file of the density of each structure, and a PVD, in the folder named
+            after ``target``. uncertainty: also estimated errors, and the density's in the fields.
 
     Raises:
-        ModelError: an unknown route, a broken model. StructureError: a bad structure.
+        ModelError: an unknown route, a broken model. StructureError: a bad structure. When one
+            structure fails, those before it are written.
     """
-    if route not in ENERGY_ROUTES:
-        raise ModelError(f"route is {route!r}; expected one of {', '.join(ENERGY_ROUTES)}")
+    check_route(route)
     predictor = Predictor.load(model, resolve_device(device))
     structures = read_structures(source)
-    images = []
+    folder = target.with_suffix("")
+    images: list[Atoms] = []
+    entries: list[tuple[float, list[Path]]] = []
     with progress.stage("predictions", len(structures)) as advance:
         for index, structure in enumerate(structures):
-            images.append(_predicted_atoms(predictor, structure, route))
-            if fields is not None:
-                density = predictor.density(structure)
-                write_vtu(
-                    fields / f"{index:04d}-{structure.formula}.vtu",
-                    density.space,
-                    {"density": density.values},
-                    structure,
+            try:
+                images.append(
+                    _predicted(predictor, structure, route, refinement_steps, uncertainty)
                 )
+                if fields:
+                    path = folder / f"{index:04d}-{structure.formula}.vtu"
+                    entries.append(
+                        (index, _write_fields(path, predictor, structure, refinement_steps))
+                    )
+            except FedensError as error:
+                _write_xyz(target, images)
+                raise type(error)(
+                    f"structure {index} of {source} ({structure.formula}): {error}; "
+                    f"{len(images)} predictions before it are in {target}"
+                ) from error
             advance(1)
     _write_xyz(target, images)
     progress.say(f"{len(images)} structures in {target} (eV, angstrom)")
+    if entries:
+        progress.say(f"in ParaView: {write_pvd(folder / 'density.pvd', entries)}")
 
 
-def _write_xyz(target: Path, images: list[Any]) -> None:
-    import io
-
-    from ase.io import write
-
-    text = io.StringIO()
-    write(text, images, format="extxyz")
-    write_atomically(target, text.getvalue())
-
-
-def _predicted_atoms(predictor: Predictor, structure: Structure, route: str) -> Any:
-    from ase.calculators.singlepoint import SinglePointCalculator
-
+def _predicted(
+    predictor: Predictor, structure: Structure, route: str, refinement_steps: int, uncertainty: bool
+) -> Atoms:
+    """ASE atoms that carry all that the route offers."""
     atoms = structure.to_ase()
-    energy = predictor.energy(structure, route) * HARTREE_IN_EV
-    forces = predictor.forces(structure, route) * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, free_energy=energy, forces=forces)
+    calculator = Calculator(predictor, route, refinement_steps=refinement_steps)
+    wanted = [
+        name
+        for name in calculator.implemented_properties
+        if (uncertainty or "uncertainty" not in name) and (structure.periodic or name != "stress")
+    ]
+    calculator.calculate(atoms, wanted)
+    known = {k: v for k, v in calculator.results.items() if k in _ASE_RESULTS}
+    atoms.calc = SinglePointCalculator(atoms, **known)
+    for name in calculator.results.keys() - known.keys():
+        value = calculator.results[name]
+        if getattr(value, "ndim", 0):
+            atoms.set_array(name, value)
+        else:
+            atoms.info[name] = float(value)
     return atoms
 
 
-def export_sample(source: Path, target: Path) -> list[Path]:
-    """A sample's fields as ``.vtu``, or its density as ``.cube``; returns the files written.
-
-    Raises:
-        DatasetError: not a sample. OutputError: another ending.
-    """
-    sample = read_sample(source)
-    space = sample.space()
-    fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
-    if target.suffix == ".vtu":
-        forces = {} if sample.forces is None else {"forces": sample.forces}
-        return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
-    if target.suffix == ".cube":
-        return [write_cube(target, sample.structure, space, fields["density"])]
-    raise OutputError(f"{target}: expected a name that ends in .vtu or .cube")
+def _write_fields(
+    path: Path, predictor: Predictor, structure: Structure, refinement_steps: int
+) -> list[Path]:
+    prediction = predictor.predict(structure, refinement_steps=refinement_steps)
+    fields = {"density": prediction.density.values}
+    if prediction.spread is not None:
+        fields["density_uncertainty"] = prediction.spread
+    return write_vtu(path, prediction.density.space, fields, structure)
 
 
-def describe_path(path: Path) -> dict[str, Any]:
-    """A few lines about a data set, a sample or a model.
-
-    Raises:
-        FedensError: when the path is none of them.
-    """
-    if (path / "model.json").is_file():
-        return _describe_model(path)
-    if path.suffix == ".h5":
-        return _describe_sample(path)
-    if path.is_dir():
-        data = Dataset.open(path)
-        return {
-            "data set": path,
-            "samples": len(data),
-            "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
-            "functional": data.functional,
-        }
-    raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
-
-
-def _describe_model(path: Path) -> dict[str, Any]:
-    predictor = Predictor.load(path)
-    return {
-        "model": path,
-        "functional": predictor.functional.describe(),
-        "differences to": predictor.baseline,
-        "features": predictor.descriptor.n_features,
-        "hidden units": list(predictor.hidden),
-        "committee": len(predictor.networks),
-        "spacing (bohr), order": f"{predictor.spacing:.4f}, {predictor.order}",
-        "trained on": f"{predictor.provenance['n_samples']} structures",
-    }
-
-
-def _describe_sample(path: Path) -> dict[str, Any]:
-    sample = read_sample(path)
-    return {
-        "sample": path,
-        "structure": sample.structure,
-        "points": len(sample.weights),
-        "fields": ", ".join(sample.fields),
-        "electrons": f"{sample.number_of_electrons:.6f}",
-        "energy": f"{sample.energy:.8f} hartree = {sample.energy * HARTREE_IN_EV:.6f} eV",
-        "converged": sample.converged,
-        "code": sample.provenance.get("code"),
-    }
+def _write_xyz(target: Path, images: Sequence[Atoms]) -> None:
+    text = io.StringIO()
+    write(text, images, format="extxyz")
+    write_atomically(target, text.getvalue())

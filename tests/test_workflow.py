@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fedens import Dataset, Predictor
 from fedens.cli import app
 from fedens.configuration import load_configuration
+from fedens.describe import describe_path, export_sample
 from fedens.errors import (
     ConfigurationError,
     DatasetError,
@@ -21,7 +22,7 @@ from fedens.errors import (
     ModelError,
 )
 from fedens.fem.axis import Axis
-from fedens.predict import describe_path, export_sample, predict_file
+from fedens.predict import predict_file
 from fedens.progress import Progress
 from fedens.workflow import Run
 
@@ -223,7 +224,7 @@ def test_predict_writes_energies_and_forces(finished, tmp_path):
     sample = Dataset.open(folder / "data")[0]
     write(tmp_path / "in.xyz", sample.structure.to_ase())
     arguments = ["predict", str(tmp_path / "in.xyz"), "--model", str(folder / "model")]
-    arguments += ["--out", str(tmp_path / "out.xyz"), "--fields", str(tmp_path / "fields")]
+    arguments += ["--out", str(tmp_path / "out.xyz"), "--fields", "--uncertainty"]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     atoms = read(tmp_path / "out.xyz")
     from ase.units import Bohr, Hartree
@@ -231,11 +232,29 @@ def test_predict_writes_energies_and_forces(finished, tmp_path):
     assert atoms.get_potential_energy() == pytest.approx(sample.energy * Hartree, abs=0.05)
     expected = sample.forces * Hartree / Bohr
     assert np.abs(atoms.get_forces() - expected).mean() < 0.1
-    assert len(list((tmp_path / "fields").glob("*.vtu"))) == 1
+    assert atoms.get_stress().shape == (6,)
+    assert 0 < atoms.info["energy_uncertainty"] < 0.05
+    assert atoms.arrays["hellmann_feynman_forces"].shape == (len(atoms), 3)
+    assert [p.suffix for p in sorted((tmp_path / "out").iterdir())].count(".pvd") == 1
     with pytest.raises(ModelError, match="functional, energy_density"):
         predict_file(
-            tmp_path / "in.xyz", folder / "model", tmp_path / "o.xyz", "x", None, "cpu", QUIET
+            tmp_path / "in.xyz", folder / "model", tmp_path / "o.xyz", QUIET, route="magic"
         )
+
+
+@pytest.mark.filterwarnings("ignore::fedens.errors.ExtrapolationWarning")
+def test_predictions_before_a_failure_are_kept(finished, tmp_path):
+    """The second structure has an element without a pseudopotential."""
+    from ase.io import read, write
+
+    folder, _ = finished
+    good = Dataset.open(folder / "data")[0].structure.to_ase()
+    bad = good.copy()
+    bad.symbols[1] = "Mg"
+    write(tmp_path / "in.xyz", [good, bad])
+    with pytest.raises(FedensError, match=r"structure 1 of .*1 predictions before it"):
+        predict_file(tmp_path / "in.xyz", folder / "model", tmp_path / "out.xyz", QUIET)
+    assert len(read(tmp_path / "out.xyz", ":")) == 1
 
 
 def test_export_and_info(finished, tmp_path):

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ _REACH_EXPONENT = 30.0
 _PAIR_ENTRIES = 800_000
 #: Entries of one block on a space (monomials x points, or x Gaussians of a plane).
 _BLOCK_ENTRIES = 1_000_000
+
+#: Gaussians below this share of their height, times powers of the distance, are left out.
+_NEGLIGIBLE = 1e-13
 
 #: Largest order of the features.
 MAX_ORDER = 20
@@ -293,10 +296,8 @@ class GMP(Descriptor):
         rows = max(1, _BLOCK_ENTRIES // (n_terms * n_z * max(n_x, n_gaussians)))
         moved = _differentiated(*atoms.tensors, *(axis.points for axis in space.axes))
         run = _economical if moved and rows < n_y else _plain
-        columns = [
-            run(self._space_block, space, channels, range(n_y)[start : start + rows])
-            for start in range(0, n_y, rows)
-        ]
+        parts = [[None] * -(-n_y // rows) if c is None else c.in_rows(rows) for c in channels]
+        columns = [run(self._space_block, space, block) for block in zip(*parts, strict=True)]
         return torch.cat(columns, dim=2).reshape(self.n_features, -1).T
 
     def _axis_products(
@@ -319,14 +320,12 @@ class GMP(Descriptor):
         ]
         return _AxisProducts(factors, bare, probes.strengths * filled, probes.amplitudes * filled)
 
-    def _space_block(
-        self, space: TensorSpace, channels: Sequence[_AxisProducts | None], rows: range
-    ) -> Tensor:
+    def _space_block(self, space: TensorSpace, channels: Sequence[_AxisProducts | None]) -> Tensor:
         """Columns (n_features, n_x, n_rows, n_z) of some rows of points along y."""
-        nothing = space.axes[0].points.new_zeros(space.shape[0], len(rows), space.shape[2])
+        n_rows = next(len(c.bare[1]) for c in channels if c is not None)
+        nothing = space.axes[0].points.new_zeros(space.shape[0], n_rows, space.shape[2])
         empty = _no_moments(nothing, len(self.widths), self.max_order)
-        part = slice(rows.start, rows.stop)
-        return self._features([empty if c is None else c.moments(part) for c in channels])
+        return self._features([empty if c is None else c.moments() for c in channels])
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,25 +379,51 @@ class _AxisProducts:
     strengths: Tensor
     amplitudes: Tensor
 
-    def moments(self, rows: slice) -> _Moments:
-        """Density (n_x, n_rows, n_z) and moments of the points in some rows along y."""
+    def in_rows(self, size: int) -> list[_AxisProducts]:
+        """The same for blocks of ``size`` points along y."""
+        (x, y, z), (bare_x, bare_y, bare_z) = self.factors, self.bare
+        blocks = zip(*(of_width.split(size, dim=1) for of_width in y), strict=True)
+        return [
+            replace(self, factors=[x, list(block), z], bare=[bare_x, bare_block, bare_z])
+            for block, bare_block in zip(blocks, bare_y.split(size), strict=True)
+        ]
+
+    def moments(self) -> _Moments:
+        """Density (n_x, n_y, n_z) and moments at the points."""
         x, y, z = self.bare
-        density = _contracted((x * self.amplitudes)[None], y[None, rows], z[None])[0]
-        moments = []
-        for order, strengths in enumerate(self.strengths):
-            of_width = []
-            for x, y, z, strength in zip(*self.factors, strengths, strict=True):
-                a, b, c = torch.tensor(monomials(order)).T
-                terms = _contracted(x[a] * strength, y[b][:, rows], z[c])
-                of_width.append(torch.tensordot(harmonic_coefficients(order), terms, dims=1))
-            moments.append(torch.stack(of_width))
-        return density, moments
+        zeroth = _monomial_sums(x[None], y[None], z[None], self.amplitudes[None])
+        density = zeroth[0, 0, 0]
+        moments: list[list[Tensor]] = [[] for _ in self.strengths]
+        for width, factors in enumerate(zip(*self.factors, strict=True)):
+            # Gaussians that have died out at these rows
+            near = torch.nonzero(factors[1].detach().abs().amax(dim=(0, 1)) > _NEGLIGIBLE)[:, 0]
+            x, y, z = (factor.index_select(2, near) for factor in factors)
+            terms = _monomial_sums(x, y, z, self.strengths[:, width, near])
+            for order, of_width in enumerate(moments):
+                monomial = torch.stack([terms[powers] for powers in monomials(order)])
+                of_width.append(torch.tensordot(harmonic_coefficients(order), monomial, dims=1))
+        return density, [torch.stack(of_width) for of_width in moments]
 
 
-def _contracted(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """sum over i of x[t, :, i] y[t, :, i] z[t, :, i], (terms, n_x, n_y, n_z)."""
-    plane = (y[:, :, None, :] * z[:, None, :, :]).flatten(1, 2)
-    return (x @ plane.mT).unflatten(2, (y.shape[1], z.shape[1]))
+def _monomial_sums(
+    x: Tensor, y: Tensor, z: Tensor, strengths: Tensor
+) -> dict[tuple[int, int, int], Tensor]:
+    """sum over i of strengths[a+b+c, i] x[a, :, i] y[b, :, i] z[c, :, i], (n_x, n_y, n_z).
+
+    By powers (a, b, c) up to the highest order. Each product of y and z serves all powers of x.
+    """
+    n_orders = len(strengths)
+    along_x, along_y, along_z = x.unbind(), y.unbind(), z.unbind()
+    sums: dict[tuple[int, int, int], Tensor] = {}
+    for b, c in product(range(n_orders), repeat=2):
+        if b + c >= n_orders:
+            continue
+        plane = (along_y[b][:, None, :] * along_z[c]).flatten(0, 1)
+        powers = range(n_orders - b - c)
+        rows = torch.cat([along_x[a] * strengths[a + b + c] for a in powers])
+        summed = (rows @ plane.T).reshape(len(powers), x.shape[1], y.shape[1], z.shape[1])
+        sums |= {(a, b, c): values for a, values in zip(powers, summed.unbind(), strict=True)}
+    return sums
 
 
 def _pair_moments(points: Tensor, images: Images, probes: _Probes, near: Tensor) -> _Moments:
