@@ -25,6 +25,7 @@ from fedens.analysis.evaluation import (
     quick_errors,
     summarise,
 )
+from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration, load_configuration
 from fedens.dataset import Dataset
 from fedens.energy.functional import EnergyFunctional
@@ -262,13 +263,18 @@ class Run:
             fields[f"{name}_reference"] = reference[name]
             fields[f"{name}_predicted"] = predicted[name].cpu()
             fields[f"{name}_error"] = predicted[name].cpu() - reference[name]
+        if prediction.spread is not None:
+            fields["density_uncertainty"] = prediction.spread.cpu()
+        forces = {f"forces_{route}": f for route, f in evaluation.forces.items()}
+        for route, uncertainty in evaluation.force_uncertainties.items():
+            forces[f"forces_{route}_uncertainty"] = uncertainty
         return write_vtu(
             self.folder / "fields" / f"{evaluation.name}.vtu",
             sample.space(),
             fields,
             sample.structure,
             subdivisions=self.configuration.output.subdivisions,
-            atom_fields={f"forces_{route}": f for route, f in evaluation.forces.items()},
+            atom_fields=forces,
         )
 
     def _write_metrics(
@@ -277,6 +283,9 @@ class Run:
         train_names, held_out = self.split
         metrics = {
             "held_out": summarise(evaluations),
+            "uncertainties": {
+                name: agreement(*pair) for name, pair in uncertainty_pairs(evaluations).items()
+            },
             "per_structure": {e.name: {"formula": e.formula, **e.errors} for e in evaluations},
             "learning_curve": curve,
             "training_structures": train_names,

@@ -12,6 +12,7 @@ from PIL import Image
 from fedens.errors import OutputError
 from fedens.fem.tensor import TensorSpace
 from fedens.output.figures import (
+    calibration_plot,
     learning_curve,
     loss_curve,
     parity_plot,
@@ -87,12 +88,30 @@ def test_parity_plot_says_the_error():
     assert "2 values" in text.call_args.args[2]
 
 
+def test_calibration_plot_shows_positive_pairs_on_one_scale():
+    from unittest.mock import patch
+
+    uncertainty, error = [0.1, 0.0, 2.0, np.nan], [-0.2, 5.0, 1.0, 1.0]
+    with (
+        patch("matplotlib.axes.Axes.scatter") as scatter,
+        patch("matplotlib.axes.Axes.plot") as line,
+        patch("matplotlib.axes.Axes.text") as text,
+    ):
+        calibration_plot(uncertainty, error, "energy", "eV", ["correlation 0.9"])
+    np.testing.assert_allclose(scatter.call_args.args, [[0.1, 2.0], [0.2, 1.0]])
+    assert line.call_args.args[0] == line.call_args.args[1]
+    assert line.call_args.args[0][0] < 0.1 < 2.0 < line.call_args.args[0][1]
+    assert text.call_args.args[2] == "correlation 0.9\n2 values"
+
+
 def test_pictures_are_png_and_not_empty(cell):
     structure, space, density = cell
     error = density - density.mean()
     pictures = [
         parity_plot(np.arange(5.0), np.arange(5.0) + 0.1, "force", "eV/angstrom"),
         parity_plot([1.0], [1.0], "energy", "eV"),
+        calibration_plot([0.1, 0.2, 0.4], [0.1, 0.3, 0.3], "energy", "eV"),
+        calibration_plot([1e-6, 1.0], [1e-5, 0.1], "energy", "eV", ["over decades"]),
         loss_curve([1, 2, 3], [3.0, 2.0, 1.0]),
         learning_curve([2, 4, 8], {"density": [1, 0.5, 0.2], "energy": [2, 0.7, 0.3]}, "%"),
         slices_figure(
@@ -144,6 +163,10 @@ def test_bad_input_gets_a_clear_message(tmp_path):
         parity_plot([1, 2, 3], [1, 2], "energy", "eV")
     with pytest.raises(OutputError, match="all finite"):
         parity_plot([1, np.nan], [1, 2], "energy", "eV")
+    with pytest.raises(OutputError, match="3 uncertainties and 2 errors"):
+        calibration_plot([1, 2, 3], [1, 2], "energy", "eV")
+    with pytest.raises(OutputError, match="at least one pair of positive"):
+        calibration_plot([0.0, np.nan], [1, 2], "energy", "eV")
     with pytest.raises(OutputError, match="at least one slice"):
         slices_figure([])
     (tmp_path / "file").write_text("")

@@ -96,7 +96,7 @@ def test_report_shows_the_numbers_of_the_metrics(finished):
     page = (folder / "report.html").read_text()
     nmape = json.loads((folder / "metrics.json").read_text())["held_out"]["nmape_percent"]["mean"]
     assert f"{nmape:.4g}" in page
-    assert page.count("data:image/png") == 7
+    assert page.count("data:image/png") == 9
     assert "http" not in page.replace("http://www.w3.org", "")
 
 

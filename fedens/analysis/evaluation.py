@@ -1,4 +1,4 @@
-"""Errors of a prediction against a reference sample, each with its unit in its name."""
+"""Errors of a prediction against a reference sample, and what the model says about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from torch import Tensor
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
-from fedens.models.prediction import ENERGY_ROUTES, Prediction
+from fedens.models.prediction import (
+    ENERGY_ROUTES,
+    EnergyAndForces,
+    Prediction,
+    Uncertainty,
+)
 from fedens.models.predictor import Predictor
 from fedens.sample import ENERGY_DENSITIES, Sample
 from fedens.structure import Structure
@@ -31,8 +36,11 @@ class Evaluation:
 
     Attributes:
         name, formula, n_atoms: of the sample.
-        errors: name with unit -> value; energy errors carry their sign.
-        energies, forces: by route, with ``reference`` among them.
+        errors: errors and uncertainties, name with unit -> value; energy errors carry their sign.
+            Uncertainties are there where the model has them: see :class:`Prediction`.
+        energies, forces: by route, with ``reference`` among them, and ``functional_one_step``:
+            the functional route after one minimisation step.
+        force_uncertainties: by route.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Evaluation:
     errors: dict[str, float]
     energies: dict[str, float]
     forces: dict[str, NDArray[np.float64]]
+    force_uncertainties: dict[str, NDArray[np.float64]]
 
 
 def evaluate_sample(
@@ -57,17 +66,16 @@ def evaluate_sample(
     space = sample.space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
-    energies = {route: float(prediction.energy(route)) for route in ENERGY_ROUTES}
+    numbers = _functional_numbers(predictor, prediction)
+    energies = {route: n.energy for route, n in numbers.items()}
+    energies["energy_density"] = float(prediction.energy("energy_density"))
     feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)
-        functional = predictor.energy_and_forces(sample.structure, "functional", space)
-    forces = {
-        "functional": functional.forces,
-        "hellmann_feynman": feynman.cpu().numpy(),
-    }
+    forces = {route: n.forces for route, n in numbers.items()}
+    forces["hellmann_feynman"] = feynman.cpu().numpy()
+    force_uncertainties = _force_uncertainties(prediction, numbers)
     errors = density_errors(prediction, sample, space)
     errors |= _energy_errors(energies, sample) | _force_errors(forces, sample)
+    errors |= _uncertainties(prediction, force_uncertainties)
     evaluation = Evaluation(
         name,
         sample.structure.formula,
@@ -75,8 +83,35 @@ def evaluate_sample(
         errors,
         {"reference": sample.energy, **energies},
         {"reference": sample.forces, **forces},
+        force_uncertainties,
     )
     return evaluation, prediction
+
+
+def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[str, EnergyAndForces]:
+    """The functional route, and after one minimisation step where that can be differentiated."""
+    routes = ["functional"]
+    if all(term.twice_differentiable for term in prediction.bound.terms):
+        routes.append("functional_one_step")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        numbers = predictor.refinement(
+            prediction.structure, range(len(routes)), prediction.bound.space
+        )
+    return dict(zip(routes, numbers, strict=True))
+
+
+def _force_uncertainties(
+    prediction: Prediction, numbers: dict[str, EnergyAndForces]
+) -> dict[str, NDArray[np.float64]]:
+    result = {}
+    if "functional_one_step" in numbers:
+        step = Uncertainty.of_step(numbers["functional"], numbers["functional_one_step"])
+        result["functional"] = step.forces
+    feynman = prediction.force_uncertainty()
+    if feynman is not None:
+        result["hellmann_feynman"] = feynman
+    return result
 
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
@@ -155,6 +190,26 @@ def _force_errors(forces: dict[str, NDArray[np.float64]], sample: Sample) -> dic
     }
     spread = float(sample.forces.std()) * unit
     return {**errors, "force_spread_reference_mev_per_angstrom": spread}
+
+
+def _uncertainties(
+    prediction: Prediction, forces: dict[str, NDArray[np.float64]]
+) -> dict[str, float]:
+    """Uncertainties as means and integrals like those of the errors, where the model has them."""
+    space = prediction.bound.space
+    result = {"points_outside_training_percent": 100 * prediction.points_outside / space.n_points}
+    if prediction.spread is not None:
+        share = float(space.integrate(prediction.spread)) / prediction.bound.electrons
+        result["density_uncertainty_percent"] = 100 * share
+    per_atom = HARTREE_IN_MEV / len(prediction.structure)
+    for route in ENERGY_ROUTES:
+        energy = prediction.energy_uncertainty(route)
+        if energy is not None:
+            result[f"energy_uncertainty_{route}_mev_per_atom"] = energy * per_atom
+    for route, values in forces.items():
+        mean = float(values.mean()) * HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
+        result[f"force_uncertainty_{route}_mev_per_angstrom"] = mean
+    return result
 
 
 def _check_same_functional(predictor: Predictor, sample: Sample) -> None:

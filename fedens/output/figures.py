@@ -133,22 +133,77 @@ def parity_plot(
             f"parity plot of {quantity}: {len(x)} reference and {len(y)} predicted values; "
             "expected as many of each, at least one, all finite"
         )
-    figure, (axes,) = _figure(4.6, 4.6)
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     pad = 0.05 * (high - low) or 1.0
-    limits = (low - pad, high + pad)
+    mae, spread = np.abs(y - x).mean() * error_factor, x.std() * error_factor
+    lines = [f"MAE {mae:.3g}", f"spread of reference {spread:.3g}"]
+    lines = [f"{line} {error_unit or unit}" for line in lines]
+    figure, axes = _against_each_other(x, y, (low - pad, high + pad), lines)
+    axes.set_xlabel(f"reference {quantity} ({unit})")
+    axes.set_ylabel(f"predicted {quantity} ({unit})")
+    return _png(figure)
+
+
+def calibration_plot(
+    uncertainty: ArrayLike, error: ArrayLike, quantity: str, unit: str, notes: Sequence[str] = ()
+) -> bytes:
+    """Actual against estimated errors on logarithmic axes, with the line where they agree. PNG.
+
+    Args:
+        uncertainty, error: arrays of the same shape, in ``unit``; pairs in which one is zero do
+            not show.
+        quantity: what they are of, such as ``"energy per atom"``.
+        notes: lines in the corner, such as the correlation.
+
+    Raises:
+        OutputError: for arrays of different shapes, or without a pair of positive finite numbers.
+    """
+    x, y = (np.abs(np.asarray(values, dtype=np.float64)).ravel() for values in (uncertainty, error))
+    shown = np.zeros(0, dtype=bool)
+    if len(x) == len(y):
+        shown = (x > 0) & (y > 0) & np.isfinite(x + y)
+    if not shown.any():
+        raise OutputError(
+            f"calibration plot of {quantity}: {len(x)} uncertainties and {len(y)} errors; expected "
+            "as many of each, at least one pair of positive finite numbers"
+        )
+    x, y = x[shown], y[shown]
+    limits = (0.7 * min(x.min(), y.min()), 1.4 * max(x.max(), y.max()))
+    figure, axes = _against_each_other(x, y, limits, notes)
+    _logarithmic(axes, limits)
+    axes.set_xlabel(f"estimated error of the {quantity} ({unit})")
+    axes.set_ylabel(f"actual error of the {quantity} ({unit})")
+    return _png(figure)
+
+
+def _against_each_other(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    limits: tuple[float, float],
+    notes: Sequence[str],
+) -> tuple[Figure, Axes]:
+    """A square picture of points, the line where both are equal, and notes in the corner."""
+    figure, (axes,) = _figure(4.6, 4.6)
     axes.plot(limits, limits, color=GREY, linewidth=1, zorder=1)
     size = 28 if len(x) <= 200 else 7
     axes.scatter(x, y, s=size, color=BLUE, alpha=0.65, linewidth=0, zorder=2)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_xlabel(f"reference {quantity} ({unit})")
-    axes.set_ylabel(f"predicted {quantity} ({unit})")
-    mae, spread = np.abs(y - x).mean() * error_factor, x.std() * error_factor
-    lines = [f"MAE {mae:.3g}", f"spread of reference {spread:.3g}"]
-    text = "\n".join(f"{line} {error_unit or unit}" for line in lines)
+    text = "\n".join([*notes, f"{len(x)} values"])
     box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "#dde2e9"}
-    axes.text(0.04, 0.96, f"{text}\n{len(x)} values", transform=axes.transAxes, va="top", bbox=box)
-    return _png(figure)
+    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", bbox=box)
+    return figure, axes
+
+
+def _logarithmic(axes: Axes, limits: tuple[float, float]) -> None:
+    """Both axes logarithmic, with plain numbers at 1, 2 and 5 where decades would be too few."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set(xscale="log", yscale="log")
+    steps = (1.0, 2.0, 5.0) if limits[1] < 100 * limits[0] else (1.0,)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def loss_curve(

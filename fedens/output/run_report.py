@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from fedens.analysis.evaluation import Evaluation, summarise
+from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration
 from fedens.models.predictor import Predictor
-from fedens.output.figures import learning_curve, loss_curve, parity_plot
+from fedens.output.figures import calibration_plot, learning_curve, loss_curve, parity_plot
 from fedens.output.report import ReportContent, ReportFigure, ReportTable, write_report
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
 #: Error -> (what a reader calls it, unit).
 QUANTITIES = {
     "nmape_percent": ("density error (NMAPE)", "%"),
+    "density_uncertainty_percent": ("density uncertainty", "%"),
+    "points_outside_training_percent": ("points unlike those of the training", "%"),
     "density_error_near_nuclei_percent": ("density error within 1 bohr of nuclei", "%"),
     "charge_error_before_normalisation_percent": ("charge error before normalisation", "%"),
     "dipole_error_before_normalisation_e_bohr": ("dipole error before normalisation", "e bohr"),
@@ -24,16 +27,40 @@ QUANTITIES = {
         "energy error, functional at the predicted density",
         "meV/atom",
     ),
+    "energy_uncertainty_functional_mev_per_atom": (
+        "energy uncertainty, functional at the predicted density",
+        "meV/atom",
+    ),
+    "energy_error_functional_one_step_mev_per_atom": (
+        "energy error, functional after one minimisation step",
+        "meV/atom",
+    ),
     "energy_error_energy_density_mev_per_atom": (
         "energy error, sum of predicted energy densities",
+        "meV/atom",
+    ),
+    "energy_uncertainty_energy_density_mev_per_atom": (
+        "energy uncertainty, sum of predicted energy densities",
         "meV/atom",
     ),
     "force_mae_functional_mev_per_angstrom": (
         "force MAE, derivative of the functional energy",
         "meV/angstrom",
     ),
+    "force_uncertainty_functional_mev_per_angstrom": (
+        "force uncertainty, derivative of the functional energy",
+        "meV/angstrom",
+    ),
+    "force_mae_functional_one_step_mev_per_angstrom": (
+        "force MAE, functional after one minimisation step",
+        "meV/angstrom",
+    ),
     "force_mae_hellmann_feynman_mev_per_angstrom": (
         "force MAE, Hellmann-Feynman",
+        "meV/angstrom",
+    ),
+    "force_uncertainty_hellmann_feynman_mev_per_angstrom": (
+        "force uncertainty, Hellmann-Feynman",
         "meV/angstrom",
     ),
     "force_spread_reference_mev_per_angstrom": ("spread of reference forces", "meV/angstrom"),
@@ -47,6 +74,35 @@ _HEADLINE = (
     "force_mae_functional_mev_per_angstrom",
     "charge_error_before_normalisation_percent",
 )
+#: What the table of the single structures shows, where the model has it.
+_COLUMNS = (
+    "nmape_percent",
+    "density_uncertainty_percent",
+    "energy_error_functional_mev_per_atom",
+    "energy_uncertainty_functional_mev_per_atom",
+    "force_mae_functional_mev_per_angstrom",
+    "force_uncertainty_functional_mev_per_angstrom",
+    "points_outside_training_percent",
+)
+#: Pairs of uncertainty and error that get a picture: title, quantity, unit.
+_CALIBRATIONS = {
+    "density_percent": ("density", "density", "%"),
+    "energy_functional_mev_per_atom": (
+        "energy, functional at the predicted density",
+        "energy",
+        "meV/atom",
+    ),
+    "forces_functional_mev_per_angstrom": (
+        "forces, derivative of the functional energy",
+        "force component",
+        "meV/angstrom",
+    ),
+    "energy_energy_density_mev_per_atom": (
+        "energy, sum of predicted energy densities",
+        "energy",
+        "meV/atom",
+    ),
+}
 
 
 def write_run_report(
@@ -87,6 +143,12 @@ def write_run_report(
             "The functional route evaluates the parent functional at the predicted density: its "
             "error is second order in the density error, and its forces are the exact "
             "derivative of its energy. Summed energy densities err in first order.",
+            "Uncertainties of the functional route are what one more minimisation step of the "
+            "functional changes; they need no committee.",
+            "Uncertainties of the density, of summed energy densities and of Hellmann-Feynman "
+            "forces are the standard deviation over the committee, scaled to the errors of its "
+            "members on structures they were not trained on.",
+            "Points unlike those of the training have a feature outside the range it has seen.",
             "Hellmann-Feynman forces come from the density alone and are not the derivative of a "
             "predicted energy; their error shows the quality of the density.",
             "fields/held_out.pvd opens in ParaView: one step per held-out structure, reference, "
@@ -131,6 +193,7 @@ def _figures(
         _force_parity(evaluations, "functional", "derivative of the functional energy"),
         _force_parity(evaluations, "hellmann_feynman", "Hellmann-Feynman"),
     ]
+    figures += _calibrations(evaluations)
     history = predictor.history
     if history["step"]:
         picture = loss_curve(history["step"], history["training_loss"], history["validation_loss"])
@@ -173,11 +236,26 @@ def _force_parity(evaluations: Sequence[Evaluation], route: str, title: str) -> 
     return ReportFigure(f"Forces: {title}", picture)
 
 
+def _calibrations(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
+    figures = []
+    pairs = uncertainty_pairs(evaluations)
+    for name, (title, quantity, unit) in _CALIBRATIONS.items():
+        if name not in pairs:
+            continue
+        uncertainty, error = pairs[name]
+        found = agreement(uncertainty, error).items()
+        notes = [f"{key.replace('_', ' ')} {v:.2g}" for key, v in found if v is not None]
+        picture = calibration_plot(uncertainty, error, quantity, unit, notes)
+        figures.append(ReportFigure(f"Uncertainty: {title}", picture))
+    return figures
+
+
 def summary_rows(summary: dict[str, dict[str, float]]) -> list[tuple[str, float, float, str]]:
-    """(quantity, mean, largest, unit) of every error, for tables."""
+    """(quantity, mean, largest, unit) of every error and uncertainty, for tables."""
     return [
         (label, summary[key]["mean"], summary[key]["max"], unit)
         for key, (label, unit) in QUANTITIES.items()
+        if key in summary
     ]
 
 
@@ -189,7 +267,7 @@ def _tables(
     overview = ReportTable(
         "Held-out errors", ("quantity", "mean", "largest", "unit"), summary_rows(summary)
     )
-    columns = {key: QUANTITIES[key] for key in _HEADLINE}
+    columns = {key: QUANTITIES[key] for key in _COLUMNS if key in summary}
     each = ReportTable(
         "Held-out structures",
         ("structure", *(label for label, _ in columns.values())),

@@ -1,0 +1,161 @@
+"""Errors and uncertainties of held-out structures, from a small run with a committee."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pyvista
+import torch
+from systems import GTHFIT
+from test_workflow import SMALL, run_of
+
+from fedens import EnergyFunctional
+from fedens.analysis.evaluation import evaluate_sample, summarise
+from fedens.analysis.uncertainty import agreement, uncertainty_pairs
+from fedens.output.run_report import summary_rows
+from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
+
+#: The handful of cells that the model is trained on leaves most others outside.
+pytestmark = pytest.mark.filterwarnings("ignore::fedens.errors.ExtrapolationWarning")
+
+COMMITTEE = SMALL["training"] | {
+    "network": {"hidden": [16], "committee": 2},
+    "learning_curve": [],
+}
+#: Numbers that need a committee.
+OF_COMMITTEE = {
+    "density_uncertainty_percent",
+    "energy_uncertainty_energy_density_mev_per_atom",
+    "force_uncertainty_hellmann_feynman_mev_per_angstrom",
+}
+#: Numbers that need the forces after a minimisation step.
+OF_STEP = {
+    "energy_error_functional_one_step_mev_per_atom",
+    "force_mae_functional_one_step_mev_per_angstrom",
+    "force_uncertainty_functional_mev_per_angstrom",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return run_of(tmp_path_factory.mktemp("committee"), training=COMMITTEE)
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    run.generate()
+    return run.train()
+
+
+@pytest.fixture(scope="module")
+def evaluations(run, predictor):
+    return run.evaluate(predictor)
+
+
+def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
+    for evaluation in evaluations:
+        sample, errors = run.data[evaluation.name], evaluation.errors
+        space, per_atom = sample.space(), HARTREE_IN_MEV / evaluation.n_atoms
+        with torch.no_grad():
+            prediction = predictor.predict(sample.structure, space)
+        share = space.integrate(prediction.spread) / space.integrate(prediction.density.values)
+        assert errors["density_uncertainty_percent"] == pytest.approx(100 * float(share))
+        outside = errors["points_outside_training_percent"]
+        assert outside * space.n_points / 100 == pytest.approx(prediction.points_outside)
+        for route in ("functional", "hellmann_feynman"):
+            expected = predictor.uncertainty(sample.structure, route, space).forces
+            np.testing.assert_allclose(evaluation.force_uncertainties[route], expected, atol=1e-8)
+            mean = expected.mean() * HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
+            found = errors[f"force_uncertainty_{route}_mev_per_angstrom"]
+            assert found == pytest.approx(mean, rel=1e-4)
+        for route in ("functional", "energy_density"):
+            expected = predictor.uncertainty(sample.structure, route, space).energy * per_atom
+            found = errors[f"energy_uncertainty_{route}_mev_per_atom"]
+            assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_errors_after_one_step_are_those_of_a_refined_prediction(run, predictor, evaluations):
+    for evaluation in evaluations:
+        sample, errors = run.data[evaluation.name], evaluation.errors
+        energy = predictor.energy(sample.structure, space=sample.space(), refinement_steps=1)
+        expected = (energy - sample.energy) * HARTREE_IN_MEV / evaluation.n_atoms
+        found = errors["energy_error_functional_one_step_mev_per_atom"]
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert abs(found) < 0.3 * abs(errors["energy_error_functional_mev_per_atom"])
+        before, after = (
+            errors[f"force_mae_functional{step}_mev_per_angstrom"] for step in ("", "_one_step")
+        )
+        assert after < 0.5 * before
+
+
+def test_functional_uncertainty_tells_the_error(evaluations):
+    pairs = uncertainty_pairs(evaluations)
+    energies = agreement(*pairs["energy_functional_mev_per_atom"])
+    assert 0.8 < energies["error_over_uncertainty"] < 1.3
+    forces = agreement(*pairs["forces_functional_mev_per_angstrom"])
+    assert forces["correlation"] > 0.7
+    assert len(pairs["forces_functional_mev_per_angstrom"][0]) == 3 * sum(
+        e.n_atoms for e in evaluations
+    )
+
+
+@pytest.mark.usefixtures("evaluations")
+def test_metrics_report_and_fields_show_the_uncertainties(run):
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert set(metrics["held_out"]) >= OF_COMMITTEE | OF_STEP
+    assert set(metrics["uncertainties"]) == {
+        "density_percent",
+        "energy_functional_mev_per_atom",
+        "energy_energy_density_mev_per_atom",
+        "forces_functional_mev_per_angstrom",
+        "forces_hellmann_feynman_mev_per_angstrom",
+    }
+    page = (run.folder / "report.html").read_text()
+    assert page.count("Uncertainty: ") == 8  # four pictures, each with title and alternative text
+    mean = metrics["held_out"]["density_uncertainty_percent"]["mean"]
+    assert f"{mean:.4g}" in page
+    path = next((run.folder / "fields").glob("*.vtu"))
+    cells = pyvista.read(path).point_data["density_uncertainty [electron/angstrom^3]"]
+    assert cells.min() > -1e-3 * cells.max()
+    atoms = pyvista.read(path.with_name(f"{path.stem}_atoms.vtp"))
+    assert "forces_functional_uncertainty [eV/angstrom]" in atoms.point_data
+
+
+def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations):
+    name = evaluations[0].name
+    alone, prediction = evaluate_sample(predictor.member(0), run.data[name], name)
+    assert prediction.spread is None
+    assert set(evaluations[0].errors) - set(alone.errors) == OF_COMMITTEE
+    assert list(alone.force_uncertainties) == ["functional"]
+    assert set(uncertainty_pairs([alone])) == {
+        "energy_functional_mev_per_atom",
+        "forces_functional_mev_per_angstrom",
+    }
+    labels = [row[0] for row in summary_rows(summarise([alone]))]
+    assert "density uncertainty" not in labels
+    assert "density error (NMAPE)" in labels
+
+
+def test_functional_without_second_derivative_has_no_forces_after_a_step(run, predictor):
+    """Of libxc's functionals, only the first derivative is known."""
+    sample = run.data[0]
+    other = EnergyFunctional.orbital_free("wt", xc="pbe", pseudopotential=GTHFIT)
+    nameless = replace(sample, provenance={"space": sample.provenance["space"]})
+    here, _ = evaluate_sample(predictor, sample)
+    there, _ = evaluate_sample(replace(predictor, functional=other), nameless)
+    assert set(here.errors) - set(there.errors) == OF_STEP
+    assert there.errors["energy_uncertainty_functional_mev_per_atom"] > 0
+
+
+def test_agreement_of_known_pairs():
+    errors = np.array([0.1, 1.0, 3.0, 0.5])
+    found = agreement(2 * errors, errors)
+    assert found["correlation"] == pytest.approx(1.0)
+    assert found["error_over_uncertainty"] == pytest.approx(0.5)
+    assert agreement(1 / errors, errors)["correlation"] == pytest.approx(-1.0)
+    with_zero = agreement([*errors, 0.0], [*errors, 7.0])
+    assert with_zero["correlation"] == pytest.approx(1.0)
+    assert agreement([1.0, 2.0], [1.0, 2.0])["correlation"] is None
+    assert agreement([1.0, 1.0, 1.0], errors[:3])["correlation"] is None
+    assert agreement([0.0], [1.0])["error_over_uncertainty"] is None
