@@ -58,7 +58,7 @@ class Calculator(AseCalculator):
             ``hellmann_feynman_forces`` and neither energy nor forces.
         refinement_steps: minimisation steps of the functional from the predicted density.
         functional: run the solver with it instead. residual_tolerance: of the solver, hartree.
-        spacing, order: of the mesh; default the model's, or 0.34 bohr and 9 for the solver.
+        spacing, order: of the mesh; default the model's, or 0.34 bohr and 10 for the solver.
 
     Beyond ASE's names, ``get_property`` knows ``hellmann_feynman_forces``, and for models
     ``energy_uncertainty`` and ``forces_uncertainty``. ``density(atoms)`` gives the density.

@@ -48,7 +48,7 @@ def test_every_key_has_a_default(load):
     defaults = Configuration()
     assert defaults.structures == ThermalCellsOptions()
     assert defaults.structures.supercell == (2, 2, 2)
-    assert (defaults.space.spacing, defaults.space.order) == (0.34, 9)
+    assert (defaults.space.spacing, defaults.space.order) == (0.34, 10)
     aluminium = defaults.functional.pseudopotentials["Al"]
     assert (aluminium.r_loc, aluminium.c1, aluminium.c2) == (0.7473, 4.9546, -0.8993)
 
@@ -171,7 +171,7 @@ def test_unwritable_configuration(tmp_path):
         (
             "recpot: 1",
             "case.yaml, line 1: recpot: unknown key; known here: name, seed, structures, space, "
-            "functional, solver, training, output, device",
+            "functional, solver, training, rounds, output, device",
         ),
     ],
 )
@@ -222,6 +222,7 @@ def test_wrong_type_is_named_with_its_line(refused, text, line, named):
         ("structures:\n  displacement: [0.4, 0.1]", 2, "the smaller number, then the larger one"),
         ("structures:\n  vacancy_fraction: 1.5", 2, "structures.vacancy_fraction"),
         ("training: {network: {hidden: []}}", 1, "training.network.hidden"),
+        ("rounds:\n  count: -1", 2, "rounds.count: should be greater than or equal to 0, not -1"),
         (
             "functional:\n  pseudopotentials:\n    Al: {kind: gth, valence: 3}",
             3,
@@ -256,6 +257,8 @@ def test_value_out_of_range_is_named_with_its_line(refused, text, line, named):
         ("structures: {count: 3}", 1, "training.train_count: is 12, but structures.count is 3"),
         ("functional:\n  vw_weight: 0.2", 2, "functional.vw_weight: must be 1 for kinetic: wt"),
         ("structures: {element: Mg}", 1, "no pseudopotential for structures.element Mg"),
+        ("rounds:\n  add: 30", 2, "rounds.add: is 30, but rounds.candidates is 24"),
+        ("rounds: {candidates: 3}", 1, "rounds.add: is 4, but rounds.candidates is 3"),
     ],
 )
 def test_sections_that_disagree_are_named(refused, text, line, named):

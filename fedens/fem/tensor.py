@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Default resolution: element length over order, bohr. A rigid aluminium crystal moved through the
 #: mesh changes its energy by less than 0.05 meV/atom, which order 6 at 0.425 bohr misses tenfold.
 DEFAULT_SPACING = 0.34
-DEFAULT_ORDER = 9
+DEFAULT_ORDER = 10
 #: Default distance from the outermost atom to the wall of an isolated box, bohr.
 DEFAULT_MARGIN = 16.0
 
