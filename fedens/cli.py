@@ -121,7 +121,7 @@ def train(
     seed: Seed = None,
     quiet: Quiet = False,
 ) -> None:
-    """Only the training, on the data that a run folder already holds."""
+    """Only the training, with its rounds if there are any, on the data a run folder holds."""
     job = _open_run(config, output, device, seed, quiet)
     job.train()
     job.progress.say(f"model in {job.folder / 'model'}")

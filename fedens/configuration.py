@@ -21,6 +21,7 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -103,7 +104,7 @@ class SpaceOptions(Options):
     """The finite-element space."""
 
     spacing: PositiveFloat = Field(default=0.34, description="element length over order, bohr")
-    order: int = Field(default=9, ge=1, le=10, description="polynomial order")
+    order: int = Field(default=10, ge=1, le=10, description="polynomial order")
 
 
 class GTHLocalOptions(Options):
@@ -233,6 +234,23 @@ class TrainingOptions(Options):
     )
 
 
+class RoundsOptions(Options):
+    """Active learning: label structures that the model knows least about, and train on."""
+
+    count: NonNegativeInt = Field(
+        default=0, description="rounds after the first training; 0: no active learning"
+    )
+    add: PositiveInt = Field(
+        default=4, description="structures labelled per round: those of the most uncertain energy"
+    )
+    candidates: PositiveInt = Field(
+        default=24, description="further structures that a round chooses from"
+    )
+    steps: PositiveInt = Field(
+        default=1000, description="optimiser steps of each network in a round"
+    )
+
+
 class OutputOptions(Options):
     """What is written beside data, model and metrics."""
 
@@ -265,6 +283,7 @@ class Configuration(Options):
     functional: FunctionalOptions = FunctionalOptions()
     solver: SolverOptions = SolverOptions()
     training: TrainingOptions = TrainingOptions()
+    rounds: RoundsOptions = RoundsOptions()
     output: OutputOptions = OutputOptions()
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to compute")
 
@@ -273,6 +292,12 @@ class Configuration(Options):
         functional, structures = self.functional, self.structures
         if functional.kinetic != "tfvw" and functional.vw_weight != 1.0:
             _disagree("functional.vw_weight", f"must be 1 for kinetic: {functional.kinetic}")
+        if self.rounds.add > self.rounds.candidates:
+            _disagree(
+                "rounds.add",
+                f"is {self.rounds.add}, but rounds.candidates is {self.rounds.candidates}: "
+                "there must be at least as many to choose from",
+            )
         if not isinstance(structures, ThermalCellsOptions):
             return self
         if self.training.train_count >= structures.count:

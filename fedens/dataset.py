@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -204,23 +204,29 @@ class Dataset:
             number += 1
         return f"{sample.structure.formula}-{number:04d}"
 
-    def split(self, train: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    def split(
+        self, train: int, seed: int = 0, names: Sequence[str] | None = None
+    ) -> tuple[list[str], list[str]]:
         """Names of ``train`` samples drawn at random, and of the rest.
 
         The same names, ``train`` and ``seed`` give the same split; with the same seed, a smaller
         training set is the beginning of a larger one.
 
+        Args:
+            names: the samples to split; default all of them.
+
         Raises:
             DatasetError: ``train`` is not between 1 and the number of samples.
         """
-        if not 1 <= train <= len(self):
+        names = self.names if names is None else sorted(names)
+        if not 1 <= train <= len(names):
             raise DatasetError(
-                f"cannot train on {train} samples: the data set {self.path} has {len(self)}; "
-                f"expected 1 to {len(self)}"
+                f"cannot train on {train} samples: the data set {self.path} has {len(names)}; "
+                f"expected 1 to {len(names)}"
             )
-        order = np.random.default_rng(seed).permutation(len(self))
-        names = [self.names[i] for i in order]
-        return names[:train], names[train:]
+        order = np.random.default_rng(seed).permutation(len(names))
+        drawn = [names[i] for i in order]
+        return drawn[:train], drawn[train:]
 
 
 def write_sample(sample: Sample, path: str | Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedens.configuration import StructureFileOptions, ThermalCellsOptions
-from fedens.errors import StructureError
+from fedens.errors import ConfigurationError, StructureError
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -28,6 +28,46 @@ def make_structures(
     if isinstance(options, StructureFileOptions):
         return read_structures(options.file, options.index)
     return [thermal_cell(options, index, seed) for index in range(options.count)]
+
+
+def further_structures(
+    options: ThermalCellsOptions | StructureFileOptions, count: int, seed: int = 0
+) -> dict[int, Structure]:
+    """Structures beyond those of :func:`make_structures`: their place in series or file -> each.
+
+    Random cells go on where the series ends; of a file, they are those its ``index`` leaves over.
+
+    Raises:
+        ConfigurationError: a file with fewer than ``count`` left over.
+    """
+    if isinstance(options, ThermalCellsOptions):
+        places = range(options.count, options.count + count)
+        return {place: thermal_cell(options, place, seed) for place in places}
+    every = read_structures(options.file, ":")
+    used = set(_selected(options, len(every)))
+    spare = {place: every[place] for place in range(len(every)) if place not in used}
+    if len(spare) < count:
+        raise ConfigurationError(
+            f"{options.file} has {len(spare)} structures besides those at structures.index "
+            f"{options.index!r}, but rounds.count x rounds.candidates is {count}: narrow the "
+            "index, or ask for fewer rounds or candidates"
+        )
+    return {place: spare[place] for place in list(spare)[:count]}
+
+
+def _selected(options: StructureFileOptions, length: int) -> range:
+    """Places that the index of a file's options selects."""
+    from ase.io.formats import string2index
+
+    index = string2index(options.index)
+    if isinstance(index, int):
+        index = slice(index, index + 1 or None)
+    if not isinstance(index, slice):
+        raise ConfigurationError(
+            f"structures.index is {options.index!r}: rounds need a number or a slice, to tell "
+            f"which structures of {options.file} are left over"
+        )
+    return range(length)[index]
 
 
 def thermal_cell(options: ThermalCellsOptions, index: int, seed: int = 0) -> Structure:

@@ -5,13 +5,14 @@ A run lives in one folder::
     config.yaml   resolved configuration      metrics.json  every number, with its unit
     data/         the data set                report.html   one page to read
     model/        the trained predictor       fields/       VTU files and a PVD for ParaView
+    rounds/       active learning, if any: see fedens.active_learning
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,13 @@ from typing import Any
 
 import torch
 
+from fedens.active_learning import (
+    candidates,
+    is_added,
+    learn_in_rounds,
+    model_digest,
+    read_rounds,
+)
 from fedens.analysis.evaluation import (
     Evaluation,
     evaluate_sample,
@@ -103,14 +111,15 @@ class Run:
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
-        """Names of the samples to train on and of those held out."""
+        """Names of the samples to train on, before any rounds, and of those held out."""
         wanted = self.configuration.training.train_count
-        if len(self.data) <= wanted:
+        names = [name for name in self.data.names if not is_added(name)]
+        if len(names) <= wanted:
             raise DatasetError(
-                f"{self.folder / 'data'} holds {len(self.data)} samples, training.train_count is "
+                f"{self.folder / 'data'} holds {len(names)} samples, training.train_count is "
                 f"{wanted}: at least one must be left to hold out"
             )
-        return self.data.split(wanted, self.configuration.seed)
+        return self.data.split(wanted, self.configuration.seed, names)
 
     def generate(self) -> dict[str, str]:
         """Label every structure that is not yet in the data set.
@@ -119,13 +128,18 @@ class Run:
             name -> message of those that did not converge; they are not in the data set.
         """
         structures = make_structures(self.configuration.structures, self.configuration.seed)
-        missing = {
-            name: structure
-            for name, structure in zip(_names(structures), structures, strict=True)
-            if name not in self.data
-        }
+        candidates(self)  # too few of them should show now, not after the training
+        return self.label("reference data", dict(zip(_names(structures), structures, strict=True)))
+
+    def label(self, title: str, structures: Mapping[str, Structure]) -> dict[str, str]:
+        """Add structures to the data set by name, those that it does not have.
+
+        Returns:
+            name -> message of those that did not converge; they are not in the data set.
+        """
+        missing = {name: s for name, s in structures.items() if name not in self.data}
         failed: dict[str, str] = {}
-        with self.progress.stage("reference data", len(structures)) as advance:
+        with self.progress.stage(title, len(structures)) as advance:
             advance(len(structures) - len(missing))
             for name, structure in missing.items():
                 try:
@@ -139,21 +153,53 @@ class Run:
         return failed
 
     def train(self) -> Predictor:
-        """Train on the training samples, unless the model folder already holds that model."""
-        names, _ = self.split
-        settings = self.settings()
-        if (self.folder / "model" / "model.json").is_file():
-            predictor = Predictor.load(self.folder / "model", resolve_device(self._device))
-            if predictor.provenance.get("key") == self._model_key(names, settings):
-                self.progress.say("model is already trained; delete model/ to train it again")
-                return predictor
-        predictor = self._train_on(names, settings, self.folder / "model" / "checkpoints")
-        predictor.provenance["key"] = self._model_key(names, settings)
-        predictor.save(self.folder / "model")
+        """Train on the training samples and in rounds; what has been done is not done again.
+
+        The model folder holds the last model.
+        """
+        folder = self.folder / "model"
+        if not self.configuration.rounds.count:
+            return self.trained(self.split[0], self.settings(), folder)
+        predictor = learn_in_rounds(self)
+        if self._stored(predictor.provenance["key"], folder) is None:
+            predictor.save(folder)
         return predictor
 
+    def trained(
+        self,
+        names: Sequence[str],
+        settings: TrainingSettings,
+        folder: Path,
+        start_from: Predictor | None = None,
+    ) -> Predictor:
+        """The model of some samples, trained and saved unless the folder holds it already."""
+        key = self._model_key(names, settings, start_from)
+        predictor = self._stored(key, folder)
+        if predictor is not None:
+            self.progress.say(f"model is already trained; delete {folder} to train it again")
+            return predictor
+        if start_from is None:
+            # a run without rounds may be given some later: its model is where they begin
+            predictor = self._stored(key, self.folder / "model")
+        if predictor is None:
+            predictor = self._train_on(names, settings, folder / "checkpoints", start_from)
+            predictor.provenance["key"] = key
+        predictor.save(folder)
+        return predictor
+
+    def _stored(self, key: str, folder: Path) -> Predictor | None:
+        """The model in a folder, if it is the one of the key."""
+        if not (folder / "model.json").is_file():
+            return None
+        predictor = Predictor.load(folder, resolve_device(self._device))
+        return predictor if predictor.provenance.get("key") == key else None
+
     def _train_on(
-        self, names: Sequence[str], settings: TrainingSettings, checkpoint: Path | None
+        self,
+        names: Sequence[str],
+        settings: TrainingSettings,
+        checkpoint: Path | None,
+        start_from: Predictor | None = None,
     ) -> Predictor:
         options = self.configuration.training
         baseline = None if options.baseline == "auto" else options.baseline
@@ -168,16 +214,22 @@ class Run:
                 self._device,
                 checkpoint,
                 report,
+                start_from,
             )
 
     @property
     def _device(self) -> str:
         return self.configuration.device
 
-    def _model_key(self, names: Sequence[str], settings: TrainingSettings) -> str:
+    def _model_key(
+        self, names: Sequence[str], settings: TrainingSettings, start_from: Predictor | None
+    ) -> str:
         """What a trained model depends on, to recognise one that is there already."""
         parts = [list(names), str(settings), self.descriptor().describe()]
-        return json.dumps([*parts, self.configuration.training.baseline], sort_keys=True)
+        parts.append(self.configuration.training.baseline)
+        if start_from is not None:
+            parts.append(model_digest(start_from))
+        return json.dumps(parts, sort_keys=True)
 
     def descriptor(self) -> Descriptor:
         """The descriptors the configuration asks for."""
@@ -218,10 +270,10 @@ class Run:
         rows = []
         for size in [*sizes, len(names)]:
             predictor = self._train_on(names[:size], settings, None)
-            rows.append({"structures": size, **self._curve_errors(predictor, held_out)})
+            rows.append({"structures": size, **self.mean_errors(predictor, held_out)})
         return rows
 
-    def _curve_errors(self, predictor: Predictor, names: Sequence[str]) -> dict[str, float]:
+    def mean_errors(self, predictor: Predictor, names: Sequence[str]) -> dict[str, float]:
         """Mean NMAPE and energy error by the functional; no forces, to be quick."""
         rows = [quick_errors(predictor, self.data[name]) for name in names]
         return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
@@ -246,10 +298,16 @@ class Run:
                 advance(1)
         if entries:
             write_pvd(self.folder / "fields" / "held_out.pvd", entries)
-        curve = self.learning_curve()
-        self._write_metrics(evaluations, curve, time.monotonic() - start)
+        curve, rounds = self.learning_curve(), read_rounds(self)
+        self._write_metrics(evaluations, curve, rounds, time.monotonic() - start)
         write_run_report(
-            self.folder / "report.html", self.configuration, predictor, evaluations, curve, picture
+            self.folder / "report.html",
+            self.configuration,
+            predictor,
+            evaluations,
+            curve,
+            rounds,
+            picture,
         )
         return evaluations
 
@@ -278,7 +336,11 @@ class Run:
         )
 
     def _write_metrics(
-        self, evaluations: Sequence[Evaluation], curve: list[dict[str, float]], seconds: float
+        self,
+        evaluations: Sequence[Evaluation],
+        curve: list[dict[str, float]],
+        rounds: list[dict[str, Any]],
+        seconds: float,
     ) -> None:
         train_names, held_out = self.split
         metrics = {
@@ -288,7 +350,8 @@ class Run:
             },
             "per_structure": {e.name: {"formula": e.formula, **e.errors} for e in evaluations},
             "learning_curve": curve,
-            "training_structures": train_names,
+            "rounds": rounds,
+            "training_structures": [*train_names, *(n for row in rounds for n in row["added"])],
             "held_out_structures": held_out,
             "evaluation_seconds": seconds,
         }

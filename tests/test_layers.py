@@ -30,7 +30,7 @@ ALLOWED = {
 }
 #: At the top: these may import everything, and nothing else may import them.
 TOP = {"output", "calculator", "configuration", "structures", "progress", "predict", "workflow"}
-TOP |= {"cli", "describe"}
+TOP |= {"active_learning", "cli", "describe"}
 #: Heavy packages, imported only inside the functions that use them.
 LAZY = {"pyscf", "gmsh", "matplotlib", "pyvista", "vtk"}
 

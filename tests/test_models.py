@@ -1,6 +1,7 @@
 """Pointwise models: fitting, training, resuming, predicting, forces, saving."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,81 @@ def test_checkpoint_of_other_settings_is_not_used(samples, descriptor, tmp_path)
     other = TrainingSettings(hidden=(8,), committee=1, steps=2, batch_points=500)
     fresh = train(samples[:1], descriptor, other, device="cpu", checkpoint=tmp_path)
     assert fresh.history["step"] == [2]
+
+
+def test_checkpoint_of_other_samples_is_not_used(samples, descriptor, tmp_path):
+    settings = TrainingSettings(hidden=(8,), committee=1, steps=20, batch_points=500)
+    train(samples[:1], descriptor, settings, device="cpu", checkpoint=tmp_path)
+    other = train(samples[1:2], descriptor, settings, device="cpu", checkpoint=tmp_path)
+    expected = train(samples[1:2], descriptor, settings, device="cpu")
+    assert other.history["training_loss"] == expected.history["training_loss"]
+
+
+CONTINUED = replace(SETTINGS, steps=200)
+
+
+def test_continued_training_starts_from_what_is_known(samples, descriptor, predictor):
+    """A step of almost no length leaves the predictor as it is, whatever the new data."""
+    still = replace(CONTINUED, steps=1, learning_rate=1e-12)
+    same = train(samples, descriptor, still, device="cpu", start_from=predictor)
+    for route in ("functional", "energy_density"):
+        expected = predictor.energy(cell(9), route)
+        assert same.energy(cell(9), route) == pytest.approx(expected, abs=1e-6)
+    fresh = train(samples, descriptor, still, device="cpu")
+    assert abs(fresh.energy(cell(9)) - predictor.energy(cell(9))) > 1e-5
+    assert same.scaling is predictor.scaling
+    assert same.provenance["n_samples"] == 4
+    assert float((same.domain.highest - predictor.domain.highest).min()) >= 0
+
+
+def test_continued_training_learns_and_leaves_the_first_model_alone(samples, descriptor, predictor):
+    before = {k: v.clone() for k, v in predictor.networks[0].state_dict().items()}
+    continued = train(samples, descriptor, CONTINUED, device="cpu", start_from=predictor)
+    errors = np.array(
+        [
+            [p.energy(s.structure, space=s.space()) - s.energy for s in samples]
+            for p in (predictor, continued)
+        ]
+    )
+    assert (errors[1] < errors[0]).all()
+    assert 0 < errors[1, 3] < 0.85 * errors[0, 3]
+    for name, tensor in predictor.networks[0].state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert continued.history["step"] == [*predictor.history["step"], 450, 500, 550, 600]
+    assert len(continued.history["validation_loss"]) == len(continued.history["step"])
+
+
+def test_interrupted_continued_training_goes_on_where_it_stopped(
+    samples, descriptor, predictor, tmp_path
+):
+    settings = replace(CONTINUED, steps=100, checkpoint_every=25)
+    arguments = {"device": "cpu", "start_from": predictor}
+
+    def interrupt(state):
+        if state["stage"] == "training" and state["done"] == 50:
+            raise KeyboardInterrupt
+
+    whole = train(samples, descriptor, settings, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        train(samples, descriptor, settings, checkpoint=tmp_path, report=interrupt, **arguments)
+    resumed = train(samples, descriptor, settings, checkpoint=tmp_path, **arguments)
+    for a, b in zip(
+        whole.networks[0].state_dict().values(),
+        resumed.networks[0].state_dict().values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_start_from_another_kind_of_predictor_is_refused(samples, descriptor, predictor):
+    for other, message in (
+        (replace(CONTINUED, hidden=(8,)), r"hidden units is \[32, 32\], asked for is \[8\]"),
+        (replace(CONTINUED, committee=2), "committee is 1, asked for is 2"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            train(samples, descriptor, other, start_from=predictor)
+    with pytest.raises(ModelError, match="descriptor is"):
+        train(samples, GMP([1.0], 1), CONTINUED, start_from=predictor)
 
 
 def test_time_limit_ends_training(samples, descriptor):
@@ -384,8 +460,6 @@ def test_weights_of_another_network_are_refused(folder):
 
 
 def test_samples_must_fit_together(samples, descriptor):
-    from dataclasses import replace
-
     foreign = replace(samples[1], provenance={**samples[1].provenance, "functional": {}})
     with pytest.raises(ModelError, match="different functionals"):
         train([samples[0], foreign], descriptor)

@@ -6,9 +6,10 @@ import pytest
 from ase.build import bulk, molecule
 
 from fedens.configuration import StructureFileOptions, ThermalCellsOptions
-from fedens.errors import StructureError
+from fedens.errors import ConfigurationError, StructureError
 from fedens.structures import (
     displacement_amplitude,
+    further_structures,
     has_vacancy,
     make_structures,
     read_structures,
@@ -119,6 +120,32 @@ def test_periodic_file(tmp_path):
     options = StructureFileOptions(file=tmp_path / "cells.extxyz", index=-1)
     assert make_structures(options)[0].volume == pytest.approx(structures[2].volume)
     assert len(read_structures(tmp_path / "cells.extxyz", "1:")) == 2
+
+
+def test_further_cells_continue_the_series():
+    further = further_structures(OPTIONS, 3, seed=1)
+    assert list(further) == [OPTIONS.count + i for i in range(3)]
+    for place, structure in further.items():
+        expected = thermal_cell(OPTIONS, place, seed=1)
+        np.testing.assert_array_equal(structure.positions, expected.positions)
+
+
+def test_further_structures_of_a_file_are_those_its_index_leaves(tmp_path):
+    edges = [4.0 + 0.01 * i for i in range(6)]
+    images = [bulk("Al", "fcc", a=a, cubic=True) for a in edges]
+    ase.io.write(tmp_path / "cells.extxyz", images)
+    for index, left in (("::2", [1, 3, 5]), ("1:4", [0, 4, 5]), (-1, [0, 1, 2]), (2, [0, 1, 3])):
+        options = StructureFileOptions(file=tmp_path / "cells.extxyz", index=index)
+        further = further_structures(options, 3)
+        assert list(further) == left
+        for place, structure in further.items():
+            length = structure.orthorhombic_lengths()[0] * 0.529177
+            assert length == pytest.approx(edges[place], rel=1e-6)
+    with pytest.raises(ConfigurationError, match=r"has 5 structures besides.*narrow the index"):
+        further_structures(options, 6)
+    options = StructureFileOptions(file=tmp_path / "cells.extxyz", index="id=3")
+    with pytest.raises(ConfigurationError, match="a number or a slice"):
+        further_structures(options, 1)
 
 
 def test_isolated_file(tmp_path):

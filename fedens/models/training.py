@@ -9,6 +9,8 @@ density error costs in energy, where the von Weizsaecker term makes roughness de
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
 import time
@@ -108,6 +110,7 @@ def train(
     device: str = "auto",
     checkpoint: str | Path | None = None,
     report: Report | None = None,
+    start_from: Predictor | None = None,
 ) -> Predictor:
     """Train a predictor of density and energy densities on samples.
 
@@ -118,11 +121,16 @@ def train(
             structures, the second for isolated ones.
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint: folder for checkpoints; a training that was cut off goes on from there when
-            it is called again with the same settings.
+            it is called again with the same samples and settings.
         report: called as training goes on; see :data:`Report`.
+        start_from: a trained predictor whose weights to start from. It keeps its scaling of
+            features and targets, so that they keep their meaning. Where it comes from a
+            committee, put its samples first and in the same order: each member then goes on
+            leaving out the structures it has not seen.
 
     Raises:
-        ModelError: samples that do not fit together. DeviceError: a missing device.
+        ModelError: samples that do not fit together; ``start_from`` of another kind.
+        DeviceError: a missing device.
     """
     if not samples:
         raise ModelError("no samples to train on")
@@ -134,19 +142,20 @@ def train(
     functional = functional or _functional_of(samples)
     baseline = baseline or default_baseline(samples[0].structure)
     report = report or (lambda _: None)
+    if start_from is not None:
+        _check_same_kind(start_from, descriptor, settings, functional, baseline)
 
     def described(done: int) -> None:
         report({"stage": "descriptors", "done": done, "total": len(samples)})
 
-    data = TrainingData.from_samples(samples, descriptor, functional, baseline, target, described)
+    data = TrainingData.from_samples(
+        samples, descriptor, functional, baseline, target, described, start_from
+    )
     spacing = max(sample.space().finest_spacing for sample in samples)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
-        networks=[
-            FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES)).to(target)
-            for _ in range(settings.committee)
-        ],
+        networks=[network.to(target) for network in _networks(descriptor, settings, start_from)],
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
@@ -160,11 +169,81 @@ def train(
             "formulas": [sample.structure.formula for sample in samples],
         },
     )
-    folder = None if checkpoint is None else Path(checkpoint)
+    start = _Start.of(samples, start_from, checkpoint)
     whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
-    _train_root_densities(predictor, data, whole, settings, folder, report)
-    _train_energy_densities(predictor, data, samples, settings, folder, report)
+    _train_root_densities(predictor, data, whole, settings, start, report)
+    scales = None if start_from is None else start_from.target_scales[1:].to(target)
+    data = data.with_targets(energy_density_targets(samples, predictor), scales)
+    _train_energy_densities(predictor, data, settings, start, report)
+    if start_from is not None:
+        predictor.history.update(_joined(start_from.history, predictor.history))
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
+
+
+def _check_same_kind(
+    start_from: Predictor,
+    descriptor: Descriptor,
+    settings: TrainingSettings,
+    functional: EnergyFunctional,
+    baseline: str,
+) -> None:
+    asked: dict[str, tuple[Any, Any]] = {
+        "descriptor": (start_from.descriptor.describe(), descriptor.describe()),
+        "hidden units": (list(start_from.hidden), list(settings.hidden)),
+        "committee": (len(start_from.networks), settings.committee),
+        "functional": (start_from.functional.describe(), functional.describe()),
+        "baseline": (start_from.baseline, baseline),
+    }
+    for name, (there, wanted) in asked.items():
+        if there != wanted:
+            raise ModelError(
+                f"cannot start from this predictor: its {name} is {there}, asked for is {wanted}"
+            )
+
+
+def _networks(
+    descriptor: Descriptor, settings: TrainingSettings, start_from: Predictor | None
+) -> list[FieldNetwork]:
+    if start_from is not None:
+        return [copy.deepcopy(network) for network in start_from.networks]
+    return [
+        FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
+        for _ in range(settings.committee)
+    ]
+
+
+def _joined(
+    before: dict[str, list[float]], after: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """Two histories as one, with the steps counted on."""
+    done = before["step"][-1] if before["step"] else 0
+    after = after | {"step": [done + step for step in after["step"]]}
+    return {name: before[name] + after[name] for name in after}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a training begins.
+
+    Attributes:
+        fresh: whether from new weights. identity: of samples and first weights.
+        checkpoints: folder to go on from, if it holds a training of this identity.
+    """
+
+    fresh: bool
+    identity: str
+    checkpoints: Path | None
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[Sample], start_from: Predictor | None, folder: str | Path | None
+    ) -> _Start:
+        digest = hashlib.sha256(repr([sample.energy for sample in samples]).encode())
+        for network in start_from.networks if start_from is not None else ():
+            for weights in network.parameters():
+                digest.update(weights.detach().cpu().numpy().tobytes())
+        checkpoints = None if folder is None else Path(folder)
+        return cls(start_from is None, digest.hexdigest(), checkpoints)
 
 
 def _train_root_densities(
@@ -172,14 +251,14 @@ def _train_root_densities(
     data: TrainingData,
     whole: StructureLoss | None,
     settings: TrainingSettings,
-    folder: Path | None,
+    start: _Start,
     report: Report,
 ) -> None:
     loss_of = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
     for member, network in enumerate(predictor.networks):
         label = f"root density {member}"
         trainer = _Trainer(
-            label, network.root_density, data, loss_of, settings, member, folder, whole
+            label, network.root_density, data, loss_of, settings, member, start, whole
         )
         history = trainer.run(report)
         if member == 0:
@@ -189,13 +268,11 @@ def _train_root_densities(
 def _train_energy_densities(
     predictor: Predictor,
     data: TrainingData,
-    samples: Sequence[Sample],
     settings: TrainingSettings,
-    folder: Path | None,
+    start: _Start,
     report: Report,
 ) -> None:
     """Learn what the functional's energy densities at the predicted density lack."""
-    data = data.with_targets(energy_density_targets(samples, predictor))
     predictor.target_scales[1:] = data.target_scales
     share = settings.energy_density_share
     limit = None if settings.max_seconds is None else share * settings.max_seconds
@@ -203,7 +280,7 @@ def _train_energy_densities(
     loss_of = EnergyDensityLoss(data.target_scales, settings.integral_weight)
     for member, network in enumerate(predictor.networks):
         label = f"energy densities {member}"
-        _Trainer(label, network.energy_densities, data, loss_of, settings, member, folder).run(
+        _Trainer(label, network.energy_densities, data, loss_of, settings, member, start).run(
             report
         )
 
@@ -228,7 +305,7 @@ class _Trainer:
     loss_of: Callable[[Tensor, Tensor, Tensor], Tensor]
     settings: TrainingSettings
     member: int
-    checkpoints: Path | None
+    begin: _Start
     whole: StructureLoss | None = None
     history: dict[str, list[float]] = field(
         default_factory=lambda: {"step": [], "training_loss": [], "validation_loss": []}
@@ -271,14 +348,11 @@ class _Trainer:
         return {"stage": "training", "network": self.label, "loss": loss, **counts}
 
     def _start(self) -> torch.optim.Optimizer:
-        """Weights from the last checkpoint or from ridge regression, and their optimiser."""
+        """Weights from the last checkpoint, or where the training begins; their optimiser."""
         torch.manual_seed(self.settings.seed + 1000 * self.member)
-        for module in self.network.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.reset_parameters()
         resumed = self._load()
-        if resumed is None:
-            self.network.start_from_ridge(self._chunks())
+        if resumed is None and self.begin.fresh:
+            self._initialise()
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=self.settings.learning_rate, weight_decay=0.0
         )
@@ -286,10 +360,17 @@ class _Trainer:
             _restore_moments(optimiser, self.network, resumed, self.step)
         return optimiser
 
+    def _initialise(self) -> None:
+        """New weights, the linear part from ridge regression."""
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.reset_parameters()
+        self.network.start_from_ridge(self._chunks())
+
     @property
     def _folder(self) -> Path | None:
         name = self.label.replace(" ", "-")
-        return None if self.checkpoints is None else self.checkpoints / name
+        return None if self.begin.checkpoints is None else self.begin.checkpoints / name
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for features, targets in zip(
@@ -363,6 +444,7 @@ class _Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "settings": asdict(self.settings),
+            "identity": self.begin.identity,
             "history": self.history,
         }
         write_atomically(self._folder / "checkpoint.json", json.dumps(record))
@@ -371,11 +453,13 @@ class _Trainer:
                 old.unlink()
 
     def _load(self) -> dict[str, Tensor] | None:
-        """Tensors of the last checkpoint, if there is one of these settings."""
+        """Tensors of the last checkpoint, if there is one of this data and these settings."""
         if self._folder is None or not (self._folder / "checkpoint.json").is_file():
             return None
         record = json.loads((self._folder / "checkpoint.json").read_text())
         if record["settings"] != json.loads(json.dumps(asdict(self.settings))):
+            return None
+        if record.get("identity") != self.begin.identity:
             return None
         tensors = load_file(self._folder / record["file"])
         weights = {k.removeprefix("weights."): v for k, v in tensors.items() if "weights." in k}

@@ -48,10 +48,12 @@ class TrainingData:
         baseline: str,
         device: torch.device | str = "cpu",
         report: Callable[[int], None] | None = None,
+        known: Predictor | None = None,
     ) -> TrainingData:
         """Descriptors of samples, and root densities as differences to a baseline.
 
         Computed once and kept in memory. ``report`` is called with the number of samples done.
+        Features and targets are scaled to this data, or as they are for a ``known`` predictor.
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
@@ -69,11 +71,13 @@ class TrainingData:
         orders = {space.order for space in spaces}
         if len(orders) != 1:
             raise ModelError(f"samples have elements of orders {sorted(orders)}; expected one")
-        scaling = Standardise.fit(part.flatten(0, 1) for part in features)
+        scaling, scales = Standardise.fit(part.flatten(0, 1) for part in features), None
+        if known is not None:
+            scaling, scales = known.scaling, known.target_scales[:1].to(device)
         weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
         return cls(
             features=torch.cat([scaling(part).float() for part in features]),
-            **_scaled(torch.cat(targets)),
+            **_scaled(torch.cat(targets), scales),
             weights=(weights / weights.mean()).float(),
             lengths=torch.cat([space.element_lengths for space in spaces]).float(),
             owners=torch.cat([torch.full((len(p),), i) for i, p in enumerate(features)]),
@@ -81,9 +85,12 @@ class TrainingData:
             scaling=scaling,
         )
 
-    def with_targets(self, targets: Tensor) -> TrainingData:
-        """The same elements with other targets (n_elements, n_quadrature, n_outputs)."""
-        scaled = _scaled(targets)
+    def with_targets(self, targets: Tensor, scales: Tensor | None = None) -> TrainingData:
+        """The same elements with other targets (n_elements, n_quadrature, n_outputs).
+
+        ``scales`` (n_outputs,): default the targets' spread.
+        """
+        scaled = _scaled(targets, scales)
         return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
 
     def __len__(self) -> int:
@@ -104,8 +111,9 @@ def left_out(n_structures: int, member: int, committee: int) -> list[int]:
     return list(range(member, n_structures, committee))
 
 
-def _scaled(targets: Tensor) -> dict[str, Tensor]:
-    scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
+def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:
+    if scales is None:
+        scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
     return {"targets": (targets / scales).float(), "target_scales": scales}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,13 +112,14 @@ def write_run_report(
     predictor: Predictor,
     evaluations: Sequence[Evaluation],
     curve: Sequence[dict[str, float]],
+    rounds: Sequence[dict[str, Any]],
     slices: bytes,
 ) -> Path:
     """Write the report page.
 
     Args:
         evaluations: of the held-out structures. curve: rows of the learning curve.
-        slices: PNG of a density slice and its error.
+        rounds: rows of active learning, if any. slices: PNG of a density slice and its error.
 
     Raises:
         OutputError: the file cannot be written.
@@ -136,7 +138,7 @@ def write_run_report(
         headline=[(QUANTITIES[k][0], summary[k]["mean"], QUANTITIES[k][1]) for k in _HEADLINE],
         run=_what_was_run(configuration, predictor),
         figures=figures,
-        tables=_tables(evaluations, summary, curve),
+        tables=[*_tables(evaluations, summary, curve), *_rounds_table(rounds)],
         notes=[
             "NMAPE: integral of |n_pred - n_ref| over the integral of n_ref, with the mesh's own "
             "quadrature weights. A small NMAPE does not imply a small energy error.",
@@ -287,3 +289,27 @@ def _tables(
         names = ("training structures", "NMAPE", "energy error")
         tables.append(ReportTable("Learning curve", names, rows, ("", "%", "meV/atom")))
     return tables
+
+
+def _rounds_table(rounds: Sequence[dict[str, Any]]) -> list[ReportTable]:
+    """What active learning did, if there was any."""
+    columns = {
+        "round": ("round", ""),
+        "structures": ("training structures", ""),
+        "mean_candidate_uncertainty_mev_per_atom": ("mean candidate uncertainty", "meV/atom"),
+        "nmape_percent": ("NMAPE", "%"),
+        "energy_error_functional_mev_per_atom": ("energy error", "meV/atom"),
+    }
+    if not rounds:
+        return []
+    return [
+        ReportTable(
+            "Active learning",
+            [name for name, _ in columns.values()],
+            [[row[key] for key in columns] for row in rounds],
+            [unit for _, unit in columns.values()],
+            "A round labels the candidates of the most uncertain energy and goes on training with "
+            "them; their uncertainty is that of the model before the round, the errors are of "
+            "held-out structures after it.",
+        )
+    ]
