@@ -209,9 +209,9 @@ class TrainingOptions(Options):
     )
     descriptors: DescriptorOptions = DescriptorOptions()
     network: NetworkOptions = NetworkOptions()
-    baseline: Literal["auto", "linear_response", "superposed_atoms"] = Field(
+    baseline: Literal["auto", "relaxed_response", "linear_response", "superposed_atoms"] = Field(
         default="auto",
-        description="density that differences are learned to; auto: linear response in cells",
+        description="density that differences are learned to; auto: relaxed response in cells",
     )
     steps: PositiveInt = Field(default=4000, description="optimiser steps of each network")
     max_seconds: PositiveFloat | None = Field(

@@ -11,6 +11,7 @@ from fedens.baseline import (
     BASELINES,
     baseline_density,
     default_baseline,
+    default_guess,
     free_atom,
     superposed_density,
 )
@@ -151,11 +152,15 @@ def test_superposition_is_differentiable_in_the_positions():
 
 
 def test_baselines_by_name():
-    assert default_baseline(rattled()) == "linear_response"
-    assert default_baseline(dimer()) == "superposed_atoms"
+    gradient = EnergyFunctional.orbital_free(pseudopotential=GTHFIT, xc="pbe")
+    assert default_baseline(rattled(), functional(GTHFIT)) == "relaxed_response"
+    assert default_baseline(rattled(), gradient) == "linear_response"
+    assert default_baseline(dimer(), functional(GTHFIT)) == "superposed_atoms"
+    assert default_guess(rattled()) == "linear_response"
+    assert default_guess(dimer()) == "superposed_atoms"
     space = TensorSpace.for_structure(dimer(), 0.8, 6, margin=8.0)
     bound = functional(GTHFIT).bind(dimer(), space)
-    for name in ("linear_response", "bananas"):
+    for name in ("linear_response", "relaxed_response", "bananas"):
         with pytest.raises(FedensError, match=f"'{name}'; expected 'superposed_atoms'"):
             baseline_density(name, dimer(), bound)
 
@@ -166,7 +171,8 @@ def test_baselines_are_near_the_ground_state(name, rattled_state):
     baseline = baseline_density(name, state.structure, state.bound).normalised(12.0)
     error = (baseline.values - state.density.values).abs()
     nmape = float(state.space.integrate(error)) / 12.0
-    assert 0.001 < nmape < {"linear_response": 0.1, "superposed_atoms": 0.3}[name]
+    limits = {"relaxed_response": 0.01, "linear_response": 0.1, "superposed_atoms": 0.3}
+    assert 0.001 < nmape < limits[name]
     assert float(state.bound.energy(baseline)) > state.energy
 
 

@@ -194,7 +194,7 @@ def test_continued_training_starts_from_what_is_known(samples, descriptor, predi
         expected = predictor.energy(cell(9), route)
         assert same.energy(cell(9), route) == pytest.approx(expected, abs=1e-6)
     fresh = train(samples, descriptor, still, device="cpu")
-    assert abs(fresh.energy(cell(9)) - predictor.energy(cell(9))) > 1e-5
+    assert abs(fresh.energy(cell(9)) - predictor.energy(cell(9))) > 1e-7
     assert same.scaling is predictor.scaling
     assert same.provenance["n_samples"] == 4
     assert float((same.domain.highest - predictor.domain.highest).min()) >= 0

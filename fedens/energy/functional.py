@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -260,27 +260,50 @@ class BoundFunctional:
         Differentiable in whatever density and ions depend on, so that forces stay exact.
 
         Raises:
-            FunctionalError: where gradients are recorded and a term has no second derivative.
+            FunctionalError: where derivatives are wanted and a term has no second one.
             ConvergenceError: when the energy rises above the start's.
         """
-        recorded = torch.is_grad_enabled() and steps > 0
-        lacking = [term.name for term in self.terms if not term.twice_differentiable]
-        if recorded and lacking:
-            raise FunctionalError(
-                f"a refined density cannot be differentiated: {', '.join(lacking)} of "
-                f"{self.functional.xc!r} has no second derivative; use no refinement, or an LDA"
-            )
-
-        def evaluate(c: Tensor) -> tuple[Tensor, Tensor]:
-            c = c if c.requires_grad else c.detach().requires_grad_(True)
-            with torch.enable_grad():
-                energy = self.energy(Density.from_root(self.space, c))
-                (gradient,) = torch.autograd.grad(energy, c, create_graph=recorded)
-            return energy, gradient
-
         c = density.normalised(self.electrons).root_coefficients
-        refined = descend_on_sphere(evaluate, c, self.electrons, self.hessian_diagonal, steps)
+        refined = descend_on_sphere(
+            self._recorded_gradient, c, self.electrons, self.hessian_diagonal, steps
+        )
         return Density.from_root(self.space, refined)
+
+    def stepped(self, density: Density, lengths: Sequence[float]) -> Density:
+        """The density after preconditioned gradient steps of given lengths; N electrons.
+
+        Unlike quasi-Newton steps they know nothing of the system as a whole: far atoms do not
+        change what happens here. Differentiable as :meth:`refined`.
+        """
+        density = density.normalised(self.electrons)
+        for length in lengths:
+            c = density.root_coefficients
+            _, gradient = self._recorded_gradient(c)
+            residual = gradient - torch.dot(gradient, c) / self.electrons * c
+            c = c - length * residual / self.hessian_diagonal
+            density = Density.from_root(self.space, c).normalised(self.electrons)
+        return density
+
+    def _recorded_gradient(self, root_coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy and gradient, with their history where something is being differentiated."""
+        moves = root_coefficients.requires_grad or self.ions.energy.requires_grad
+        recorded = torch.is_grad_enabled() and moves
+        if recorded and not self.twice_differentiable:
+            raise FunctionalError(
+                f"steps of the minimisation cannot be differentiated: {self.functional.xc!r} has "
+                "no second derivative here; use no refinement, or an LDA"
+            )
+        c = root_coefficients
+        c = c if c.requires_grad else c.detach().requires_grad_(True)
+        with torch.enable_grad():
+            energy = self.energy(Density.from_root(self.space, c))
+            (gradient,) = torch.autograd.grad(energy, c, create_graph=recorded)
+        return energy, gradient
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the derivative of the energy has a derivative itself."""
+        return all(term.twice_differentiable for term in self.terms)
 
     @property
     def mean_density(self) -> Tensor:

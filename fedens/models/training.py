@@ -117,7 +117,8 @@ def train(
     Args:
         samples: with ``density`` and energy densities on a TensorSpace.
         functional: the parent functional; default the one in the samples' provenance.
-        baseline: ``linear_response`` or ``superposed_atoms``; default the first for periodic
+        baseline: ``relaxed_response``, ``linear_response`` or ``superposed_atoms``, see
+            :func:`fedens.baseline.baseline_density`; default the first for periodic
             structures, the second for isolated ones.
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint: folder for checkpoints; a training that was cut off goes on from there when
@@ -140,7 +141,7 @@ def train(
     settings = settings or TrainingSettings()
     target = resolve_device(device)
     functional = functional or _functional_of(samples)
-    baseline = baseline or default_baseline(samples[0].structure)
+    baseline = baseline or default_baseline(samples[0].structure, functional)
     report = report or (lambda _: None)
     if start_from is not None:
         _check_same_kind(start_from, descriptor, settings, functional, baseline)

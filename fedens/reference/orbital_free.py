@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedens.baseline import baseline_density, default_baseline
+from fedens.baseline import baseline_density, default_guess
 from fedens.density import Density
 from fedens.energy.forces import hellmann_feynman_forces, normal_stress
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
@@ -188,6 +188,4 @@ def _starting_root(
         if guess.space.n_coefficients != space.n_coefficients:
             raise FedensError(f"the guess lives on another space: {guess.space}, not {space}")
         return guess.root_coefficients.detach()
-    return baseline_density(
-        guess or default_baseline(structure), structure, bound
-    ).root_coefficients
+    return baseline_density(guess or default_guess(structure), structure, bound).root_coefficients
