@@ -20,7 +20,7 @@ from fedens.structures import make_structures
 from fedens.units import HARTREE_IN_MEV
 
 
-def main(n_structures: int = 24, n_train: int = 12, steps: int = 4000) -> float:
+def main(n_structures: int = 24, n_train: int = 12, steps: int = 2000) -> float:
     """Mean energy error of the held-out structures by the functional route, meV/atom."""
     structures = make_structures(ThermalCellsOptions(count=n_structures))
     aluminium = GTHLocal(valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)

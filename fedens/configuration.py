@@ -213,7 +213,7 @@ class TrainingOptions(Options):
         default="auto",
         description="density that differences are learned to; auto: relaxed response in cells",
     )
-    steps: PositiveInt = Field(default=4000, description="optimiser steps of each network")
+    steps: PositiveInt = Field(default=2000, description="optimiser steps of each network")
     max_seconds: PositiveFloat | None = Field(
         default=None,
         description="stop sooner after this time; the result then depends on the machine",
@@ -230,7 +230,7 @@ class TrainingOptions(Options):
     learning_curve: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 4, 8),
         strict=False,
-        description="sizes of smaller training sets; each model gets a tenth of the steps",
+        description="sizes of smaller training sets; each model gets a quarter of the steps",
     )
 
 

@@ -58,7 +58,7 @@ from fedens.structures import make_structures
 
 #: Sections that define the data; a run folder holds data of one choice of them.
 _DATA_SECTIONS = ("seed", "structures", "space", "functional", "solver")
-_CURVE_SHARE = 10
+_CURVE_SHARE = 4
 
 
 @dataclass(frozen=True)

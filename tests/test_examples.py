@@ -57,7 +57,7 @@ def test_aluminium_configuration_in_small(tmp_path):
     for old, new in {
         "count: 24": "count: 5",
         "train_count: 12": "train_count: 3",
-        "steps: 4000": "steps: 300",
+        "steps: 2000": "steps: 300",
         "learning_curve: [1, 2, 4, 8]": "learning_curve: []",
     }.items():
         assert old in text

@@ -72,7 +72,7 @@ class TrainingSettings:
 
     hidden: tuple[int, ...] = (64, 64)
     committee: int = 4
-    steps: int = 4000
+    steps: int = 2000
     max_seconds: float | None = None
     batch_points: int = 8192
     learning_rate: float = 3e-3

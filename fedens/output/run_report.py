@@ -206,7 +206,7 @@ def _figures(
             "energy (meV/atom)": [row["energy_error_functional_mev_per_atom"] for row in curve],
         }
         picture = learning_curve([row["structures"] for row in curve], errors, "% or meV/atom")
-        caption = "Held-out errors of short trainings, a tenth of the steps each."
+        caption = "Held-out errors of short trainings, a quarter of the steps each."
         figures.append(ReportFigure("Learning curve", picture, caption))
     return figures
 
