@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,7 +73,7 @@ class Code:
 
 
 CODES = {
-    "mace": Code("MACE", "mace_side.py", "epochs", lambda size: 10 * -(-6 // size) + 1),
+    "mace": Code("MACE", "mace_side.py", "epochs", lambda size: 10 * math.ceil(6 / size) + 1),
     "fedens": Code("fedens", "fedens_learning_side.py", "steps", lambda _: 200),
 }
 
