@@ -235,8 +235,8 @@ class Predictor:
         The stress stretches space, ions and features together, at a fixed number of elements.
 
         Raises:
-            ModelError: a route without an energy; energies or forces that are not finite.
-            StructureError: stress of a structure that is not periodic.
+            ModelError: a route without an energy; stress of a structure that is not periodic;
+                energies or forces that are not finite.
         """
         check_route(route, ENERGY_ROUTES)
         if stress and not structure.periodic:
