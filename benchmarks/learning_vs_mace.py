@@ -63,7 +63,9 @@ class Code:
 
     Attributes:
         name: as printed. script: its side, beside this file. rounds: what its training counts.
-        trial: rounds of the trial, from the number of structures.
+        trial: rounds of the trial, from the number of structures. Two validations in its second
+            half for MACE; for fedens two reports, 50 steps apart, on the energy densities, which
+            take a fifth of the steps.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Code:
 
 CODES = {
     "mace": Code("MACE", "mace_side.py", "epochs", lambda size: 10 * math.ceil(6 / size) + 1),
-    "fedens": Code("fedens", "fedens_learning_side.py", "steps", lambda _: 200),
+    "fedens": Code("fedens", "fedens_learning_side.py", "steps", lambda _: 500),
 }
 
 
