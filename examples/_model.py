@@ -14,7 +14,7 @@ from fedens.configuration import (
 from fedens.progress import Progress
 from fedens.workflow import Run
 
-#: The demo of this folder: 12 structures, four networks of 2000 steps, minutes.
+#: The demo of this folder: 12 structures and four networks, some minutes.
 DEMO = Path(__file__).with_name("aluminium.yaml")
 
 #: The same metal on a coarser mesh: three structures, one network of 200 steps, seconds.

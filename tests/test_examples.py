@@ -19,9 +19,9 @@ SCRIPTS: dict[str, tuple[dict[str, Any], float, str]] = {
         3.0,  # meV/atom
         "runs/script/density.vtu",
     ),
-    "dynamics.py": ({"quick": True}, 0.6, "runs/dynamics/density.pvd"),  # meV/atom/ps
-    "equation_of_state.py": ({"quick": True}, 4.0, "runs/equation_of_state/curves.png"),  # %
-    "vacancy.py": ({"quick": True}, 20.0, "runs/vacancy/density.vtu"),  # meV
+    "dynamics.py": ({"quick": True}, 0.4, "runs/dynamics/density.pvd"),  # meV/atom/ps
+    "equation_of_state.py": ({"quick": True}, 0.5, "runs/equation_of_state/curves.png"),  # %
+    "vacancy.py": ({"quick": True}, 3.0, "runs/vacancy/density.vtu"),  # meV
 }
 
 
