@@ -82,11 +82,11 @@ def test_errors_after_one_step_are_those_of_a_refined_prediction(run, predictor,
         expected = (energy - sample.energy) * HARTREE_IN_MEV / evaluation.n_atoms
         found = errors["energy_error_functional_one_step_mev_per_atom"]
         assert found == pytest.approx(expected, abs=1e-4)
-        assert abs(found) < 0.3 * abs(errors["energy_error_functional_mev_per_atom"])
+        assert abs(found) < 0.5 * abs(errors["energy_error_functional_mev_per_atom"])
         before, after = (
             errors[f"force_mae_functional{step}_mev_per_angstrom"] for step in ("", "_one_step")
         )
-        assert after < 0.5 * before
+        assert after < 0.8 * before
 
 
 def test_functional_uncertainty_tells_the_error(evaluations):
@@ -140,10 +140,11 @@ def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations
 def test_functional_without_second_derivative_has_no_forces_after_a_step(run, predictor):
     """Of libxc's functionals, only the first derivative is known."""
     sample = run.data[0]
-    other = EnergyFunctional.orbital_free("wt", xc="pbe", pseudopotential=GTHFIT)
+    pbe = EnergyFunctional.orbital_free("wt", xc="pbe", pseudopotential=GTHFIT)
     nameless = replace(sample, provenance={"space": sample.provenance["space"]})
+    other = replace(predictor, functional=pbe, baseline="linear_response")
     here, _ = evaluate_sample(predictor, sample)
-    there, _ = evaluate_sample(replace(predictor, functional=other), nameless)
+    there, _ = evaluate_sample(other, nameless)
     assert set(here.errors) - set(there.errors) == OF_STEP
     assert there.errors["energy_uncertainty_functional_mev_per_atom"] > 0
 

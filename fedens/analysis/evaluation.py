@@ -91,7 +91,7 @@ def evaluate_sample(
 def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[str, EnergyAndForces]:
     """The functional route, and after one minimisation step where that can be differentiated."""
     routes = ["functional"]
-    if all(term.twice_differentiable for term in prediction.bound.terms):
+    if prediction.bound.twice_differentiable:
         routes.append("functional_one_step")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)
