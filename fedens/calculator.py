@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedens.density import Density
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import FedensError
+from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
 from fedens.models.prediction import check_route
 from fedens.models.predictor import Predictor
@@ -102,7 +103,7 @@ class Calculator(AseCalculator):
             order or (predictor.order if predictor else DEFAULT_ORDER),
             predictor.device if predictor else "cpu",
         )
-        self._stress_wanted = False
+        self._stress_wanted = self._has_warned = False
         self.implemented_properties = list(self._offered())
 
     def _offered(self) -> tuple[str, ...]:
@@ -146,9 +147,22 @@ class Calculator(AseCalculator):
             wanted.add("stress")
         space = self._meshes.space_for(structure)
         compute = self._predicted if self.predictor else self._solved
-        for name, value in compute(structure, space, wanted).items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results = compute(structure, space, wanted)
+        self._pass_on(caught)
+        for name, value in results.items():
             self.results[name] = _voigt(value) if name == "stress" else value
             self.results[name] = self.results[name] * _UNITS[name]
+
+    def _pass_on(self, caught: Sequence[warnings.WarningMessage]) -> None:
+        """Issue warnings; that a model is out of its range only once, not at every step."""
+        for warning in caught:
+            if issubclass(warning.category, ExtrapolationWarning):
+                if self._has_warned:
+                    continue
+                self._has_warned = True
+            warnings.warn(str(warning.message), warning.category, stacklevel=2)
 
     def density(self, atoms: Atoms) -> Density:
         """The density of a structure on the calculator's mesh, for pictures and analysis."""
