@@ -363,7 +363,8 @@ def print_curve(results: Results, curve: list[Point], codes: list[str]) -> None:
 def print_header(title: str, codes: list[str]) -> None:
     """The first lines of a table."""
     names = [CODES[code].name for code in codes]
-    print(f"\n| {title} | {' | '.join(names)} | {' / '.join(names)} |")
+    ratio = " / ".join(names) if len(names) == 2 else ""
+    print(f"\n| {title} | {' | '.join(names)} | {ratio} |")
     print("|---" * (len(codes) + 2) + "|")
 
 
