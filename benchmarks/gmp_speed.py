@@ -1,9 +1,9 @@
 """Time of Gaussian multipole features by both paths, and what a cutoff of the pair sum costs.
 
 Rattled fcc aluminium in a cubic cell of 15.3 bohr (32 atoms), at the 74,088 quadrature points of
-a space of order 6 at 0.425 bohr; widths 0.7, 1.0, 1.4, 2.0, 2.8 bohr, orders 0 to 3, as in training. The best
-of several runs is reported, and the processor time of that run, which other work on the machine
-disturbs less.
+a space of order 6 at 0.425 bohr; widths 0.7, 1.0, 1.4, 2.0, 2.8 bohr, orders 0 to 3, as in
+training. The best of several runs is reported, and the processor time of that run, which other
+work on the machine disturbs less.
 
     python benchmarks/gmp_speed.py --threads 2
 """

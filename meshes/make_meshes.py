@@ -52,7 +52,9 @@ def crystal_box() -> meshio.Mesh:
 
 def cluster_box() -> meshio.Mesh:
     """The default elements around a 13-atom aluminium cluster, growing towards vacuum."""
-    space = TensorSpace.for_structure(Structure(["Al"] * 13, icosahedron()), growth=1.6)
+    space = TensorSpace.for_structure(
+        Structure(["Al"] * 13, icosahedron()), spacing=0.425, order=6, growth=1.6
+    )
     mesh = hexahedral_mesh(space, subdivisions=1)
     return meshio.Mesh(mesh.points, [("hexahedron", mesh.cells)])
 

@@ -510,4 +510,4 @@ def test_repr_tells_what_it_is():
     text = repr(TensorSpace.for_structure(fcc()))
     assert "periodic" in text
     assert "7.650 x 7.650 x 7.650 bohr" in text
-    assert "order 6" in text
+    assert "order 10" in text

@@ -29,7 +29,7 @@ def crystal():
 
 @pytest.fixture(scope="module")
 def space(crystal):
-    return TensorSpace.for_structure(crystal)
+    return TensorSpace.for_structure(crystal, spacing=0.425, order=6)
 
 
 def gaussians(space, structure, electrons=3.0, width=1.4):
