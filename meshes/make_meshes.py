@@ -51,7 +51,7 @@ def crystal_box() -> meshio.Mesh:
 
 
 def cluster_box() -> meshio.Mesh:
-    """The default elements around a 13-atom aluminium cluster, growing towards vacuum."""
+    """Elements of order 6 around a 13-atom aluminium cluster, growing towards vacuum."""
     space = TensorSpace.for_structure(
         Structure(["Al"] * 13, icosahedron()), spacing=0.425, order=6, growth=1.6
     )
