@@ -93,7 +93,7 @@ def _predicted(
     calculator.calculate(atoms, wanted)
     known = {k: v for k, v in calculator.results.items() if k in _ASE_RESULTS}
     atoms.calc = SinglePointCalculator(atoms, **known)
-    for name in calculator.results.keys() - known.keys():
+    for name in sorted(calculator.results.keys() - known.keys()):
         value = calculator.results[name]
         if getattr(value, "ndim", 0):
             atoms.set_array(name, value)

@@ -205,7 +205,7 @@ class Run:
         baseline = None if options.baseline == "auto" else options.baseline
         label = f"{len(names)} structures"
         with self.progress.reporter(label) as report:
-            return train(
+            predictor = train(
                 [self.data[name] for name in names],
                 self.descriptor(),
                 settings,
@@ -216,6 +216,8 @@ class Run:
                 report,
                 start_from,
             )
+        # as asked for, not as fine as the training cells happened to come out
+        return replace(predictor, spacing=self.configuration.space.spacing)
 
     @property
     def _device(self) -> str:

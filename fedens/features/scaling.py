@@ -73,7 +73,7 @@ class Standardise:
     def __call__(self, features: Tensor) -> Tensor:
         """Scaled features (..., n_features), in the dtype and on the device of the input."""
         self._check_columns(features)
-        return (features - self.mean.to(features)) / self.scale.to(features)
+        return (features - self.mean.to(features)).div_(self.scale.to(features))
 
     def undo(self, scaled: Tensor) -> Tensor:
         """The features (..., n_features) that were scaled."""

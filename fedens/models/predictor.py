@@ -41,7 +41,7 @@ from fedens.structure import Structure
 OUTPUTS = ("root_density", *ENERGY_DENSITIES)
 #: Points per block of the networks; with more of them, each block is computed again for
 #: derivatives instead of being kept.
-_BLOCK_POINTS = 100_000
+_BLOCK_POINTS = 50_000
 #: Share of the points that may leave the training's range unmentioned.
 _TOLERATED_SHARE = 0.005
 
