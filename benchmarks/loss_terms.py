@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from demo_run import DemoRun, arguments
 
 from fedens import Predictor, Sample, TrainingSettings, train
-from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
+from fedens.analysis.evaluation import evaluate_sample, summarise
 
 
 @dataclass(frozen=True)
@@ -44,27 +43,20 @@ CASES = [
 ]
 
 
-def errors(predictor: Predictor, samples: list[Sample]) -> np.ndarray:
-    """Mean of NMAPE (%), energies by both routes (meV/atom), forces by both (meV/angstrom)."""
-    rows = []
-    for sample in samples:
-        space, structure = sample.space(), sample.structure
-        with torch.no_grad():
-            prediction = predictor.predict(structure, space)
-            energies = [float(prediction.energy(r)) for r in ("functional", "energy_density")]
-        assert sample.forces is not None
-        reference = torch.tensor(sample.fields["density"])
-        difference = space.integrate((prediction.density.values - reference).abs())
-        forces = [
-            np.abs(predictor.forces(structure, route, space) - sample.forces).mean()
-            for route in ("functional", "hellmann_feynman")
-        ]
-        rows.append(
-            [100 * float(difference) / prediction.bound.electrons]
-            + [abs(e - sample.energy) / len(structure) * HARTREE_IN_MEV for e in energies]
-            + [float(f) * HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM for f in forces]
-        )
-    return np.mean(rows, axis=0)
+#: Columns of the table, as the evaluation of a run names them.
+ERRORS = (
+    "nmape_percent",
+    "energy_error_functional_mev_per_atom",
+    "energy_error_energy_density_mev_per_atom",
+    "force_mae_functional_mev_per_angstrom",
+    "force_mae_hellmann_feynman_mev_per_angstrom",
+)
+
+
+def errors(predictor: Predictor, samples: list[Sample]) -> list[float]:
+    """Mean over the samples of each of :data:`ERRORS`."""
+    summary = summarise([evaluate_sample(predictor, sample)[0] for sample in samples])
+    return [summary[name]["mean"] for name in ERRORS]
 
 
 def main() -> None:

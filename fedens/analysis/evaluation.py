@@ -198,9 +198,8 @@ def _uncertainties(
     """Uncertainties as means and integrals like those of the errors, where the model has them."""
     space = prediction.bound.space
     result = {"points_outside_training_percent": 100 * prediction.points_outside / space.n_points}
-    if prediction.spread is not None:
-        share = float(space.integrate(prediction.spread)) / prediction.bound.electrons
-        result["density_uncertainty_percent"] = 100 * share
+    if prediction.density_uncertainty is not None:
+        result["density_uncertainty_percent"] = 100 * prediction.density_uncertainty
     per_atom = HARTREE_IN_MEV / len(prediction.structure)
     for route in ENERGY_ROUTES:
         energy = prediction.energy_uncertainty(route)

@@ -257,15 +257,22 @@ class BoundFunctional:
     def refined(self, density: Density, steps: int) -> Density:
         """The density after some quasi-Newton steps towards the minimum; N electrons.
 
+        No steps leave it as it is.
+
         Differentiable in whatever density and ions depend on, so that forces stay exact.
 
         Raises:
             FunctionalError: where derivatives are wanted and a term has no second one.
             ConvergenceError: when the energy rises above the start's.
         """
-        c = density.normalised(self.electrons).root_coefficients
+        if not steps:
+            return density
         refined = descend_on_sphere(
-            self._recorded_gradient, c, self.electrons, self.hessian_diagonal, steps
+            self._recorded_gradient,
+            density.root_coefficients,
+            self.electrons,
+            self.hessian_diagonal,
+            steps,
         )
         return Density.from_root(self.space, refined)
 

@@ -50,13 +50,20 @@ class Prediction:
         """Root density u at the points before projection and normalisation, (n_points,)."""
         return self.roots.mean(dim=0)
 
-    @property
+    @cached_property
     @torch.no_grad()
     def spread(self) -> Tensor | None:
         """Estimated standard deviation of the density, (n_points,); None without a committee."""
         if len(self.roots) == 1:
             return None
         return self.calibration * 2 * self.raw_root.abs() * self.roots.std(dim=0)
+
+    @property
+    def density_uncertainty(self) -> float | None:
+        """Integral of :attr:`spread` over the electrons, to compare with a relative error."""
+        if self.spread is None:
+            return None
+        return float(self.bound.space.integrate(self.spread).detach()) / self.bound.electrons
 
     @cached_property
     def member_corrections(self) -> Tensor:
@@ -89,7 +96,7 @@ class Prediction:
         """Electrons of the prediction before it is normalised."""
         return float(self.density.space.integrate(self.raw_root.detach() ** 2))
 
-    @property
+    @cached_property
     def energy_densities(self) -> dict[str, Tensor]:
         """``kinetic``, ``xc``, ``electrostatic``, each (n_points,), hartree/bohr^3."""
         known = self.bound.energy_densities(self.density)

@@ -123,9 +123,7 @@ class Predictor:
         features = self.scaled_features(space, structure, positions)
         roots = self._committee_of(lambda network, x: network.root_density(x), features)
         roots = base.root + self.target_scales[0] * roots[:, :, 0]
-        density = density_from_root(bound, roots.mean(dim=0))
-        if refinement_steps:
-            density = bound.refined(density, refinement_steps)
+        density = bound.refined(density_from_root(bound, roots.mean(dim=0)), refinement_steps)
         recorded = torch.is_grad_enabled()
 
         def corrections() -> Tensor:
@@ -171,9 +169,9 @@ class Predictor:
         if not complaints:
             return
         certainty = "there is no committee to tell the uncertainty"
-        if prediction.spread is not None:
-            share = prediction.bound.space.integrate(prediction.spread) / prediction.bound.electrons
-            certainty = f"uncertainty of the density {100 * float(share):.2g} % (NMAPE)"
+        if prediction.density_uncertainty is not None:
+            share = prediction.density_uncertainty
+            certainty = f"uncertainty of the density {100 * share:.2g} % (NMAPE)"
         warnings.warn(
             f"{structure.formula} leaves the range of the training: {'; '.join(complaints)}; "
             f"{certainty}",
@@ -274,8 +272,7 @@ class Predictor:
         prediction = self.predict(structure, space, positions)
         bound, results = prediction.bound, []
         for count in steps:
-            density = bound.refined(prediction.density, count) if count else prediction.density
-            energy = bound.energy(density)
+            energy = bound.energy(bound.refined(prediction.density, count))
             (gradient,) = torch.autograd.grad(energy, positions, retain_graph=True)
             numbers = EnergyAndForces(float(energy.detach()), -gradient.cpu().numpy(), None)
             _check_finite(structure, numbers)
