@@ -368,6 +368,54 @@ def test_harmonics_agree_with_sphericart(order):
     assert torch.allclose(harmonic_coefficients(order) @ terms, expected, rtol=1e-10, atol=1e-9)
 
 
+@pytest.mark.parametrize("channels", ["sum", "element"])
+@pytest.mark.parametrize("scaling", ["radial", "both"])
+def test_squares_of_the_moments_are_the_features(channels, scaling):
+    """At points and on a space; an element that is absent has moments of zero."""
+    gaussians = {s: element_gaussians(s) for s in ("Mg", "Si", "O")}
+    descriptor = GMP([0.7, 1.5], 3, gaussians, scaling, "squared", channels)
+    structure = crystal()
+    space = TensorSpace.for_structure(structure, spacing=2.0, order=2)
+    for points in (space, scattered(70)):
+        moments = descriptor.moments(points, structure)
+        features = descriptor(points, structure)
+        n_channels = 1 if channels == "sum" else 3
+        assert [m.shape for m in moments] == [
+            (n_channels * 2, 2 * n + 1, len(features)) for n in range(4)
+        ]
+        squares = torch.stack([(m**2).sum(dim=1) for m in moments])
+        squares = squares.reshape(4, n_channels, 2, -1).movedim(1, 0).reshape(n_channels, 8, -1)
+        expected = features.T.reshape(n_channels, 9, -1)[:, 1:]
+        assert torch.allclose(squares, expected, rtol=1e-12, atol=0)
+
+
+def test_moments_turn_as_solid_harmonics():
+    """Those of one Gaussian are the harmonics of its direction times a number."""
+    descriptor = GMP([0.8], 4, gaussians={"H": [(1.0, 0.7)]})
+    atom = Structure(["H"], [[0.3, -0.4, 1.1]])
+    point = torch.zeros(1, 3, dtype=torch.float64)
+    for order, moment in enumerate(descriptor.moments(point, atom)):
+        terms = [
+            math.prod(x**p for x, p in zip(atom.positions[0], q, strict=True))
+            for q in monomials(order)
+        ]
+        harmonics = harmonic_coefficients(order) @ torch.tensor(terms)
+        ratios = moment[0, :, 0] / harmonics
+        assert float(ratios[0]) > 0
+        assert torch.allclose(ratios, ratios[:1].expand(len(ratios)), rtol=1e-10)
+
+
+def test_moments_are_differentiable():
+    descriptor = GMP([0.9], 2)
+    positions = torch.tensor(WATER, requires_grad=True)
+
+    def flat(p):
+        return torch.cat([m.flatten() for m in descriptor.moments(LOOK, water(), p)])
+
+    assert torch.autograd.gradcheck(flat, [positions])
+    assert torch.autograd.gradgradcheck(flat, [positions])
+
+
 def test_description_makes_the_same_descriptor():
     first = GMP([0.8, 1.3], 2, form="smooth", cutoff=11.0, smoothing=1e-3, scaling="both")
     both = Concatenation([first, GMP([2.0], 0, gaussians=IN_BOHR, channels="element")])

@@ -57,6 +57,8 @@ _CHANNELS = ("sum", "element")
 
 #: Density (...) and, for each order n, moments (n_widths, 2n + 1, ...) at points.
 _Moments = tuple[Tensor, list[Tensor]]
+#: What is kept of the moments of each channel, as rows (n_rows, ...).
+_Reduction = Callable[[Sequence[_Moments]], Tensor]
 
 
 class GMP(Descriptor):
@@ -172,18 +174,57 @@ class GMP(Descriptor):
                 given together with a TensorSpace.
             SpaceError: for a TensorSpace that does not fit the structure.
         """
+        return self._rows(self._features, points, structure, positions, cell, occupancies).T
+
+    def moments(
+        self,
+        points: Points,
+        structure: Structure,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        occupancies: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Equivariant moments A_nm, whose squares summed over m are the features F_n^2.
+
+        Returns:
+            for each order n from 0 to ``max_order`` a tensor (n_channels * n_widths, 2n + 1,
+            n_points), channels slowest, in bohr^(n-3): ("element": channels in the order of
+            ``gaussians``). They turn as the real solid harmonics, m = -n to n, of
+            :func:`fedens.features.harmonics.harmonic_coefficients`; products with those of
+            another descriptor, summed over m, are invariants of both.
+
+        Arguments, derivatives and errors are those of the call.
+        """
+        rows = self._rows(_moment_rows, points, structure, positions, cell, occupancies)
+        n_series = len(self.widths) * (1 if self.channels == "sum" else len(self.gaussians))
+        sizes = [n_series * (2 * n + 1) for n in range(self.max_order + 1)]
+        return [
+            part.reshape(n_series, 2 * n + 1, rows.shape[1])
+            for n, part in enumerate(rows.split(sizes))
+        ]
+
+    def _rows(
+        self,
+        reduction: _Reduction,
+        points: Points,
+        structure: Structure,
+        positions: Tensor | None,
+        cell: Tensor | None,
+        occupancies: Tensor | None,
+    ) -> Tensor:
+        """What a reduction makes of the moments of each channel, (n_rows, n_points)."""
         self._check_elements(structure)
         atoms = _Atoms(structure, *atom_tensors(structure, positions, cell, occupancies))
         if not isinstance(points, TensorSpace):
             seen = point_tensor(points)
-            return self._near_points(seen.cpu(), atoms).to(seen.device)
+            return self._near_points(reduction, seen.cpu(), atoms).to(seen.device)
         if cell is not None:
             raise DescriptorError(
                 "a TensorSpace brings its own cell: to differentiate in it pass "
                 "space.scaled(factors) and scaled positions instead of cell"
             )
         points.check_matches(structure)
-        return self._on_space(points.to("cpu"), atoms).to(points.device)
+        return self._on_space(reduction, points.to("cpu"), atoms).to(points.device)
 
     def _check_elements(self, structure: Structure) -> None:
         missing = [s for s in dict.fromkeys(structure.symbols) if s not in self.gaussians]
@@ -243,9 +284,7 @@ class GMP(Descriptor):
 
     # --- at any points: a sum over pairs ----------------------------------------------------
 
-    def _near_points(self, points: Tensor, atoms: _Atoms) -> Tensor:
-        if not len(points):
-            return points.new_zeros(0, self.n_features)
+    def _near_points(self, reduction: _Reduction, points: Tensor, atoms: _Atoms) -> Tensor:
         points = wrapped(points, atoms.cell)
         cutoff = self._reach(atoms) if self.cutoff is None else self.cutoff
         sources = {
@@ -261,17 +300,18 @@ class GMP(Descriptor):
         columns = []
         for part in points.split(max(16, _PAIR_ENTRIES // work)):
             near = {s: images.near(part) for s, (images, _) in sources.items()}
-            columns.append(run(self._pair_block, part, channels, sources, near))
-        return torch.cat(columns, dim=1).T
+            columns.append(run(self._pair_block, reduction, part, channels, sources, near))
+        return torch.cat(columns, dim=1)
 
     def _pair_block(
         self,
+        reduction: _Reduction,
         points: Tensor,
         channels: Sequence[Sequence[str]],
         sources: Mapping[str, tuple[Images, _Probes]],
         near: Mapping[str, Tensor],
     ) -> Tensor:
-        """Columns (n_features, n_points) of one block of points."""
+        """Rows (n_rows, n_points) of one block of points."""
         nothing = points.new_zeros(len(points))
         result = []
         for elements in channels:
@@ -279,7 +319,7 @@ class GMP(Descriptor):
             for s in elements:
                 moments = _added(moments, _pair_moments(points, *sources[s], near[s]))
             result.append(moments)
-        return self._features(result)
+        return reduction(result)
 
     def _reach(self, atoms: _Atoms) -> float:
         """Where the widest Gaussian has fallen to exp(-_REACH_EXPONENT), bohr."""
@@ -288,7 +328,7 @@ class GMP(Descriptor):
 
     # --- on a space: products over the axes -------------------------------------------------
 
-    def _on_space(self, space: TensorSpace, atoms: _Atoms) -> Tensor:
+    def _on_space(self, reduction: _Reduction, space: TensorSpace, atoms: _Atoms) -> Tensor:
         channels = [self._axis_products(space, atoms, e) for e in self._channels(atoms)]
         n_x, n_y, n_z = space.shape
         n_terms = (self.max_order + 1) * (self.max_order + 2) // 2
@@ -297,8 +337,10 @@ class GMP(Descriptor):
         moved = _differentiated(*atoms.tensors, *(axis.points for axis in space.axes))
         run = _economical if moved and rows < n_y else _plain
         parts = [[None] * -(-n_y // rows) if c is None else c.in_rows(rows) for c in channels]
-        columns = [run(self._space_block, space, block) for block in zip(*parts, strict=True)]
-        return torch.cat(columns, dim=2).reshape(self.n_features, -1).T
+        columns = [
+            run(self._space_block, reduction, space, block) for block in zip(*parts, strict=True)
+        ]
+        return torch.cat(columns, dim=2).flatten(1)
 
     def _axis_products(
         self, space: TensorSpace, atoms: _Atoms, elements: Sequence[str]
@@ -320,12 +362,17 @@ class GMP(Descriptor):
         ]
         return _AxisProducts(factors, bare, probes.strengths * filled, probes.amplitudes * filled)
 
-    def _space_block(self, space: TensorSpace, channels: Sequence[_AxisProducts | None]) -> Tensor:
-        """Columns (n_features, n_x, n_rows, n_z) of some rows of points along y."""
+    def _space_block(
+        self,
+        reduction: _Reduction,
+        space: TensorSpace,
+        channels: Sequence[_AxisProducts | None],
+    ) -> Tensor:
+        """Rows (n_rows, n_x, n_y of the block, n_z) of some points along y."""
         n_rows = next(len(c.bare[1]) for c in channels if c is not None)
         nothing = space.axes[0].points.new_zeros(space.shape[0], n_rows, space.shape[2])
         empty = _no_moments(nothing, len(self.widths), self.max_order)
-        return self._features([empty if c is None else c.moments() for c in channels])
+        return reduction([empty if c is None else c.moments() for c in channels])
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,7 +480,7 @@ def _pair_moments(points: Tensor, images: Images, probes: _Probes, near: Tensor)
     exponents = torch.cat([probes.exponents.flatten(), probes.betas])
     x, y, z = d.unbind(dim=2)
     decay = torch.exp(-exponents[:, None] * (x * x + y * y + z * z)[:, None, :])
-    harmonics = _solid_harmonics(n_orders - 1)(d.reshape(-1, 3)).reshape(*near.shape, -1)
+    harmonics = _solid_harmonics(n_orders - 1)(d.reshape(-1, 3)).reshape(*near.shape, n_orders**2)
     sums = decay @ (harmonics * images.occupancies[near][:, :, None])
     probed = sums[:, : n_widths * n_gaussians].unflatten(1, (n_widths, n_gaussians))
     moments = [
@@ -442,6 +489,12 @@ def _pair_moments(points: Tensor, images: Images, probes: _Probes, near: Tensor)
     ]
     bare = sums[:, n_widths * n_gaussians :, 0]  # R_00 = (4 pi)^(-1/2)
     return math.sqrt(4 * math.pi) * bare @ probes.amplitudes, moments
+
+
+def _moment_rows(channels: Sequence[_Moments]) -> Tensor:
+    """All moments, order by order, then channels, widths and m: (n_rows, ...)."""
+    of_order = zip(*(moments for _, moments in channels), strict=True)
+    return torch.cat([m.flatten(0, 1) for moments in of_order for m in moments])
 
 
 def _no_moments(density: Tensor, n_widths: int, max_order: int) -> _Moments:
