@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,9 @@ from fedens.errors import FedensError
 # when torch and NumPy are first imported, which is inside the commands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+#: Module of each job but the main one; each has run(configuration, folder, progress).
+_JOB_MODULES: dict[str, str] = {}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,9 +94,19 @@ def run(
 ) -> None:
     """The whole job: data, training, held-out evaluation, report, ParaView files.
 
+    Another job where the configuration names one with its key `job`.
+
     Start it again after an interruption: structures already labelled and training steps already
     taken are not repeated.
     """
+    from fedens.configuration import load_job
+    from fedens.progress import Progress
+
+    chosen = load_job(config, {"device": device, "seed": seed})
+    if chosen.job in _JOB_MODULES:
+        folder = output or Path("runs") / chosen.name
+        import_module(_JOB_MODULES[chosen.job]).run(chosen, folder, Progress(quiet))
+        return
     job = _open_run(config, output, device, seed, quiet)
     job.generate()
     evaluations = job.evaluate(job.train())

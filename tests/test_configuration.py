@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from fedens.configuration import (
     Configuration,
     GTHLocalOptions,
+    Options,
     RecpotOptions,
     StructureFileOptions,
     ThermalCellsOptions,
@@ -61,8 +62,10 @@ def test_every_key_is_described():
             if not (field.description or name == "kind" or isinstance(field.default, sections))
         ]
 
-    sections = type(Configuration()).__base__
-    models = sections.__subclasses__()
+    def below(model):
+        return [model, *(inner for child in model.__subclasses__() for inner in below(child))]
+
+    sections, models = Options, below(Options)
     assert len(models) > 10
     # sections describe themselves by their class
     assert all(model.__doc__ for model in models)
@@ -170,8 +173,8 @@ def test_unwritable_configuration(tmp_path):
         ),
         (
             "recpot: 1",
-            "case.yaml, line 1: recpot: unknown key; known here: name, seed, structures, space, "
-            "functional, solver, training, rounds, output, device",
+            "case.yaml, line 1: recpot: unknown key; known here: job, name, seed, device, "
+            "structures, space, functional, solver, training, rounds, output",
         ),
     ],
 )
@@ -269,10 +272,16 @@ def test_sections_that_disagree_are_named(refused, text, line, named):
 def test_all_errors_come_at_once(refused):
     message = refused("sed: 1\nspace:\n  order: 0\ndevice: gpu\n")
     assert [line.split(": ")[0][-6:] for line in message.splitlines()] == [
+        "line 1",
         "line 3",
         "line 4",
-        "line 1",
     ]
+
+
+@pytest.mark.parametrize("job", ["learnin", "2", "[a]"])
+def test_unknown_job_is_refused(refused, job):
+    message = refused(f"seed: 1\njob: {job}")
+    assert message.startswith("case.yaml, line 2: job: should be one of learning")
 
 
 def test_repeated_key_is_refused(refused):

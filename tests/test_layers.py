@@ -26,11 +26,12 @@ ALLOWED = {
     "dataset": {"sample", "features", "files"},
     "models": {"features", "dataset", "baseline", "density", "energy", "files"},
     "analysis": {"models", "reference"},
+    "generalisation": {"analysis"},
     "testing": {"energy"},
 }
 #: At the top: these may import everything, and nothing else may import them.
 TOP = {"output", "calculator", "configuration", "structures", "progress", "predict", "workflow"}
-TOP |= {"active_learning", "cli", "describe"}
+TOP |= {"active_learning", "cli", "describe", "generalisation_run", "reference_points_run"}
 #: Heavy packages, imported only inside the functions that use them.
 LAZY = {"pyscf", "gmsh", "matplotlib", "pyvista", "vtk"}
 

@@ -1,0 +1,61 @@
+"""Configurations of ``fedens run``: YAML in, checked by pydantic, every key with a default.
+
+Lengths are in bohr, energies in hartree. Paths are relative to the configuration's file. The key
+``job`` says what is to be done, and with it which keys there are; without it, the main job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedens.configuration.learning import Configuration
+from fedens.configuration.loading import read_options
+from fedens.configuration.material import (
+    EvanescentCoreOptions,
+    GoodwinNeedsHeineOptions,
+    GTHLocalOptions,
+    RecpotOptions,
+    StructureFileOptions,
+    ThermalCellsOptions,
+)
+from fedens.configuration.options import JobOptions, Options
+
+__all__ = [
+    "JOBS",
+    "Configuration",
+    "EvanescentCoreOptions",
+    "GTHLocalOptions",
+    "GoodwinNeedsHeineOptions",
+    "JobOptions",
+    "Options",
+    "RecpotOptions",
+    "StructureFileOptions",
+    "ThermalCellsOptions",
+    "load_configuration",
+    "load_job",
+]
+
+#: The configuration of each job, the main one first.
+JOBS: dict[str, type[JobOptions]] = {"learning": Configuration}
+
+
+def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> JobOptions:
+    """Read and check the configuration of any job; see :func:`load_configuration`."""
+    return read_options(path, JOBS, overrides or {})
+
+
+def load_configuration(
+    path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Configuration:
+    """Read and check a configuration of the main job; overrides that are not None replace keys.
+
+    ``name`` defaults to the file's name without its ending; relative paths in the file are taken
+    from the file's folder.
+
+    Raises:
+        ConfigurationError: no such file, no YAML, another job, an unknown key, a wrong type or a
+            value out of range; the message names every such key and its line.
+    """
+    return read_options(path, {"learning": Configuration}, overrides or {})

@@ -1,0 +1,148 @@
+"""The configuration of the main job: data, training, held-out evaluation, report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from fedens.configuration.material import (
+    FunctionalOptions,
+    SolverOptions,
+    SpaceOptions,
+    Structures,
+    ThermalCellsOptions,
+)
+from fedens.configuration.options import JobOptions, Layers, Lengths, Options, disagree
+
+
+class GMPOptions(Options):
+    """Gaussian multipole descriptors."""
+
+    widths: Lengths = Field(default=(0.7, 1.0, 1.4, 2.0, 2.8), description="probe widths, bohr")
+    max_order: int = Field(default=3, ge=0, le=9, description="highest multipole order")
+
+
+class DescriptorOptions(Options):
+    """What the models see at a point."""
+
+    gmp: GMPOptions = GMPOptions()
+    response_fields: bool = Field(
+        default=True, description="linear-response fields; periodic cells only"
+    )
+
+
+class NetworkOptions(Options):
+    """Pointwise multilayer perceptrons."""
+
+    hidden: Layers = Field(default=(64, 64), description="neurons per hidden layer")
+    committee: PositiveInt = Field(
+        default=4,
+        description="number of networks; each leaves out a share of the structures",
+    )
+
+
+class TrainingOptions(Options):
+    """Descriptors, networks and their training."""
+
+    train_count: PositiveInt = Field(
+        default=12, description="structures to train on; the rest is held out"
+    )
+    descriptors: DescriptorOptions = DescriptorOptions()
+    network: NetworkOptions = NetworkOptions()
+    baseline: Literal["auto", "relaxed_response", "linear_response", "superposed_atoms"] = Field(
+        default="auto",
+        description="density that differences are learned to; auto: relaxed response in cells",
+    )
+    steps: PositiveInt = Field(default=2000, description="optimiser steps of each network")
+    max_seconds: PositiveFloat | None = Field(
+        default=None,
+        description="stop sooner after this time; the result then depends on the machine",
+    )
+    batch_points: PositiveInt = Field(default=8192, description="points per step")
+    learning_rate: PositiveFloat = Field(default=3e-3, description="at the start")
+    energy_weight: NonNegativeFloat = Field(
+        default=0.0, description="weight of the functional's energy at the predicted density"
+    )
+    force_weight: NonNegativeFloat = Field(
+        default=0.0, description="weight of the Hellmann-Feynman forces of whole structures"
+    )
+    checkpoint_every: PositiveInt = Field(default=500, description="steps between checkpoints")
+    learning_curve: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4, 8),
+        strict=False,
+        description="sizes of smaller training sets; each model gets a quarter of the steps",
+    )
+
+
+class RoundsOptions(Options):
+    """Active learning: label structures that the model knows least about, and train on."""
+
+    count: NonNegativeInt = Field(
+        default=0, description="rounds after the first training; 0: no active learning"
+    )
+    add: PositiveInt = Field(
+        default=4, description="structures labelled per round: those of the most uncertain energy"
+    )
+    candidates: PositiveInt = Field(
+        default=24, description="further structures that a round chooses from"
+    )
+    steps: PositiveInt = Field(
+        default=1000, description="optimiser steps of each network in a round"
+    )
+
+
+class OutputOptions(Options):
+    """What is written beside data, model and metrics."""
+
+    fields: bool = Field(default=True, description="VTU files of the held-out structures and a PVD")
+    subdivisions: PositiveInt | None = Field(
+        default=None, description="VTU cells per element and axis; null: chosen from the order"
+    )
+    figures: bool = Field(default=True, description="curves, parity plots and slices in the report")
+
+
+class Configuration(JobOptions):
+    """Everything ``fedens run`` needs to know for the main job."""
+
+    job: Literal["learning"] = Field(default="learning", description="what fedens run does")
+    structures: Structures = ThermalCellsOptions()
+    space: SpaceOptions = SpaceOptions()
+    functional: FunctionalOptions = FunctionalOptions()
+    solver: SolverOptions = SolverOptions()
+    training: TrainingOptions = TrainingOptions()
+    rounds: RoundsOptions = RoundsOptions()
+    output: OutputOptions = OutputOptions()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Configuration:
+        functional, structures = self.functional, self.structures
+        if functional.kinetic != "tfvw" and functional.vw_weight != 1.0:
+            disagree("functional.vw_weight", f"must be 1 for kinetic: {functional.kinetic}")
+        if self.rounds.add > self.rounds.candidates:
+            disagree(
+                "rounds.add",
+                f"is {self.rounds.add}, but rounds.candidates is {self.rounds.candidates}: "
+                "there must be at least as many to choose from",
+            )
+        if not isinstance(structures, ThermalCellsOptions):
+            return self
+        if self.training.train_count >= structures.count:
+            disagree(
+                "training.train_count",
+                f"is {self.training.train_count}, but structures.count is {structures.count}: "
+                "at least one structure must be held out",
+            )
+        if structures.element not in functional.pseudopotentials:
+            disagree(
+                "functional.pseudopotentials",
+                f"has no pseudopotential for structures.element {structures.element}",
+            )
+        return self

@@ -1,0 +1,138 @@
+"""Sections that several jobs share: structures, space, functional, solver."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
+
+from fedens.configuration.options import FilePath, Index, Options, Range, Repeats, Symbol
+
+
+class ThermalCellsOptions(Options):
+    """fcc supercells with random displacements, strains and vacancies."""
+
+    element: Symbol = Field(default="Al", description="chemical symbol")
+    lattice_constant: PositiveFloat = Field(
+        default=7.65, description="cubic lattice constant, bohr"
+    )
+    supercell: Repeats = Field(
+        default=(2, 2, 2), description="cubic cells of 4 sites along x, y, z"
+    )
+    count: PositiveInt = Field(default=24, description="number of structures")
+    displacement: Range = Field(
+        default=(0.05, 0.4),
+        description="smallest and largest standard deviation per coordinate, bohr",
+    )
+    strain: float = Field(
+        default=0.02, ge=0, lt=0.5, description="largest change of length of an axis"
+    )
+    vacancy_fraction: float = Field(
+        default=0.5, ge=0, le=1, description="share with one atom missing"
+    )
+
+
+class StructureFileOptions(Options):
+    """Structures from any file that ASE reads, periodic or isolated."""
+
+    file: FilePath = Field(description="the file")
+    index: Index = Field(default=":", description="which structures of the file, as in ASE")
+
+
+class SpaceOptions(Options):
+    """The finite-element space."""
+
+    spacing: PositiveFloat = Field(default=0.34, description="element length over order, bohr")
+    order: int = Field(default=10, ge=1, le=10, description="polynomial order")
+
+
+class GTHLocalOptions(Options):
+    """Local part of a Goedecker-Teter-Hutter pseudopotential."""
+
+    kind: Literal["gth_local"]
+    valence: PositiveFloat = Field(description="electrons per atom")
+    r_loc: PositiveFloat = Field(description="bohr")
+    c1: float = Field(default=0.0, description="hartree")
+    c2: float = Field(default=0.0, description="hartree")
+
+
+class EvanescentCoreOptions(Options):
+    """Evanescent core of Fiolhais et al."""
+
+    kind: Literal["evanescent_core"]
+    valence: PositiveFloat = Field(description="electrons per atom")
+    r: PositiveFloat = Field(description="core radius, bohr")
+    alpha: float = Field(gt=1, description="decay, dimensionless")
+
+
+class GoodwinNeedsHeineOptions(Options):
+    """Goodwin, Needs and Heine, for aluminium."""
+
+    kind: Literal["goodwin_needs_heine"]
+
+
+class RecpotOptions(Options):
+    """A table in the .recpot format of CASTEP and BLPS."""
+
+    kind: Literal["recpot"]
+    path: FilePath = Field(description="the file")
+
+
+Pseudopotential = Annotated[
+    GTHLocalOptions | EvanescentCoreOptions | GoodwinNeedsHeineOptions | RecpotOptions,
+    Discriminator("kind"),
+]
+
+
+def _default_pseudopotentials() -> dict[str, Pseudopotential]:
+    fit = GTHLocalOptions(kind="gth_local", valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
+    return {"Al": fit}
+
+
+class FunctionalOptions(Options):
+    """The orbital-free functional."""
+
+    kinetic: Literal["wt", "wgc", "tfvw"] = Field(default="wt", description="kinetic functional")
+    vw_weight: PositiveFloat = Field(
+        default=1.0, description="von Weizsaecker factor; 1 for wt and wgc"
+    )
+    xc: str = Field(default="lda_pz", description="exchange and correlation")
+    pseudopotentials: dict[Symbol, Pseudopotential] = Field(
+        default_factory=_default_pseudopotentials, description="by chemical symbol"
+    )
+    gaussian_width: PositiveFloat = Field(
+        default=1.2, description="of the ions' Gaussian charges, bohr"
+    )
+
+
+class SolverOptions(Options):
+    """The minimisation of the energy."""
+
+    residual_tolerance: PositiveFloat = Field(
+        default=1e-6, description="|g - mu c| / sqrt(N), hartree"
+    )
+    max_evaluations: PositiveInt = Field(default=200, description="energy evaluations")
+
+
+def _structures_kind(value: Any) -> str:
+    file_given = "file" in value if isinstance(value, dict) else hasattr(value, "file")
+    return "from_file" if file_given else "thermal_cells"
+
+
+Structures = Annotated[
+    Annotated[StructureFileOptions, Tag("from_file")]
+    | Annotated[ThermalCellsOptions, Tag("thermal_cells")],
+    Discriminator(_structures_kind),
+]
+
+PSEUDOPOTENTIALS: dict[str, type[Options]] = {
+    "gth_local": GTHLocalOptions,
+    "evanescent_core": EvanescentCoreOptions,
+    "goodwin_needs_heine": GoodwinNeedsHeineOptions,
+    "recpot": RecpotOptions,
+}
+#: pydantic puts these tags into the place of an error, but the file does not hold them.
+TAGGED = PSEUDOPOTENTIALS | {
+    "thermal_cells": ThermalCellsOptions,
+    "from_file": StructureFileOptions,
+}
