@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedens.configuration.learning import Configuration
+from fedens.configuration.learning import Configuration, NetworkOptions, TrainingOptions
 from fedens.configuration.loading import read_options
 from fedens.configuration.material import (
     EvanescentCoreOptions,
     GoodwinNeedsHeineOptions,
     GTHLocalOptions,
     RecpotOptions,
+    SpaceOptions,
     StructureFileOptions,
     ThermalCellsOptions,
 )
@@ -29,10 +30,13 @@ __all__ = [
     "GTHLocalOptions",
     "GoodwinNeedsHeineOptions",
     "JobOptions",
+    "NetworkOptions",
     "Options",
     "RecpotOptions",
+    "SpaceOptions",
     "StructureFileOptions",
     "ThermalCellsOptions",
+    "TrainingOptions",
     "load_configuration",
     "load_job",
 ]
