@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedens.errors import DescriptorError, SpaceError
-from fedens.features.points import reference_points
+from fedens.features.points import bond_weight, reference_points
 from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -55,9 +55,13 @@ def test_quadrature():
 @pytest.mark.parametrize(
     ("structure", "kind", "arguments", "message"),
     [
-        (BOX, "bonds", {}, "not built yet"),
-        (BOX, "nodes", {}, "not built yet"),
-        (BOX, "stars", {}, "atoms, grid, quadrature"),
+        (BOX, "bonds", {}, "cutoff"),
+        (BOX, "bonds", {"cutoff": float("nan")}, "cutoff"),
+        (BOX, "nodes", {}, "space="),
+        (BOX, "stars", {}, "atoms, bonds, grid, quadrature, nodes"),
+        (BOX, [], {}, "at least one"),
+        (BOX, np.zeros(3), {}, "expected"),
+        (BOX, np.full((1, 3), np.nan), {}, "not finite"),
         (BOX, "grid", {}, "spacing"),
         (BOX, "grid", {"spacing": -1.0}, "spacing"),
         (MOLECULE, "grid", {"spacing": 1.0}, "periodic"),
@@ -67,6 +71,92 @@ def test_quadrature():
 def test_errors(structure, kind, arguments, message):
     with pytest.raises(DescriptorError, match=message):
         reference_points(structure, kind, **arguments)
+
+
+def test_bonds_of_a_crystal():
+    """fcc: 6 bonds per atom to nearest neighbours; second neighbours are beyond the cutoff."""
+    edge = 7.65
+    sites = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) * edge / 2
+    crystal = Structure(["Al"] * 4, sites, cell=[edge] * 3, pbc=True)
+    points, weights = reference_points(crystal, "bonds", cutoff=1.2 * edge / 2**0.5)
+    assert len(points) == 24
+    length = torch.tensor(edge / 2**0.5, dtype=torch.float64)
+    assert torch.allclose(weights, bond_weight(length, 1.2 * float(length)).expand(24))
+    # an atom that bonds with its own images
+    primitive = Structure(["Al"], [[0, 0, 0]], cell=edge / 2 * (1 - np.eye(3)), pbc=True)
+    midpoints, _ = reference_points(primitive, "bonds", cutoff=1.2 * edge / 2**0.5)
+    assert len(midpoints) == 6
+    assert torch.allclose(midpoints.norm(dim=1), length / 2)
+
+
+def test_no_bonds():
+    points, weights = reference_points(CRYSTAL, "bonds", cutoff=1.0)
+    assert points.shape == (0, 3)
+    assert weights.shape == (0,)
+
+
+@pytest.mark.parametrize("distance", [2.4, 2.95, 3.0001])
+def test_bonds_appear_smoothly(distance):
+    """Sum of w e(midpoint): its derivative is that of finite differences across the cutoff."""
+
+    def total(r, positions=None):
+        dimer = Structure(["H", "H"], [[0, 0, 0], [0, 0, r]])
+        points, weights = reference_points(dimer, "bonds", cutoff=3.0, positions=positions)
+        return (weights * (1 + points[:, 2]) ** 2).sum()
+
+    positions = torch.tensor([[0, 0, 0], [0, 0, distance]], requires_grad=True, dtype=torch.float64)
+    value = total(distance, positions)
+    step = 2e-4
+    expected = float(total(distance + step) - total(distance - step)) / (2 * step)
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value, positions)
+        assert float(gradient[1, 2]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    else:
+        assert distance > 3.0
+        assert abs(expected) < 1e-6
+
+
+def test_bonds_follow_positions_and_cell():
+    shear = torch.tensor([[1.0, 0.02, 0], [0, 1.01, 0], [0.01, 0, 0.98]], dtype=torch.float64)
+    positions, cell = torch.tensor(CRYSTAL.positions) @ shear, torch.tensor(CELL) @ shear
+    how = {"cutoff": 5.5}
+    plain, weights = reference_points(CRYSTAL, "bonds", **how)
+    moved, moved_weights = reference_points(CRYSTAL, "bonds", **how, positions=positions, cell=cell)
+    assert torch.allclose(moved, plain @ shear)
+    assert not torch.allclose(moved_weights, weights)
+
+
+def test_grid_follows_the_cell():
+    cell = torch.tensor(CELL, requires_grad=True)
+    points, weights = reference_points(CRYSTAL, "grid", spacing=1.0, cell=cell)
+    (gradient,) = torch.autograd.grad(weights.sum(), cell)
+    assert torch.allclose(gradient, CRYSTAL.volume * torch.linalg.inv(cell).T)
+    assert points.requires_grad
+
+
+@pytest.mark.parametrize("structure", [BOX, MOLECULE])
+def test_nodes_integrate_linear_functions(structure):
+    space = TensorSpace.for_structure(structure, spacing=1.0, order=2, margin=6.0)
+    points, weights = reference_points(structure, "nodes", space=space)
+    centre = space.weights @ space.points / space.volume
+    assert float(weights.sum()) == pytest.approx(space.volume, rel=1e-12)
+    if not space.is_periodic:
+        assert torch.allclose(weights @ points / space.volume, centre, atol=1e-12)
+        assert float(points[:, 2].min()) == float(space.axes[2].edges[0])
+    else:
+        assert len(points) == 2 * 3 * 3
+
+
+def test_unions_and_arrays():
+    points, weights = reference_points(MOLECULE, ["atoms", "bonds"], cutoff=3.0)
+    assert torch.equal(
+        points, torch.tensor([[0, 0, 0], [0, 0, 1.4], [0, 0, 0.7]], dtype=weights.dtype)
+    )
+    assert torch.equal(weights, torch.ones(3).double())
+    own = np.array([[0.1, 0.2, 0.3]])
+    points, weights = reference_points(MOLECULE, own)
+    assert torch.equal(points, torch.tensor(own))
+    assert torch.equal(weights, torch.ones(1).double())
 
 
 def features(n=1000, seed=0):

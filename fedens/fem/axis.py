@@ -69,6 +69,17 @@ class Axis:
         edges = self.edges.detach()
         return float(edges[-1] - edges[0])
 
+    @property
+    def vertices(self) -> tuple[Tensor, Tensor]:
+        """Element boundaries and the integrals of the linear hat functions there, bohr."""
+        halves = torch.diff(self.edges) / 2
+        nothing = halves.new_zeros(1)
+        weights = torch.cat([halves, nothing]) + torch.cat([nothing, halves])
+        if not self.periodic:
+            return self.edges, weights
+        joined = torch.cat([weights[:1] + weights[-1:], weights[1:-1]])
+        return self.edges[:-1], joined
+
     def scaled(self, factor: Tensor) -> Axis:
         """The axis stretched about the origin; modes stay orthonormal."""
         return replace(

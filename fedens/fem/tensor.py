@@ -189,6 +189,14 @@ class TensorSpace:
         return (x[:, None, None] * y[:, None] * z).reshape(-1)
 
     @cached_property
+    def nodes(self) -> tuple[Tensor, Tensor]:
+        """Vertices of the elements (n, 3), bohr, and the integrals of the linear hat functions
+        there (n,), bohr^3, which sum to the volume. A vertex on a periodic face comes once."""
+        axes = [axis.vertices for axis in self.axes]
+        weights = torch.cartesian_prod(*(weights for _, weights in axes)).prod(dim=1)
+        return torch.cartesian_prod(*(positions for positions, _ in axes)), weights
+
+    @cached_property
     def laplacian_eigenvalues(self) -> Tensor:
         """Eigenvalues of minus the Laplacian, (n_coefficients,), bohr^-2."""
         x, y, z = (axis.eigenvalues for axis in self.axes)
