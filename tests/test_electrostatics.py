@@ -247,10 +247,9 @@ def test_isolated_ions_far_apart_repel_as_points():
 
 def test_pair_energy_of_two_ions():
     structure = dimer()
-    space = space_for(structure)
-    widths = np.array([1.0, 1.4])
-    positions = tensor(structure.positions)
-    energy = float(ion_energy(structure, space, np.array([3.0, 2.0]), widths, positions))
+    ions = {symbol: GTHLocal(z, 0.7) for symbol, z in zip(structure.symbols, (3, 2), strict=True)}
+    widths = dict(zip(structure.symbols, (1.0, 1.4), strict=True))
+    energy = float(ion_energy(structure, ions, widths, tensor(structure.positions)))
     r = np.linalg.norm(structure.positions[1])
     pair = 6.0 * math.erfc(r / math.sqrt(2 * (1.0**2 + 1.4**2))) / r
     own = (9.0 / 1.0 + 4.0 / 1.4) / (2 * math.sqrt(math.pi))

@@ -99,7 +99,8 @@ def place_ions(
         short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
     valences = _valences(structure, pseudopotentials)
     sigmas = np.array([widths[s] for s in structure.symbols])
-    energy = ion_energy(structure, space, valences, sigmas, positions)
+    lengths = torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
+    energy = _ion_energy(structure, lengths, valences, sigmas, positions)
     return Ions(space, charge, short_range, energy)
 
 
@@ -205,22 +206,36 @@ def _spread(
 
 def ion_energy(
     structure: Structure,
-    space: TensorSpace,
-    valences: np.ndarray,
-    widths: np.ndarray,
+    pseudopotentials: Mapping[str, LocalPseudopotential],
+    widths: Mapping[str, float],
     positions: Tensor,
 ) -> Tensor:
     """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
 
-    Differentiable in the positions and in the space's scaling.
+    Differentiable in the positions (n_atoms, 3), bohr. Periodic cells must be orthorhombic.
     """
+    lengths = positions.new_zeros(3)
+    if structure.periodic:
+        lengths = positions.new_tensor(structure.orthorhombic_lengths())
+    valences = _valences(structure, pseudopotentials)
+    sigmas = np.array([widths[s] for s in structure.symbols])
+    return _ion_energy(structure, lengths, valences, sigmas, positions)
+
+
+def _ion_energy(
+    structure: Structure,
+    lengths: Tensor,
+    valences: np.ndarray,
+    widths: np.ndarray,
+    positions: Tensor,
+) -> Tensor:
+    """:func:`ion_energy` of charges in a box, differentiable also in its lengths (3,), bohr."""
     self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
     reach = _ERFC_REACH * 2 * float(widths.max())
     first, second, shifts, _ = structure.neighbours(reach)
     if len(first) == 0:
         return positions.sum() * 0.0 - self_energy
     device = positions.device
-    lengths = torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
     offsets = torch.as_tensor(shifts, dtype=positions.dtype, device=device) * lengths
     vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)] + offsets
     r = vectors.norm(dim=1)

@@ -14,6 +14,7 @@ from fedens.density import Density
 from fedens.energy.electrostatics import (
     DEFAULT_GAUSSIAN_WIDTH,
     Ions,
+    ion_energy,
     number_of_electrons,
     place_ions,
 )
@@ -132,6 +133,15 @@ class EnergyFunctional:
     def number_of_electrons(self, structure: Structure) -> float:
         """Electrons the functional puts around a structure's ions."""
         return number_of_electrons(structure, self.pseudopotentials)
+
+    def ion_energy(self, structure: Structure, positions: Tensor | None = None) -> Tensor:
+        """E_ion(R), hartree: the part of the energy that no energy density carries.
+
+        Differentiable in positions (n_atoms, 3), bohr, which replace the structure's own.
+        """
+        if positions is None:
+            positions = torch.tensor(structure.positions)
+        return ion_energy(structure, self.pseudopotentials, self.widths, positions)
 
     def bind(
         self, structure: Structure, space: TensorSpace, positions: Tensor | None = None

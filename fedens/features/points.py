@@ -8,8 +8,9 @@ Points and weights that follow the atoms carry their derivatives.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import atom_tensors, point_tensor
+from fedens.features.descriptor import Points, atom_tensors, point_tensor
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -95,6 +96,78 @@ def reference_points(
     if isinstance(space, TensorSpace):
         space.check_matches(structure)
     return (space.points, space.weights) if kind == "quadrature" else space.nodes
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Reference points of one kind for any structure, as a model stores it.
+
+    Attributes:
+        kind: "atoms", "bonds", "grid", "quadrature" or "nodes"; see :func:`reference_points`.
+        cutoff: of bonds, bohr. spacing: of a grid, or of the TensorSpace made for each structure
+            whose points or nodes are meant, bohr. order: of that space.
+
+    Raises:
+        DescriptorError: an unknown kind, or a length or order that it needs and lacks.
+    """
+
+    kind: str
+    cutoff: float | None = None
+    spacing: float | None = None
+    order: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DescriptorError(f"kind is {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if self.kind == "bonds":
+            _checked_length(self.kind, "cutoff", self.cutoff)
+        elif self.kind != "atoms":
+            _checked_length(self.kind, "spacing", self.spacing)
+        if self._on_space and self.order is None:
+            raise DescriptorError(f"kind {self.kind!r} needs the order of its space")
+
+    @property
+    def per_volume(self) -> bool:
+        """Whether sums over the points are integrals, so that fields can be learned there."""
+        return self.kind not in ("atoms", "bonds")
+
+    @property
+    def _on_space(self) -> bool:
+        return self.kind in ("quadrature", "nodes")
+
+    def look(
+        self, structure: Structure, positions: Tensor | None = None, cell: Tensor | None = None
+    ) -> tuple[Points, Tensor]:
+        """Where a descriptor looks, and the weights (n_points,) there.
+
+        Points (n_points, 3), or for "quadrature" the space, where descriptors are faster.
+        """
+        space = None
+        if self._on_space:
+            assert self.spacing is not None
+            assert self.order is not None
+            space = TensorSpace.for_structure(structure, self.spacing, self.order)
+        if self.kind == "quadrature":
+            assert space is not None
+            return space, space.weights
+        return reference_points(
+            structure,
+            self.kind,
+            cutoff=self.cutoff,
+            spacing=self.spacing,
+            space=space,
+            positions=positions,
+            cell=cell,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What is stored with a model."""
+        return asdict(self)
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> PointSet:
+        """The set that :meth:`describe` described."""
+        return cls(**description)
 
 
 def bond_weight(length: Tensor, cutoff: float) -> Tensor:

@@ -22,6 +22,7 @@ class PointwiseNetwork(nn.Module):
 
     def __init__(self, n_features: int, hidden: Sequence[int], n_outputs: int):
         super().__init__()
+        self.hidden = tuple(hidden)
         self.linear = nn.Linear(n_features, n_outputs)
         layers: list[nn.Module] = []
         width = n_features
