@@ -246,9 +246,9 @@ def test_isolated_ions_far_apart_repel_as_points():
 
 
 def test_pair_energy_of_two_ions():
-    structure = dimer()
-    ions = {symbol: GTHLocal(z, 0.7) for symbol, z in zip(structure.symbols, (3, 2), strict=True)}
-    widths = dict(zip(structure.symbols, (1.0, 1.4), strict=True))
+    structure = dimer().replace(numbers=["Al", "Mg"])
+    ions = {"Al": GTHLocal(3, 0.7), "Mg": GTHLocal(2, 0.7)}
+    widths = {"Al": 1.0, "Mg": 1.4}
     energy = float(ion_energy(structure, ions, widths, tensor(structure.positions)))
     r = np.linalg.norm(structure.positions[1])
     pair = 6.0 * math.erfc(r / math.sqrt(2 * (1.0**2 + 1.4**2))) / r

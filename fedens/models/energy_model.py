@@ -22,7 +22,6 @@ from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
 from fedens.features.scaling import Standardise
-from fedens.fem.tensor import TensorSpace
 from fedens.models.pointwise import PointwiseNetwork
 from fedens.models.storage import read_model, write_model
 from fedens.structure import Structure
