@@ -134,6 +134,14 @@ class GMP(Descriptor):
             return [f"gmp_{column}" for column in columns]
         return [f"gmp_{element}_{column}" for element in self.gaussians for column in columns]
 
+    @property
+    def moment_names(self) -> list[str]:
+        """One name per channel and width, such as ``w0.7`` or ``Al_w0.7``; see :meth:`moments`."""
+        widths = [f"w{width:g}" for width in self.widths]
+        if self.channels == "sum":
+            return widths
+        return [f"{element}_{width}" for element in self.gaussians for width in widths]
+
     def describe(self) -> dict[str, Any]:
         """All parameters, the element Gaussians as numbers."""
         return {
