@@ -456,7 +456,9 @@ class _AxisProducts:
             terms = _monomial_sums(x, y, z, self.strengths[:, width, near])
             for order, of_width in enumerate(moments):
                 monomial = torch.stack([terms[powers] for powers in monomials(order)])
-                of_width.append(torch.tensordot(harmonic_coefficients(order), monomial, dims=1))
+                # the factors count from the atom to the point, moments from the point
+                harmonics = (-1) ** order * harmonic_coefficients(order)
+                of_width.append(torch.tensordot(harmonics, monomial, dims=1))
         return density, [torch.stack(of_width) for of_width in moments]
 
 
