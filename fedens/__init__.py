@@ -25,6 +25,8 @@ _PUBLIC = {
     "Sample": "fedens.sample",
     "Dataset": "fedens.dataset",
     "GMP": "fedens.features.gmp",
+    "LODE": "fedens.features.lode",
+    "PowerSpectrum": "fedens.features.spectrum",
     "ResponseFields": "fedens.features.response",
     "Concatenation": "fedens.features.descriptor",
     "reference_points": "fedens.features.points",
