@@ -125,7 +125,7 @@ class EnergyModel:
         for i, part in enumerate(self.parts):
             own = part.network.state_dict() | part.scaling.to_tensors()
             own |= {"output_mean": part.mean, "output_scale": part.scale}
-            tensors |= {f"{i}.{name}": value for name, value in own.items()}
+            tensors |= {f"{i}.{name}": value.clone() for name, value in own.items()}
         write_model(
             Path(path),
             tensors,

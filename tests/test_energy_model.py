@@ -1,0 +1,244 @@
+"""Energies as sums over reference points: exact forces, labels recovered, storage, errors."""
+
+import numpy as np
+import pytest
+import torch
+from systems import GTHFIT
+
+from fedens.energy.functional import EnergyFunctional
+from fedens.errors import DescriptorError, ModelError
+from fedens.features.gmp import GMP
+from fedens.features.points import PointSet
+from fedens.features.scaling import Standardise
+from fedens.fem.tensor import TensorSpace
+from fedens.models.energy_data import jacobian, see
+from fedens.models.energy_model import EnergyModel, PointModel
+from fedens.models.energy_training import EnergyTrainingSettings, train_energy_model
+from fedens.models.pointwise import PointwiseNetwork
+from fedens.models.predictor import Predictor
+from fedens.sample import Sample
+from fedens.structure import Structure
+
+DESCRIPTOR = GMP([1.0, 2.0], 2, form="smooth")
+ATOMS = PointSet("atoms")
+BONDS = PointSet("bonds", cutoff=6.5)
+GRID = PointSet("grid", spacing=2.2)
+QUADRATURE = PointSet("quadrature", spacing=2.0, order=2)
+NODES = PointSet("nodes", spacing=1.3, order=2)
+SETS = {
+    "atoms": [ATOMS],
+    "bonds": [BONDS],
+    "union": [ATOMS, BONDS],
+    "grid": [GRID],
+    "quadrature": [QUADRATURE],
+    "nodes": [NODES],
+}
+FUNCTIONAL = EnergyFunctional.orbital_free(pseudopotential=GTHFIT)
+
+
+def cell(seed):
+    """Four aluminium atoms, displaced, one of them near a face of the cell."""
+    sites = np.array([[0.0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * 7.65
+    moved = sites + np.random.default_rng(seed).normal(0, 0.2, (4, 3))
+    return Structure(["Al"] * 4, moved, cell=[7.65] * 3, pbc=True)
+
+
+def teacher(sets, hidden=()):
+    """A model with random weights and features of random scales."""
+    torch.manual_seed(3)
+    n = DESCRIPTOR.n_features
+    scaling = Standardise(torch.rand(n).double() * 0.01, torch.rand(n).double() * 0.02 + 0.01)
+    parts = [
+        PointModel(
+            points,
+            scaling,
+            PointwiseNetwork(n, hidden, 1).double(),
+            torch.tensor([0.01], dtype=torch.float64),
+            torch.tensor([0.3], dtype=torch.float64),
+        )
+        for points in sets
+    ]
+    return EnergyModel(DESCRIPTOR, parts)
+
+
+def labelled(model, structure):
+    energy, forces = model.energy_and_forces(structure)
+    return Sample(structure, np.zeros((0, 3)), np.zeros(0), {}, energy, forces=forces)
+
+
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS)
+@pytest.mark.parametrize("ions", [None, FUNCTIONAL], ids=["", "ions"])
+def test_forces_are_the_derivative_of_the_energy(sets, ions):
+    plain = teacher(sets, (8,))
+    model, structure = EnergyModel(plain.descriptor, plain.parts, ions), cell(0)
+    _, forces = model.energy_and_forces(structure)
+    direction = np.random.default_rng(1).normal(size=(4, 3))
+
+    def energy_at(step):
+        moved = structure.replace(positions=structure.positions + step * direction)
+        return float(model.energy(moved).detach())
+
+    expected = -(8 * (energy_at(1e-3) - energy_at(-1e-3)) - energy_at(2e-3) + energy_at(-2e-3))
+    assert (forces * direction).sum() == pytest.approx(expected / 12e-3, rel=1e-6, abs=1e-8)
+    assert np.abs(forces).max() > 1e-4
+
+
+def test_points_that_move_with_the_atoms_leave_no_net_force():
+    for name in ("atoms", "union"):
+        _, forces = teacher(SETS[name], (8,)).energy_and_forces(cell(0))
+        assert np.abs(forces.sum(axis=0)).max() < 1e-10
+    _, forces = teacher(SETS["grid"], (8,)).energy_and_forces(cell(0))
+    assert np.abs(forces.sum(axis=0)).max() > 1e-6
+
+
+def test_jacobian():
+    x = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64, requires_grad=True)
+    matrix = jacobian(torch.stack([x.prod(), x.sum() ** 2, x[0].exp() * x[2], x[1]]), x)
+    expected = torch.autograd.functional.jacobian(
+        lambda x: torch.stack([x.prod(), x.sum() ** 2, x[0].exp() * x[2], x[1]]), x.detach()
+    )
+    assert torch.allclose(matrix, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS)
+def test_stored_derivatives_give_the_model_s_forces(sets):
+    model, structure = teacher(sets, (8,)), cell(2)
+    energy, forces = model.energy_and_forces(structure)
+    seen = see(labelled(model, structure), DESCRIPTOR, sets)
+    total, pulled = 0.0, torch.zeros(12, dtype=torch.float64)
+    for part, points in zip(model.parts, seen.sets, strict=True):
+        features = points.features.requires_grad_(True)
+        energies = part.outputs(features)[:, 0]
+        (slopes,) = torch.autograd.grad(energies.sum(), features)
+        pulled += points.forces(energies, slopes).detach()
+        total += float((points.weights @ energies).detach())
+    assert total == pytest.approx(energy, rel=1e-12)
+    assert pulled.numpy() == pytest.approx(forces.ravel(), abs=2e-6 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("name", ["atoms", "union", "quadrature"])
+def test_a_linear_model_is_recovered(name):
+    """Energies and forces of a linear model determine one that predicts the same."""
+    truth = teacher(SETS[name])
+    samples = [labelled(truth, cell(seed)) for seed in range(6)]
+    settings = EnergyTrainingSettings(hidden=(), ridge=1e-13)
+    learned = train_energy_model(samples, DESCRIPTOR, SETS[name], settings)
+    energy, forces = truth.energy_and_forces(cell(10))
+    predicted, predicted_forces = learned.energy_and_forces(cell(10))
+    assert predicted == pytest.approx(energy, abs=1e-5)
+    assert predicted_forces == pytest.approx(forces, abs=2e-3 * np.abs(forces).max())
+
+
+def test_training_lowers_the_loss_of_the_linear_start():
+    truth = teacher([ATOMS], (8,))
+    for part in truth.parts:  # a strongly bent function, which no linear model follows
+        with torch.no_grad():
+            part.network.perceptron[-1].weight *= 10
+    samples = [labelled(truth, cell(seed)) for seed in range(6)]
+
+    def error(**changes):
+        settings = EnergyTrainingSettings(steps=300, learning_rate=3e-3, **changes)
+        model = train_energy_model(samples, DESCRIPTOR, [ATOMS], settings)
+        pairs = [
+            (model.energy_and_forces(cell(s))[1], truth.energy_and_forces(cell(s))[1])
+            for s in range(6)
+        ]
+        return np.mean([np.abs(a - b).mean() for a, b in pairs])
+
+    assert error(hidden=(16,)) < 0.5 * error(hidden=())
+
+
+def fields_sample(seed):
+    """A smooth density made of Gaussians on the atoms, and an energy density from it."""
+    structure = cell(seed)
+    space = TensorSpace.for_structure(structure, spacing=0.8, order=5)
+    density = DESCRIPTOR(space, structure)[:, 1]
+    energy_density = -0.3 * density + 2 * density**2
+    nothing = np.zeros(space.n_points)
+    fields = {"density": density.numpy(), "kinetic": energy_density.numpy()}
+    fields |= {"xc": nothing, "electrostatic": nothing}
+    energy = float(space.integrate(energy_density))
+    return Sample(
+        structure,
+        space.points.numpy(),
+        space.weights.numpy(),
+        fields,
+        energy,
+        provenance={"space": space.describe()},
+    )
+
+
+@pytest.mark.parametrize(
+    "points", [PointSet("grid", spacing=1.3), PointSet("quadrature", spacing=1.0, order=4)]
+)
+def test_fields_alone_give_the_energy(points):
+    settings = EnergyTrainingSettings(
+        energy_weight=0, force_weight=0, field_weight=1, hidden=(16,), steps=800, learning_rate=1e-2
+    )
+    samples = [fields_sample(seed) for seed in range(3)]
+    model = train_energy_model(samples, DESCRIPTOR, [points], settings)
+    new = fields_sample(7)
+    assert float(model.energy(new.structure).detach()) == pytest.approx(new.energy, rel=5e-4)
+    fields = model.fields(new.structure)
+    assert float(fields["weights"] @ fields["density"]) == pytest.approx(
+        new.number_of_electrons, rel=1e-3
+    )
+    where = new.space()
+    values = where.interpolate_at(
+        where.project(torch.tensor(new.fields["density"])), fields["points"]
+    )
+    assert float((fields["density"] - values).abs().max()) < 0.02 * float(values.max())
+
+
+def test_a_model_is_stored_and_read(tmp_path):
+    model = teacher(SETS["union"], (8, 4))
+    model = EnergyModel(model.descriptor, model.parts, FUNCTIONAL, {"n_samples": 3})
+    model.save(tmp_path / "model")
+    again = EnergyModel.load(tmp_path / "model")
+    assert again.energy_and_forces(cell(0))[0] == model.energy_and_forces(cell(0))[0]
+    assert again.provenance == {"n_samples": 3}
+    assert [part.points for part in again.parts] == [ATOMS, BONDS]
+    with pytest.raises(ModelError):
+        Predictor.load(tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text('{"schema_version": 2}')
+    with pytest.raises(ModelError, match="no energy model"):
+        EnergyModel.load(tmp_path / "model")
+
+
+def test_labels_that_are_missing():
+    sample = labelled(teacher([ATOMS]), cell(0))
+    bare = Sample(sample.structure, sample.points, sample.weights, {}, sample.energy)
+    with pytest.raises(ModelError, match="no forces"):
+        train_energy_model([bare], DESCRIPTOR, [ATOMS])
+    fields = EnergyTrainingSettings(force_weight=0, field_weight=1)
+    with pytest.raises(ModelError, match="fill no volume"):
+        train_energy_model([sample], DESCRIPTOR, [ATOMS], fields)
+    empty = fields_sample(0)
+    del empty.fields["density"]
+    with pytest.raises(ModelError, match="no field 'density'"):
+        train_energy_model([empty], DESCRIPTOR, [GRID], fields)
+    with pytest.raises(ModelError, match="no samples"):
+        train_energy_model([], DESCRIPTOR, [ATOMS])
+    nothing = EnergyTrainingSettings(energy_weight=0, force_weight=0)
+    with pytest.raises(ModelError, match="all weights"):
+        train_energy_model([sample], DESCRIPTOR, [ATOMS], nothing)
+
+
+def test_too_many_derivatives(monkeypatch):
+    monkeypatch.setattr("fedens.models.energy_data.MAX_BYTES", 1000)
+    with pytest.raises(ModelError, match="fewer points"):
+        see(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "stars"}, "expected one of"),
+        ({"kind": "bonds"}, "cutoff"),
+        ({"kind": "grid"}, "spacing"),
+        ({"kind": "nodes", "spacing": 1.0}, "order"),
+    ],
+)
+def test_point_sets_are_checked(arguments, message):
+    with pytest.raises(DescriptorError, match=message):
+        PointSet(**arguments)
