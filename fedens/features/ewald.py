@@ -150,7 +150,7 @@ def fields_at_points(
     waves = _Waves(laws, sources, width)
     pairs = _Pairs(laws, sources, width, points)
 
-    def block(part: Tensor, near: list[Tensor]) -> Tensor:
+    def block(part: Tensor, near: list[Tensor | None]) -> Tensor:
         return reduction(pairs.moments(part, near) + waves.moments_at(part))
 
     size = max(1, min(pairs.block_size, _BLOCK_WAVES // waves.amplitudes[..., 0].numel()))
@@ -173,7 +173,7 @@ def fields_on_space(
     pairs = _Pairs(laws, sources, width, space.points)
     run = _runner(sources.differentiated or x.requires_grad)
 
-    def block(rows: Tensor, near: list[Tensor]) -> Tensor:
+    def block(rows: Tensor, near: list[Tensor | None]) -> Tensor:
         moments = waves.moments_on(rows, y, z)
         if pairs.any:
             grids = torch.meshgrid(rows, y, z, indexing="ij")
@@ -229,39 +229,41 @@ class _Pairs:
 
     def __init__(self, laws: PowerLaws, sources: Sources, width: float, points: Tensor):
         self.laws, self.width = laws, width
-        self.n_fields = len(sources.channels) * len(laws.exponents)
         self.any = width > laws.smearing
-        self.images = []
-        for indices, strengths in sources.channels if self.any else []:
-            spread = torch.zeros_like(sources.positions[:, 0]).index_put(
-                (torch.as_tensor(list(indices), dtype=torch.int64),), strengths
-            )
-            reach = laws.pair_reach * width
-            self.images.append(
-                Images(indices, sources.positions, sources.cell, spread, points, reach)
-            )
+        self.images = [
+            self._images(sources, indices, strengths, points) if self.any and indices else None
+            for indices, strengths in sources.channels
+        ]
+
+    def _images(
+        self, sources: Sources, indices: Sequence[int], strengths: Tensor, points: Tensor
+    ) -> Images:
+        spread = torch.zeros_like(sources.positions[:, 0])
+        spread = spread.index_put((torch.tensor(indices, device=spread.device),), strengths)
+        reach = self.laws.pair_reach * self.width
+        return Images(indices, sources.positions, sources.cell, spread, points, reach)
 
     @property
     def block_size(self) -> int:
         """Points whose pairs make one block."""
-        return _BLOCK_PAIRS // max([1, *(images.typical_neighbours for images in self.images)])
+        return _BLOCK_PAIRS // max([1, *(i.typical_neighbours for i in self.images if i)])
 
-    def near(self, points: Tensor) -> list[Tensor]:
+    def near(self, points: Tensor) -> list[Tensor | None]:
         """For each channel, the images (n_points, k) near the points."""
-        return [images.near(points) for images in self.images]
+        return [images.near(points) if images else None for images in self.images]
 
-    def moments(self, points: Tensor, near: list[Tensor]) -> Tensor:
-        if not self.any:
-            return points.new_zeros(self.n_fields, self.laws.n_harmonics, len(points))
-        parts = [
-            _pair_moments(
-                self.laws,
-                images.positions[indices] - points[:, None],
-                images.occupancies[indices],
-                self.width,
+    def moments(self, points: Tensor, near: list[Tensor | None]) -> Tensor:
+        """Moments (n_fields, n_harmonics, n_points)."""
+        nothing = points.new_zeros(len(self.laws.exponents), self.laws.n_harmonics, len(points))
+        parts = []
+        for images, indices in zip(self.images, near, strict=True):
+            if images is None or indices is None:
+                parts.append(nothing)
+                continue
+            distances = images.positions[indices] - points[:, None]
+            parts.append(
+                _pair_moments(self.laws, distances, images.occupancies[indices], self.width)
             )
-            for images, indices in zip(self.images, near, strict=True)
-        ]
         return torch.cat(parts)
 
 
