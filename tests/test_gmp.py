@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 
 from fedens.errors import DescriptorError, SpaceError
-from fedens.features import GMP, Concatenation, descriptor_from_description, gmp
+from fedens.features import GMP, Concatenation, axis_products, descriptor_from_description, pair_sum
 from fedens.features.harmonics import harmonic_coefficients, monomials
 from fedens.fem.tensor import TensorSpace
 from fedens.species import element_gaussians
@@ -215,8 +215,8 @@ def test_blocks_do_not_matter(monkeypatch):
         return features.detach(), positions.grad
 
     whole = [*results(space), *results(space.points)]
-    monkeypatch.setattr(gmp, "_BLOCK_ENTRIES", 1)
-    monkeypatch.setattr(gmp, "_PAIR_ENTRIES", 1)
+    monkeypatch.setattr(axis_products, "_BLOCK_ENTRIES", 1)
+    monkeypatch.setattr(pair_sum, "_PAIR_ENTRIES", 1)
     parts = [*results(space), *results(space.points)]
     for one, other in zip(whole, parts, strict=True):
         assert one.abs().max() > 0.01

@@ -53,7 +53,9 @@ class Descriptor(ABC):
         cell: Tensor | None = None,
         occupancies: Tensor | None = None,
     ) -> Tensor:
-        """Features at the points, (n_points, n_features), float64.
+        """Features at the points, (n_points, n_features).
+
+        On the device of the points; float32 for points in float32, else float64.
 
         Args:
             points: (n_points, 3), bohr, or a function space for its quadrature points.
@@ -153,32 +155,46 @@ def point_tensor(points: Points) -> Tensor:
     return result
 
 
+def feature_dtype(points: Points) -> torch.dtype:
+    """Type of the numbers that features at these points have: float32 if the points do."""
+    given = getattr(points, "points", points)
+    single = isinstance(given, Tensor | np.ndarray) and given.dtype in (torch.float32, np.float32)
+    return torch.float32 if single else torch.float64
+
+
 def atom_tensors(
     structure: Structure,
     positions: Tensor | None = None,
     cell: Tensor | None = None,
     occupancies: Tensor | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Positions (n_atoms, 3), cell (3, 3) or None, occupancies (n_atoms,), float64 on the CPU.
+    """Positions (n_atoms, 3), cell (3, 3) or None, occupancies (n_atoms,), float64.
 
     What is given replaces the structure's own and keeps its history for differentiation.
     The cell is None for structures that are not periodic.
 
     Raises:
-        DescriptorError: for shapes that do not fit the structure.
+        DescriptorError: for shapes that do not fit the structure, numbers that are not finite,
+            or a cell for a structure that is not periodic.
     """
     n_atoms = len(structure)
     atoms = _given_or(positions, structure.positions, (n_atoms, 3), "positions")
     filled = _given_or(occupancies, structure.occupancies, (n_atoms,), "occupancies")
-    if not structure.periodic:
-        return atoms, None, filled
-    return atoms, _given_or(cell, structure.cell, (3, 3), "cell"), filled
+    if structure.periodic:
+        vectors = _given_or(cell, structure.cell, (3, 3), "cell")
+        return atoms.to(device), vectors.to(device), filled.to(device)
+    if cell is not None:
+        raise DescriptorError("a cell was given for a structure that is not periodic; leave it out")
+    return atoms.to(device), None, filled.to(device)
 
 
 def _given_or(
     given: Tensor | None, own: NDArray[np.float64] | None, shape: tuple[int, ...], name: str
 ) -> Tensor:
-    value = torch.as_tensor(np.array(own) if given is None else given, dtype=torch.float64).cpu()
+    value = torch.as_tensor(np.array(own) if given is None else given, dtype=torch.float64)
     if tuple(value.shape) != shape:
         raise DescriptorError(f"{name} have shape {tuple(value.shape)}, expected {shape}")
+    if not torch.isfinite(value).all():
+        raise DescriptorError(f"{name} contain numbers that are not finite")
     return value

@@ -1,8 +1,9 @@
-"""Real solid harmonics r^l Y_lm as polynomials in x, y and z."""
+"""Real solid harmonics r^l Y_lm: values, polynomials in x, y and z, and those of a sum."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -37,6 +38,48 @@ def harmonic_coefficients(order: int) -> Tensor:
         for powers, value in _harmonic(order, m).items():
             result[order + m, index[powers]] = value
     return result
+
+
+@lru_cache(maxsize=16)
+def solid_harmonics(max_order: int) -> Callable[[Tensor], Tensor]:
+    """Function (n, 3) -> (n, (max_order + 1)^2): all orders, those of l from l^2 on."""
+    from sphericart.torch import SolidHarmonics
+
+    return SolidHarmonics(max_order)
+
+
+@lru_cache(maxsize=512)
+def addition_coefficients(first: int, second: int) -> Tensor:
+    """C such that R_lm(x + y) = sum over l', m', m'' of C[m', m'', m] R_l'm'(x) R_l''m''(y).
+
+    The sum runs over l' = ``first`` = 0 to l with l'' = ``second`` = l - l'.
+
+    Returns:
+        (2 first + 1, 2 second + 1, 2 (first + second) + 1), float64.
+
+    Expanding R_lm(x + y) in monomials and projecting on R_l'(x) R_l''(y) with the inner product
+    <x^i, x^j> = i! delta_ij, in which harmonics of one order are orthogonal and of one length.
+    """
+    total = {powers: i for i, powers in enumerate(monomials(first + second))}
+    places, factors = [], []
+    for one in monomials(first):
+        sums = [
+            tuple(p + q for p, q in zip(one, other, strict=True)) for other in monomials(second)
+        ]
+        places.append([total[powers] for powers in sums])  # type: ignore[index]
+        factors.append([math.prod(math.factorial(p) for p in powers) for powers in sums])
+    both = harmonic_coefficients(first + second)[:, torch.tensor(places)]
+    both = both * torch.tensor(factors, dtype=torch.float64)
+    left, right = harmonic_coefficients(first), harmonic_coefficients(second)
+    result = torch.einsum("mij,ai,bj->abm", both, left, right)
+    return result / (_length(first) * _length(second))
+
+
+def _length(order: int) -> float:
+    """<R_l0, R_l0> in the inner product <x^i, x^j> = i! delta_ij."""
+    squares = harmonic_coefficients(order)[order] ** 2
+    powers = (math.prod(math.factorial(p) for p in exponents) for exponents in monomials(order))
+    return float(sum(float(s) * f for s, f in zip(squares, powers, strict=True)))
 
 
 def _harmonic(order: int, m: int) -> _Polynomial:

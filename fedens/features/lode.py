@@ -33,9 +33,8 @@ from fedens.features.ewald import (
     fields_at_points,
     fields_on_space,
 )
-from fedens.features.gmp import _one_of as one_of
-from fedens.features.gmp import _positive as positive
 from fedens.features.pairs import wrapped
+from fedens.features.parameters import one_of, positive
 from fedens.features.spectrum import FORMS, formed
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure

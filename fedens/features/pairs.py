@@ -59,21 +59,52 @@ class Images:
 
     def near(self, points: Tensor) -> Tensor:
         """Indices (n_points, k) of the images within the cutoff of each point, padded."""
+        return self.nearest(points, self.cutoff)[0]
+
+    def nearest(self, points: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+        """Indices and distances (n_points, k) of the images within a cutoff, nearest first.
+
+        Where there are none left the index is that of the padding, the distance infinite. The
+        cutoff must not be larger than that of the images.
+        """
         where = points.detach().cpu().numpy()
         n_images = len(self.positions) - 1
         most = min(n_images, 1 + 5 * self.typical_neighbours // 4)
         while True:
-            # nearest first; where there are none left, the tree gives the index of our padding
-            _, indices = self._tree.query(
+            distances, indices = self._tree.query(
                 where,
                 k=range(1, most + 1),
-                distance_upper_bound=self.cutoff,
+                distance_upper_bound=cutoff,
                 workers=torch.get_num_threads(),
             )
             used = int((indices < n_images).any(axis=0).sum())
             if used < most or most == n_images:
-                return torch.as_tensor(indices[:, : max(1, used)], device=points.device)
+                kept = slice(max(1, used))
+                found = torch.as_tensor(indices[:, kept]), torch.as_tensor(distances[:, kept])
+                return found[0].to(points.device), found[1].to(points.device)
             most = min(n_images, 2 * most)
+
+
+def compact_groups(points: Tensor, radius: float, most: int) -> NDArray[np.int64]:
+    """Indices of points in groups that lie close together, of equal size, (n_groups, size).
+
+    Halved along their longest side until the groups' mean radius is below ``radius``, bohr, and
+    none has more than ``most``; where a group cannot be halved its last point counts twice.
+    """
+    where = points.detach().cpu().numpy()
+    groups = np.arange(len(where)).reshape(1, -1)
+    while groups.shape[1] > 1:
+        members = where[groups]
+        sides = members.max(axis=1) - members.min(axis=1)
+        if groups.shape[1] <= most and np.linalg.norm(sides, axis=1).mean() / 2 < radius:
+            break
+        if groups.shape[1] % 2:
+            groups = np.concatenate([groups, groups[:, -1:]], axis=1)
+            members = where[groups]
+        along = np.take_along_axis(members, sides.argmax(axis=1)[:, None, None], axis=2)[:, :, 0]
+        groups = np.take_along_axis(groups, along.argsort(axis=1), axis=1)
+        groups = groups.reshape(2 * len(groups), -1)
+    return groups
 
 
 def wrapped(points: Tensor, cell: Tensor | None) -> Tensor:
