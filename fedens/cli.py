@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 #: Module of each job but the main one; each has run(configuration, folder, progress).
-_JOB_MODULES: dict[str, str] = {}
+_JOB_MODULES = {"reference_points": "fedens.reference_points_run"}
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -22,6 +22,7 @@ from fedens.configuration.material import (
     ThermalCellsOptions,
 )
 from fedens.configuration.options import JobOptions, Options
+from fedens.configuration.reference_points import PointSetOptions, ReferencePointsConfiguration
 
 __all__ = [
     "JOBS",
@@ -32,7 +33,9 @@ __all__ = [
     "JobOptions",
     "NetworkOptions",
     "Options",
+    "PointSetOptions",
     "RecpotOptions",
+    "ReferencePointsConfiguration",
     "SpaceOptions",
     "StructureFileOptions",
     "ThermalCellsOptions",
@@ -42,7 +45,10 @@ __all__ = [
 ]
 
 #: The configuration of each job, the main one first.
-JOBS: dict[str, type[JobOptions]] = {"learning": Configuration}
+JOBS: dict[str, type[JobOptions]] = {
+    "learning": Configuration,
+    "reference_points": ReferencePointsConfiguration,
+}
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> JobOptions:

@@ -117,9 +117,8 @@ def fit_energy_model(
     torch.manual_seed(settings.seed)
     loss = EnergyLoss(seen, settings)
     parts = _linear_start(sets, loss, settings)
-    if settings.hidden:
-        _descend(parts, loss, settings, report or (lambda _: None))
-    provenance = {"settings": asdict(settings), "n_samples": len(seen)}
+    steps = _descend(parts, loss, settings, report or (lambda _: None)) if settings.hidden else 0
+    provenance = {"settings": asdict(settings), "n_samples": len(seen), "steps": steps}
     return EnergyModel(descriptor, parts, functional, provenance)
 
 
@@ -293,8 +292,11 @@ def _descend(
     loss: EnergyLoss,
     settings: EnergyTrainingSettings,
     report: Callable[[dict[str, Any]], None],
-) -> None:
-    """Gradient descent on one structure after another, in a new order each time round."""
+) -> int:
+    """Gradient descent on one structure after another, in a new order each time round.
+
+    Returns the number of steps taken.
+    """
     parameters = [p for part in parts for p in part.network.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate)
     start = time.monotonic()
@@ -304,7 +306,7 @@ def _descend(
         if settings.max_seconds is not None:
             progress = max(progress, (time.monotonic() - start) / settings.max_seconds)
         if progress >= 1:
-            break
+            return step
         rate = settings.learning_rate * max(_LAST_RATE, (1 + math.cos(math.pi * progress)) / 2)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -321,3 +323,4 @@ def _descend(
         optimiser.step()
         if (step + 1) % _REPORT_EVERY == 0:
             report({"stage": "training", "done": step + 1, "total": settings.steps})
+    return settings.steps

@@ -1,0 +1,230 @@
+"""What the choice of reference points does to an energy model: errors, cost, artefacts of grids."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedens.models.energy_data import SeenStructure
+from fedens.models.energy_model import EnergyModel
+from fedens.structure import Structure
+from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+
+#: What a model is taught -> weights of energies, forces and fields in the loss.
+LABELS: dict[str, tuple[float, float, float]] = {
+    "energies": (1.0, 0.0, 0.0),
+    "energies and forces": (1.0, 1.0, 0.0),
+    "fields": (0.0, 0.0, 1.0),
+    "all": (1.0, 1.0, 1.0),
+}
+_MEV, _MEV_PER_ANGSTROM = 1e3 * HARTREE_IN_EV, 1e3 * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+#: Shifts of a rigid crystal, in bohr, whose energies are compared; along no axis of a mesh.
+_SHIFTS = ((0.31, 0.17, 0.23), (0.53, 0.41, 0.67), (0.9, 0.75, 0.2))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training and its held-out errors.
+
+    Attributes:
+        points, labels: reference points and what was taught, by name.
+        structures: number of training structures. seed: of their choice and of the network.
+        energy_error: mean absolute, meV/atom. force_error: mean absolute, meV/angstrom.
+        seconds_per_epoch: time of one pass over the training structures.
+        epochs: number of passes in the time given.
+    """
+
+    points: str
+    labels: str
+    structures: int
+    seed: int
+    energy_error: float
+    force_error: float
+    seconds_per_epoch: float
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a set of reference points costs, and what is wrong with it, whatever is taught.
+
+    Attributes:
+        points: by name. n_points: of one structure.
+        preparation_seconds: features and their derivatives, one structure.
+        stored_mebibytes: these in memory, one structure.
+        prediction_seconds: energy and forces of one new structure.
+        net_force: |sum of the forces|, meV/angstrom. egg_box: largest change of the energy when
+            the whole crystal is shifted, meV/atom.
+    """
+
+    points: str
+    n_points: int
+    preparation_seconds: float
+    stored_mebibytes: float
+    prediction_seconds: float
+    net_force: float
+    egg_box: float
+
+
+def held_out_errors(model: EnergyModel, held_out: Sequence[SeenStructure]) -> tuple[float, float]:
+    """Mean absolute errors of energies, meV/atom, and force components, meV/angstrom."""
+    energies, forces = [], []
+    for one in held_out:
+        energy, force = _predicted(model, one)
+        assert one.forces is not None
+        energies.append(abs(energy - one.energy) / one.n_atoms)
+        forces.append(float((force - one.forces).abs().mean()))
+    return _MEV * mean(energies), _MEV_PER_ANGSTROM * mean(forces)
+
+
+def _predicted(model: EnergyModel, one: SeenStructure) -> tuple[float, torch.Tensor]:
+    """Energy and forces without the ions', from the features that are there already."""
+    energy, forces = 0.0, torch.zeros(3 * one.n_atoms, dtype=torch.float64)
+    for part, points in zip(model.parts, one.sets, strict=True):
+        features = points.features.detach().requires_grad_(True)
+        energies = part.outputs(features)[:, 0]
+        (slopes,) = torch.autograd.grad(energies.sum(), features)
+        energy += float(points.weights @ energies.detach())
+        forces += points.forces(energies.detach(), slopes)
+    return energy, forces
+
+
+def stored_mebibytes(one: SeenStructure) -> float:
+    """Memory of what is stored of a structure, MiB."""
+    tensors = [t for points in one.sets for t in vars(points).values() if t is not None]
+    return sum(t.numel() * t.element_size() for t in tensors) / 2**20
+
+
+def cost_of(
+    name: str,
+    model: EnergyModel,
+    structure: Structure,
+    seen: SeenStructure,
+    preparation_seconds: float,
+) -> Cost:
+    """Measure a set of points on one structure, with a trained model."""
+    start = time.perf_counter()
+    energy, forces = model.energy_and_forces(structure)
+    seconds = time.perf_counter() - start
+    moved = [structure.replace(positions=structure.positions + np.array(s)) for s in _SHIFTS]
+    with torch.no_grad():
+        changes = [abs(float(model.energy(one)) - energy) for one in moved]
+    return Cost(
+        name,
+        sum(len(points.weights) for points in seen.sets),
+        preparation_seconds,
+        stored_mebibytes(seen),
+        seconds,
+        _MEV_PER_ANGSTROM * float(np.linalg.norm(forces.sum(axis=0))),
+        _MEV * max(changes) / len(structure),
+    )
+
+
+def averages(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, int], dict[str, float]]:
+    """Means over the seeds and, for errors, their spread: (points, labels, structures) -> name."""
+    groups: dict[tuple[str, str, int], list[Outcome]] = {}
+    for one in outcomes:
+        groups.setdefault((one.points, one.labels, one.structures), []).append(one)
+    result = {}
+    for key, group in groups.items():
+        numbers: dict[str, Any] = {
+            name: [getattr(one, name) for one in group]
+            for name in ("energy_error", "force_error", "seconds_per_epoch", "epochs")
+        }
+        result[key] = {name: mean(values) for name, values in numbers.items()}
+        for name in ("energy_error", "force_error"):
+            result[key][f"{name}_spread"] = float(np.std(numbers[name]))
+    return result
+
+
+def structures_needed(
+    means: Mapping[tuple[str, str, int], Mapping[str, float]],
+    points: str,
+    labels: str,
+    force_error: float,
+) -> int | None:
+    """Fewest training structures with which the mean force error is at most the given one."""
+    enough = [
+        size
+        for (one, taught, size), numbers in means.items()
+        if one == points and taught == labels and numbers["force_error"] <= force_error
+    ]
+    return min(enough, default=None)
+
+
+def findings(outcomes: Sequence[Outcome], costs: Sequence[Cost]) -> list[str]:
+    """What the numbers say, in sentences; only what was measured."""
+    means = averages(outcomes)
+    largest = max(one.structures for one in outcomes)
+    sentences = []
+    for labels in dict.fromkeys(one.labels for one in outcomes):
+        at_largest = {
+            points: numbers
+            for (points, taught, size), numbers in means.items()
+            if taught == labels and size == largest
+        }
+        ranked = sorted(at_largest, key=lambda points: at_largest[points]["force_error"])
+        listed = ", ".join(
+            f"{points} {at_largest[points]['force_error']:.3g} meV/angstrom and "
+            f"{at_largest[points]['energy_error']:.3g} meV/atom"
+            for points in ranked
+        )
+        sentences.append(f"Taught {labels}, {largest} structures, best forces first: {listed}.")
+    sentences += _what_fields_save(means, largest)
+    sentences += _where_grids_lose(costs)
+    return sentences
+
+
+def _what_fields_save(
+    means: Mapping[tuple[str, str, int], Mapping[str, float]], largest: int
+) -> list[str]:
+    taught = {
+        points: numbers["force_error"]
+        for (points, labels, size), numbers in means.items()
+        if labels == "energies and forces" and size == largest
+    }
+    if not taught:
+        return []
+    best = min(taught, key=lambda points: taught[points])
+    sentences = []
+    for labels in ("fields", "all"):
+        needed = {
+            points: structures_needed(means, points, labels, taught[best])
+            for points, one, _ in means
+            if one == labels
+        }
+        if not needed:
+            continue
+        words = ", ".join(
+            f"{points} {'never' if count is None else f'with {count}'}"
+            for points, count in needed.items()
+        )
+        sentences.append(
+            f"The force error that energies and forces of {largest} structures reach at their best "
+            f"({best}, {taught[best]:.3g} meV/angstrom) is reached when {labels} "
+            f"{'are' if labels == 'fields' else 'is'} taught: {words} (structures)."
+        )
+    return sentences
+
+
+def _where_grids_lose(costs: Sequence[Cost]) -> list[str]:
+    fixed = [one for one in costs if one.net_force > 1e-6]
+    moving = [one for one in costs if one.net_force <= 1e-6]
+    if not fixed or not moving:
+        return []
+    words = "; ".join(
+        f"{one.points}: net force {one.net_force:.3g} meV/angstrom, egg-box {one.egg_box:.3g} "
+        f"meV/atom, {one.prediction_seconds:.2g} s per prediction"
+        for one in fixed
+    )
+    others = ", ".join(f"{one.points} {one.prediction_seconds:.2g} s" for one in moving)
+    return [
+        "Points fixed in space lose where the crystal moves against them: "
+        f"{words}. Atoms and bonds move along and have neither error; they predict in: {others}."
+    ]
