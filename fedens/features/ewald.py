@@ -22,16 +22,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import gammainccinv
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from fedens.features.harmonics import Powers, harmonic_coefficients, monomials
+from fedens.features.blocks import runner
+from fedens.features.harmonics import (
+    Powers,
+    harmonic_coefficients,
+    monomials,
+    solid_harmonics,
+)
 from fedens.features.pairs import Images
 from fedens.features.power_law import (
     fourier_at_zero,
@@ -117,9 +120,9 @@ class Sources:
         return sum(len(indices) for indices, _ in self.channels)
 
     @property
-    def differentiated(self) -> bool:
-        tensors = [self.positions, self.cell, *(strengths for _, strengths in self.channels)]
-        return any(t is not None and t.requires_grad for t in tensors)
+    def tensors(self) -> list[Tensor | None]:
+        """All that may be differentiated."""
+        return [self.positions, self.cell, *(strengths for _, strengths in self.channels)]
 
 
 def fields_at_points(
@@ -128,6 +131,7 @@ def fields_at_points(
     points: Tensor,
     reduction: Reduction,
     width: float | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Rows of a reduction of the moments at points (n_points, 3), block by block.
 
@@ -136,19 +140,20 @@ def fields_at_points(
 
     Args:
         width: eta of the splitting, bohr; default: the one that costs least.
+        dtype: of the sums; distances and phases are always found in float64.
     """
     if not len(points):
-        empty = points.new_zeros(len(sources.channels) * len(laws.exponents), laws.n_harmonics, 0)
-        return reduction(empty)
-    run = _runner(sources.differentiated or points.requires_grad)
+        n_fields = len(sources.channels) * len(laws.exponents)
+        return reduction(points.new_zeros(n_fields, laws.n_harmonics, 0, dtype=dtype))
+    run = runner([points, *sources.tensors])
     if sources.cell is None:
-        everything = _all_pairs(laws, sources, reduction)
+        everything = _all_pairs(laws, sources, reduction, dtype)
         size = max(1, _BLOCK_PAIRS // max(1, sources.n_sources))
         return torch.cat([run(everything, part) for part in points.split(size)], dim=1)
     if width is None:
         width = _cheapest_width(laws, sources, len(points), None)
-    waves = _Waves(laws, sources, width)
-    pairs = _Pairs(laws, sources, width, points)
+    waves = _Waves(laws, sources, width, dtype)
+    pairs = _Pairs(laws, sources, width, points, dtype)
 
     def block(part: Tensor, near: list[Tensor | None]) -> Tensor:
         return reduction(pairs.moments(part, near) + waves.moments_at(part))
@@ -168,10 +173,10 @@ def fields_on_space(
     """As :func:`fields_at_points`, at all points of a periodic TensorSpace."""
     if width is None:
         width = _cheapest_width(laws, sources, space.n_points, space)
-    waves = _Waves(laws, sources, width)
+    waves = _Waves(laws, sources, width, torch.float64)
     x, y, z = (axis.points for axis in space.axes)
-    pairs = _Pairs(laws, sources, width, space.points)
-    run = _runner(sources.differentiated or x.requires_grad)
+    pairs = _Pairs(laws, sources, width, space.points, torch.float64)
+    run = runner([x, y, z, *sources.tensors])
 
     def block(rows: Tensor, near: list[Tensor | None]) -> Tensor:
         moments = waves.moments_on(rows, y, z)
@@ -189,36 +194,19 @@ def fields_on_space(
     return torch.cat([run(block, rows, indices) for rows, indices in blocks], dim=1)
 
 
-def _runner(differentiated: bool) -> Callable[..., Tensor]:
-    """Calls a function, without keeping its intermediate results where derivatives are wanted."""
-
-    def economical(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        result: Tensor = checkpoint(
-            function, *arguments, use_reentrant=False, preserve_rng_state=False
-        )
-        return result
-
-    def plain(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        return function(*arguments)
-
-    return economical if differentiated and torch.is_grad_enabled() else plain
-
-
 # --- pairs ---------------------------------------------------------------------------------------
 
 
 def _all_pairs(
-    laws: PowerLaws, sources: Sources, reduction: Reduction
+    laws: PowerLaws, sources: Sources, reduction: Reduction, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
     """Moments at points from all atoms of an open structure."""
 
     def block(points: Tensor) -> Tensor:
-        moments = [
-            _pair_moments(
-                laws, sources.positions[list(indices)] - points[:, None], strengths[None], None
-            )
-            for indices, strengths in sources.channels
-        ]
+        moments = []
+        for indices, strengths in sources.channels:
+            distances = (sources.positions[list(indices)] - points[:, None]).to(dtype)
+            moments.append(_pair_moments(laws, distances, strengths.to(dtype), None))
         return reduction(torch.cat(moments))
 
     return block
@@ -227,8 +215,15 @@ def _all_pairs(
 class _Pairs:
     """The part of the sum that is short-ranged, over periodic images near each point."""
 
-    def __init__(self, laws: PowerLaws, sources: Sources, width: float, points: Tensor):
-        self.laws, self.width = laws, width
+    def __init__(
+        self,
+        laws: PowerLaws,
+        sources: Sources,
+        width: float,
+        points: Tensor,
+        dtype: torch.dtype,
+    ):
+        self.laws, self.width, self.dtype = laws, width, dtype
         self.any = width > laws.smearing
         self.images = [
             self._images(sources, indices, strengths, points) if self.any and indices else None
@@ -254,16 +249,15 @@ class _Pairs:
 
     def moments(self, points: Tensor, near: list[Tensor | None]) -> Tensor:
         """Moments (n_fields, n_harmonics, n_points)."""
-        nothing = points.new_zeros(len(self.laws.exponents), self.laws.n_harmonics, len(points))
+        shape = len(self.laws.exponents), self.laws.n_harmonics, len(points)
         parts = []
         for images, indices in zip(self.images, near, strict=True):
             if images is None or indices is None:
-                parts.append(nothing)
+                parts.append(points.new_zeros(*shape, dtype=self.dtype))
                 continue
-            distances = images.positions[indices] - points[:, None]
-            parts.append(
-                _pair_moments(self.laws, distances, images.occupancies[indices], self.width)
-            )
+            distances = (images.positions[indices] - points[:, None]).to(self.dtype)
+            strengths = images.occupancies[indices].to(self.dtype)
+            parts.append(_pair_moments(self.laws, distances, strengths, self.width))
         return torch.cat(parts)
 
 
@@ -274,21 +268,13 @@ def _pair_moments(
     x, y, z = distances.unbind(dim=2)
     kernels = laws.kernels(x * x + y * y + z * z, width) * strengths
     n_points, n_near = distances.shape[:2]
-    harmonics = _solid_harmonics(laws.max_angular)(distances.reshape(-1, 3))
+    harmonics = solid_harmonics(laws.max_angular)(distances.reshape(-1, 3))
     harmonics = harmonics.reshape(n_points, n_near, laws.n_harmonics)
     parts = [
         torch.einsum("epk,pkm->emp", kernels[:, n], harmonics[..., n * n : (n + 1) ** 2])
         for n in range(laws.max_angular + 1)
     ]
     return torch.cat(parts, dim=1)
-
-
-@lru_cache(maxsize=16)
-def _solid_harmonics(max_angular: int) -> Callable[[Tensor], Tensor]:
-    """(n, 3) -> (n, (max_angular + 1)^2), orthonormal real solid harmonics."""
-    from sphericart.torch import SolidHarmonics
-
-    return SolidHarmonics(max_angular)
 
 
 # --- waves ---------------------------------------------------------------------------------------
@@ -303,9 +289,9 @@ class _Waves:
         amplitudes: (n_fields, n_1, n_2, n_3), complex; without the factors i^l S_lm(k).
     """
 
-    def __init__(self, laws: PowerLaws, sources: Sources, width: float):
+    def __init__(self, laws: PowerLaws, sources: Sources, width: float, dtype: torch.dtype):
         assert sources.cell is not None
-        self.laws = laws
+        self.laws, self.dtype = laws, dtype
         cell = sources.cell
         self.inverse = torch.linalg.inv(cell)
         self.reciprocal = 2 * math.pi * self.inverse.T
@@ -314,8 +300,9 @@ class _Waves:
             torch.arange(first, last + 1, dtype=cell.dtype, device=cell.device)
             for first, last in ((-n1, n1), (-n2, n2), (0, n3))
         ]
-        self.harmonics = _harmonics_of_numbers(laws.max_angular, self.reciprocal)
-        self.amplitudes = self._amplitudes(sources, width)
+        harmonics = _harmonics_of_numbers(laws.max_angular, self.reciprocal)
+        self.harmonics = [coefficients.to(dtype) for coefficients in harmonics]
+        self.amplitudes = self._amplitudes(sources, width).to(_complex(dtype))
 
     def moments_at(self, points: Tensor) -> Tensor:
         """Moments (n_fields, n_harmonics, n_points) at points (n_points, 3)."""
@@ -340,7 +327,7 @@ class _Waves:
         highest = self.laws.max_angular
         scales = torch.diagonal(self.inverse)
         along = [
-            _with_powers(_waves(c * scale, n), n, highest)
+            _with_powers(_waves(c * scale, n), n, highest, self.dtype)
             for c, scale, n in zip((x, y, z), scales, self.numbers, strict=True)
         ]
         sums: dict[Powers, Tensor] = {}
@@ -366,7 +353,7 @@ class _Waves:
     def _phases(self, fractions: Tensor) -> list[list[Tensor]]:
         """exp(2 pi i n f) n^power for each lattice vector and power, (n_points, n)."""
         return [
-            _with_powers(_waves(fractions[:, i], n), n, self.laws.max_angular)
+            _with_powers(_waves(fractions[:, i], n), n, self.laws.max_angular, self.dtype)
             for i, n in enumerate(self.numbers)
         ]
 
@@ -391,7 +378,7 @@ class _Waves:
     ) -> Tensor:
         """Sum over atoms of w exp(-i k.r), (n_1, n_2, n_3)."""
         fractions = sources.positions[list(indices)] @ self.inverse
-        run = _runner(sources.differentiated)
+        run = runner(sources.tensors)
         n1, n2, n3 = self.numbers
 
         def block(where: Tensor, strength: Tensor) -> Tensor:
@@ -401,7 +388,7 @@ class _Waves:
 
         size = max(1, _BLOCK_WAVES // (len(n1) * len(n2)))
         parts = zip(fractions.split(size), strengths.split(size), strict=True)
-        total = fractions.new_zeros(len(n1) * len(n2), len(n3), dtype=_complex(fractions.dtype))
+        total = fractions.new_zeros(len(n1) * len(n2), len(n3), dtype=torch.complex128)
         for where, strength in parts:
             if len(where):
                 total = total + run(block, where, strength)
@@ -418,10 +405,11 @@ def _waves(fractions: Tensor, numbers: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def _with_powers(waves: Tensor, numbers: Tensor, highest: int) -> list[Tensor]:
-    result = [waves]
+def _with_powers(waves: Tensor, numbers: Tensor, highest: int, dtype: torch.dtype) -> list[Tensor]:
+    """Times n^0 to n^highest, each (n_points, n)."""
+    result = [waves.to(_complex(dtype))]
     for _ in range(highest):
-        result.append(result[-1] * numbers)
+        result.append(result[-1] * numbers.to(dtype))
     return result
 
 

@@ -25,7 +25,13 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import Descriptor, Points, atom_tensors, point_tensor
+from fedens.features.descriptor import (
+    Descriptor,
+    Points,
+    atom_tensors,
+    feature_dtype,
+    point_tensor,
+)
 from fedens.features.ewald import (
     PowerLaws,
     Reduction,
@@ -34,13 +40,17 @@ from fedens.features.ewald import (
     fields_on_space,
 )
 from fedens.features.pairs import wrapped
-from fedens.features.parameters import one_of, positive
+from fedens.features.parameters import finite, one_of, positive
+from fedens.features.power_law import log_of_kernel_at_zero
 from fedens.features.spectrum import FORMS, formed
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 #: Largest l of the expansion.
 MAX_ANGULAR = 6
+
+#: Largest logarithm of a kernel, whose square is still a number.
+_LARGEST_LOG = 300.0
 
 _CHANNELS = ("element", "sum")
 
@@ -98,12 +108,22 @@ class LODE(Descriptor):
                 'example weights={"Na": 1.0, "Cl": 1.0}, or channels="sum" for one field of all'
             )
         self.exponents = _checked_exponents(exponent)
-        self.smearing = positive("smearing", smearing)
         self.max_order = _checked_angular(max_angular)
+        self.smearing = self._checked_smearing(smearing)
         self.weights = None if weights is None else _checked_weights(weights)
         self.form = one_of("form", form, FORMS)
         self.cross = bool(cross)
         self.smoothing = positive("smoothing", smoothing)
+
+    def _checked_smearing(self, smearing: float) -> float:
+        result = positive("smearing", smearing)
+        size = max(log_of_kernel_at_zero(p, result, self.max_order) for p in self.exponents)
+        if size > _LARGEST_LOG:
+            raise DescriptorError(
+                f"smearing is {smearing} bohr: the kernel on an atom, exp({size:.0f}), is too "
+                "large for a number; use a larger smearing"
+            )
+        return result
 
     @property
     def moment_names(self) -> list[str]:
@@ -150,7 +170,9 @@ class LODE(Descriptor):
 
         Differentiable in points, positions, cell and occupancies, also twice; memory stays bounded
         by working in blocks of points, which are computed again for derivatives. Sums over images
-        are good to about 1e-12 of the largest values.
+        are good to about 1e-12 of the largest values. The work is done on the device of the
+        points. Points in float32 give features in float32, with errors of a few 1e-5 of the
+        largest values; everything else gives float64.
 
         Args:
             points: (n_points, 3), bohr, or a function space for its quadrature points. On a
@@ -160,7 +182,7 @@ class LODE(Descriptor):
 
         Raises:
             DescriptorError: for elements without weight, slabs and wires, shapes that do not fit,
-                results that are not finite, or a cell given together with a TensorSpace.
+                numbers that are not finite, or a cell for an isolated structure or a TensorSpace.
             SpaceError: for a TensorSpace that does not fit the structure.
         """
         return self._rows(self._features, points, structure, positions, cell, occupancies).T
@@ -197,9 +219,7 @@ class LODE(Descriptor):
     ) -> Tensor:
         """What a reduction makes of the moments, (n_rows, n_points)."""
         self._check_structure(structure)
-        where, vectors, filled = atom_tensors(structure, positions, cell, occupancies)
         laws = PowerLaws(self.exponents, self.smearing, self.max_order)
-        channels = self._weighted_atoms(structure, filled)
         if isinstance(points, TensorSpace):
             if cell is not None:
                 raise DescriptorError(
@@ -207,16 +227,15 @@ class LODE(Descriptor):
                     "space.scaled(factors) and scaled positions instead of cell"
                 )
             points.check_matches(structure)
-        if isinstance(points, TensorSpace) and points.is_periodic:
-            space = points.to("cpu")
-            edges = [axis.edges[-1] - axis.edges[0] for axis in space.axes]
-            sources = Sources(where, channels, torch.diag(torch.stack(edges)))
-            rows = fields_on_space(laws, sources, space, reduction)
-            return _finite(rows).to(points.device)
         seen = point_tensor(points)
-        sources = Sources(where, channels, vectors)
-        rows = fields_at_points(laws, sources, wrapped(seen.cpu(), vectors), reduction)
-        return _finite(rows).to(seen.device)
+        where, vectors, filled = atom_tensors(structure, positions, cell, occupancies, seen.device)
+        channels = self._weighted_atoms(structure, filled)
+        if isinstance(points, TensorSpace) and points.is_periodic:
+            edges = [axis.edges[-1] - axis.edges[0] for axis in points.axes]
+            sources = Sources(where, channels, torch.diag(torch.stack(edges)))
+            return fields_on_space(laws, sources, points, reduction)
+        sources, dtype = Sources(where, channels, vectors), feature_dtype(points)
+        return fields_at_points(laws, sources, wrapped(seen, vectors), reduction, dtype=dtype)
 
     def _check_structure(self, structure: Structure) -> None:
         if structure.pbc.any() and not structure.periodic:
@@ -264,15 +283,6 @@ def _flat(moments: Tensor) -> Tensor:
     return moments.flatten(0, 1)
 
 
-def _finite(rows: Tensor) -> Tensor:
-    if not torch.isfinite(rows).all():
-        raise DescriptorError(
-            "features are not finite: a point sits on or very near an atom, where the kernel with "
-            "this smearing is too large for a number; use a larger smearing"
-        )
-    return rows
-
-
 def _checked_exponents(exponent: float | Sequence[float]) -> tuple[float, ...]:
     given = exponent if isinstance(exponent, Sequence) else [exponent]
     result = tuple(positive("exponent", p) for p in given)
@@ -292,9 +302,7 @@ def _checked_angular(max_angular: int) -> int:
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
     if not weights:
         raise DescriptorError("weights are empty: no element makes a field")
-    for symbol, weight in weights.items():
+    for symbol in weights:
         if atomic_numbers.get(symbol, 0) < 1:
             raise DescriptorError(f"weights have the key {symbol!r}: expected chemical symbols")
-        if not torch.isfinite(torch.tensor(float(weight))):
-            raise DescriptorError(f"weight of {symbol} is {weight}: not a finite number")
-    return {symbol: float(weight) for symbol, weight in weights.items()}
+    return {symbol: finite(f"weight of {symbol}", weight) for symbol, weight in weights.items()}

@@ -149,6 +149,13 @@ def harmonic_kernels(exponent: float, smearing: float, max_angular: int, r2: Ten
     return values * values.new_tensor(factors).reshape(-1, *[1] * r2.ndim)
 
 
+def log_of_kernel_at_zero(exponent: float, smearing: float, order: int) -> float:
+    """Logarithm of K_l(0), l = ``order``."""
+    half = exponent / 2
+    log = -half * math.log(2 * smearing**2) if smearing**2 > 0 else math.inf
+    return log - 2 * order * math.log(smearing) - math.lgamma(half) - math.log(half + order)
+
+
 def _strength(exponent: float, smearing: float) -> float:
     """(2 s^2)^(-p/2)/Gamma(p/2)."""
     return math.exp(-exponent / 2 * math.log(2 * smearing**2) - math.lgamma(exponent / 2))
