@@ -8,9 +8,10 @@ import torch
 from systems import FCC
 from torch.autograd import gradcheck
 
-from fedens.features import ewald
-from fedens.features.ewald import PowerLaws, Sources, fields_at_points, fields_on_space
-from fedens.features.power_law import fourier_at_zero
+from fedens.features import ewald, waves
+from fedens.features.ewald import fields_at_points, fields_on_space
+from fedens.features.power_law import PowerLaws, fourier_at_zero
+from fedens.features.waves import Sources
 from fedens.fem.tensor import TensorSpace
 
 BCC = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -185,6 +186,7 @@ def test_blocks_do_not_matter(monkeypatch):
     whole = results()
     monkeypatch.setattr(ewald, "_BLOCK_PAIRS", 1)
     monkeypatch.setattr(ewald, "_BLOCK_WAVES", 1)
+    monkeypatch.setattr(waves, "_BLOCK_ENTRIES", 1)
     for one, other in zip(whole, results(), strict=True):
         assert one.abs().max() > 0.01
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)

@@ -21,108 +21,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import gammainccinv
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.harmonics import (
-    Powers,
-    harmonic_coefficients,
-    monomials,
-    solid_harmonics,
-)
+from fedens.features.harmonics import solid_harmonics
 from fedens.features.pairs import Images
-from fedens.features.power_law import (
-    fourier_at_zero,
-    fourier_kernel,
-    harmonic_kernels,
-    integral_of_difference,
-)
+from fedens.features.power_law import PowerLaws
+from fedens.features.waves import Sources, Waves, wave_counts
 from fedens.fem.tensor import TensorSpace
 
-#: Share of a kernel and its derivatives that both sums may leave out.
-_ACCURACY = 1e-14
 #: Pairs, and complex entries of a sum over waves, in one block of points.
 _BLOCK_PAIRS = 60_000
 _BLOCK_WAVES = 1_000_000
-#: Seconds for a pair and exponent, for a multiplication of complex numbers, and for the amplitude
-#: of a wave: how they compare decides the width of the splitting.
+#: Seconds for a pair and exponent, for a wave at a point, and for the amplitude of a wave: how
+#: they compare decides the width of the splitting.
 _PAIR_TIME = 2.5e-7
-_PRODUCT_TIME = 4e-10
-_WAVE_TIME = 5e-7
+_PRODUCT_TIME = 2.2e-10
+_AMPLITUDE_TIME = 5e-7
 #: Widths that are tried.
 _TRIED_WIDTHS = 40
 
 #: Moments (n_fields, (max_angular + 1)^2, n_points) to rows (n_rows, n_points) that are kept.
 Reduction = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class PowerLaws:
-    """Kernels v_{p,s} of some exponents p with one smearing s (bohr), and the largest l wanted."""
-
-    exponents: tuple[float, ...]
-    smearing: float
-    max_angular: int
-
-    @property
-    def n_harmonics(self) -> int:
-        return (self.max_angular + 1) ** 2
-
-    def kernels(self, r2: Tensor, width: float | None = None) -> Tensor:
-        """K_l of each exponent, (n_exponents, max_angular + 1, ...); less those of a width."""
-        result = torch.stack([self._of(p, self.smearing, r2) for p in self.exponents])
-        if width is None:
-            return result
-        return result - torch.stack([self._of(p, width, r2) for p in self.exponents])
-
-    def _of(self, exponent: float, smearing: float, r2: Tensor) -> Tensor:
-        return harmonic_kernels(exponent, smearing, self.max_angular, r2)
-
-    def constant(self, exponent: float, width: float) -> float:
-        """The term k = 0 of the sum over waves, so that with that of the pairs it is as it is."""
-        if exponent > 3:
-            return fourier_at_zero(exponent, width)
-        return -integral_of_difference(exponent, self.smearing, width)
-
-    @property
-    def pair_reach(self) -> float:
-        """Distance at which v_{p,s} - v_{p,eta} has died out, in units of eta."""
-        order = max(self.exponents) / 2 + self.max_angular
-        return math.sqrt(2 * gammainccinv(order, _ACCURACY))
-
-    @property
-    def wave_reach(self) -> float:
-        """Wave vector at which the transform of v_{p,eta} has died out, in units of 1/eta."""
-        return math.sqrt(2 * gammainccinv((self.max_angular + 3) / 2, _ACCURACY))
-
-
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """Point sources of the fields.
-
-    Attributes:
-        positions: (n_atoms, 3), bohr.
-        channels: for each channel, indices of its atoms and their strengths w (n,).
-        cell: (3, 3), bohr, or None.
-    """
-
-    positions: Tensor
-    channels: Sequence[tuple[Sequence[int], Tensor]]
-    cell: Tensor | None
-
-    @property
-    def n_sources(self) -> int:
-        return sum(len(indices) for indices, _ in self.channels)
-
-    @property
-    def tensors(self) -> list[Tensor | None]:
-        """All that may be differentiated."""
-        return [self.positions, self.cell, *(strengths for _, strengths in self.channels)]
 
 
 def fields_at_points(
@@ -152,7 +75,7 @@ def fields_at_points(
         return torch.cat([run(everything, part) for part in points.split(size)], dim=1)
     if width is None:
         width = _cheapest_width(laws, sources, len(points), None)
-    waves = _Waves(laws, sources, width, dtype)
+    waves = Waves(laws, sources, width, dtype)
     pairs = _Pairs(laws, sources, width, points, dtype)
 
     def block(part: Tensor, near: list[Tensor | None]) -> Tensor:
@@ -173,7 +96,7 @@ def fields_on_space(
     """As :func:`fields_at_points`, at all points of a periodic TensorSpace."""
     if width is None:
         width = _cheapest_width(laws, sources, space.n_points, space)
-    waves = _Waves(laws, sources, width, torch.float64)
+    waves = Waves(laws, sources, width, torch.float64)
     x, y, z = (axis.points for axis in space.axes)
     pairs = _Pairs(laws, sources, width, space.points, torch.float64)
     run = runner([x, y, z, *sources.tensors])
@@ -277,181 +200,7 @@ def _pair_moments(
     return torch.cat(parts, dim=1)
 
 
-# --- waves ---------------------------------------------------------------------------------------
-
-
-class _Waves:
-    """The smooth part of the sum, over wave vectors k = n @ ``reciprocal`` of whole numbers n.
-
-    Attributes:
-        numbers: n of each reciprocal vector; for the last only n >= 0, because fields are real.
-        harmonics: S_lm(k) of each l as coefficients of the monomials of n.
-        amplitudes: (n_fields, n_1, n_2, n_3), complex; without the factors i^l S_lm(k).
-    """
-
-    def __init__(self, laws: PowerLaws, sources: Sources, width: float, dtype: torch.dtype):
-        assert sources.cell is not None
-        self.laws, self.dtype = laws, dtype
-        cell = sources.cell
-        self.inverse = torch.linalg.inv(cell)
-        self.reciprocal = 2 * math.pi * self.inverse.T
-        n1, n2, n3 = _wave_counts(laws, cell, width)
-        self.numbers = [
-            torch.arange(first, last + 1, dtype=cell.dtype, device=cell.device)
-            for first, last in ((-n1, n1), (-n2, n2), (0, n3))
-        ]
-        harmonics = _harmonics_of_numbers(laws.max_angular, self.reciprocal)
-        self.harmonics = [coefficients.to(dtype) for coefficients in harmonics]
-        self.amplitudes = self._amplitudes(sources, width).to(_complex(dtype))
-
-    def moments_at(self, points: Tensor) -> Tensor:
-        """Moments (n_fields, n_harmonics, n_points) at points (n_points, 3)."""
-        highest = self.laws.max_angular
-        x, y, z = self._phases(points @ self.inverse)
-        n_fields, *shape = self.amplitudes.shape
-        by_last = self.amplitudes.movedim(3, 0).reshape(shape[2], -1)
-        sums: dict[Powers, Tensor] = {}
-        for c in range(highest + 1):
-            planes = z[c] @ by_last
-            rows = planes.reshape(len(points), n_fields * shape[0], shape[1])
-            lines = rows @ torch.stack(y[: highest + 1 - c], dim=2)
-            lines = lines.reshape(len(points), n_fields, shape[0], -1)
-            for b in range(highest + 1 - c):
-                ends = torch.stack(x[: highest + 1 - b - c], dim=2)
-                found = torch.einsum("pfn,pna->afp", lines[..., b], ends)
-                sums |= {(a, b, c): of_power for a, of_power in enumerate(found)}
-        return self._moments(sums)
-
-    def moments_on(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Moments at the grid of coordinates along the axes of an orthorhombic cell."""
-        highest = self.laws.max_angular
-        scales = torch.diagonal(self.inverse)
-        along = [
-            _with_powers(_waves(c * scale, n), n, highest, self.dtype)
-            for c, scale, n in zip((x, y, z), scales, self.numbers, strict=True)
-        ]
-        sums: dict[Powers, Tensor] = {}
-        for a in range(highest + 1):
-            planes = torch.einsum("xn,fnmk->fxmk", along[0][a], self.amplitudes)
-            for b in range(highest + 1 - a):
-                lines = along[1][b] @ planes
-                for c in range(highest + 1 - a - b):
-                    sums[a, b, c] = (lines @ along[2][c].T).flatten(1)
-        return self._moments(sums)
-
-    def _moments(self, sums: dict[Powers, Tensor]) -> Tensor:
-        """From sums with powers n_1^a n_2^b n_3^c to those with i^l S_lm(k)."""
-        parts = []
-        for order, coefficients in enumerate(self.harmonics):
-            # the real part of i^l times a sum
-            sign = (1, -1, -1, 1)[order % 4]
-            of_order = [sums[powers] for powers in monomials(order)]
-            real = torch.stack([s.imag if order % 2 else s.real for s in of_order])
-            parts.append(sign * torch.einsum("mc,cfp->fmp", coefficients, real))
-        return torch.cat(parts, dim=1)
-
-    def _phases(self, fractions: Tensor) -> list[list[Tensor]]:
-        """exp(2 pi i n f) n^power for each lattice vector and power, (n_points, n)."""
-        return [
-            _with_powers(_waves(fractions[:, i], n), n, self.laws.max_angular, self.dtype)
-            for i, n in enumerate(self.numbers)
-        ]
-
-    def _amplitudes(self, sources: Sources, width: float) -> Tensor:
-        laws, (n1, n2, n3) = self.laws, self.numbers
-        grids = torch.meshgrid(n1, n2, n3, indexing="ij")
-        k = torch.stack(grids, dim=-1) @ self.reciprocal
-        k2 = (k * k).sum(dim=-1)
-        at_zero = k2 == 0
-        k2 = torch.where(at_zero, 1.0, k2)
-        volume = torch.linalg.det(self.inverse).abs()
-        twice = (1 + (n3 > 0).to(n3)) * volume
-        kernels = [
-            twice * torch.where(at_zero, laws.constant(p, width), fourier_kernel(p, width, k2))
-            for p in laws.exponents
-        ]
-        factors = [self._structure_factor(sources, *channel) for channel in sources.channels]
-        return torch.stack([kernel * factor for factor in factors for kernel in kernels])
-
-    def _structure_factor(
-        self, sources: Sources, indices: Sequence[int], strengths: Tensor
-    ) -> Tensor:
-        """Sum over atoms of w exp(-i k.r), (n_1, n_2, n_3)."""
-        fractions = sources.positions[list(indices)] @ self.inverse
-        run = runner(sources.tensors)
-        n1, n2, n3 = self.numbers
-
-        def block(where: Tensor, strength: Tensor) -> Tensor:
-            x, y, z = (_waves(-where[:, i], n) for i, n in enumerate(self.numbers))
-            planes = (x[:, :, None] * y[:, None, :]).flatten(1)
-            return planes.T @ (z * strength[:, None])
-
-        size = max(1, _BLOCK_WAVES // (len(n1) * len(n2)))
-        parts = zip(fractions.split(size), strengths.split(size), strict=True)
-        total = fractions.new_zeros(len(n1) * len(n2), len(n3), dtype=torch.complex128)
-        for where, strength in parts:
-            if len(where):
-                total = total + run(block, where, strength)
-        return total.reshape(len(n1), len(n2), len(n3))
-
-
-def _complex(dtype: torch.dtype) -> torch.dtype:
-    return torch.complex64 if dtype == torch.float32 else torch.complex128
-
-
-def _waves(fractions: Tensor, numbers: Tensor) -> Tensor:
-    """exp(2 pi i n f), (n_points, n)."""
-    angles = 2 * math.pi * fractions[:, None] * numbers
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def _with_powers(waves: Tensor, numbers: Tensor, highest: int, dtype: torch.dtype) -> list[Tensor]:
-    """Times n^0 to n^highest, each (n_points, n)."""
-    result = [waves.to(_complex(dtype))]
-    for _ in range(highest):
-        result.append(result[-1] * numbers.to(dtype))
-    return result
-
-
-def _harmonics_of_numbers(highest: int, reciprocal: Tensor) -> list[Tensor]:
-    """S_lm(k) of each l, k = n @ reciprocal, as coefficients of the monomials of n."""
-    result, transform = [], reciprocal.new_ones(1, 1)
-    for order in range(highest + 1):
-        if order:
-            transform = _next_transform(transform, order, reciprocal)
-        result.append(harmonic_coefficients(order).to(reciprocal) @ transform)
-    return result
-
-
-def _next_transform(transform: Tensor, order: int, matrix: Tensor) -> Tensor:
-    """How monomials of k = n @ matrix depend on those of n, from one order to the next.
-
-    ``transform`` (n_monomials, n_monomials) belongs to ``order - 1``.
-    """
-    lower, upper = monomials(order - 1), monomials(order)
-    raised = torch.tensor([upper.index(_plus(p, i)) for i in range(3) for p in lower])
-    raised = raised.to(matrix.device)
-    rows = []
-    for powers in upper:
-        axis = next(i for i in range(3) if powers[i])
-        row = transform[lower.index(_plus(powers, axis, -1))]
-        times_n = (matrix[:, axis, None] * row).flatten()
-        rows.append(row.new_zeros(len(upper)).index_add(0, raised, times_n))
-    return torch.stack(rows)
-
-
-def _plus(powers: Powers, axis: int, step: int = 1) -> Powers:
-    a, b, c = (power + step * (i == axis) for i, power in enumerate(powers))
-    return a, b, c
-
-
 # --- how to split --------------------------------------------------------------------------------
-
-
-def _wave_counts(laws: PowerLaws, cell: Tensor, width: float) -> list[int]:
-    """Largest n along each reciprocal vector: n = k.a/(2 pi)."""
-    lengths = torch.linalg.norm(cell.detach(), dim=1).tolist()
-    return [math.ceil(laws.wave_reach / width * length / (2 * math.pi)) for length in lengths]
 
 
 def _cheapest_width(
@@ -466,15 +215,14 @@ def _cheapest_width(
     def seconds(width: float) -> float:
         per_point = sources.n_sources / volume * 4 / 3 * math.pi * (laws.pair_reach * width) ** 3
         pairs = n_points * per_point * n_exponents * _PAIR_TIME if width > laws.smearing else 0.0
-        n1, n2, n3 = _wave_counts(laws, cell, width)
-        n_waves = (2 * n1 + 1) * (2 * n2 + 1) * (n3 + 1)
-        building = n_waves * (n_exponents * _WAVE_TIME + sources.n_sources * _PRODUCT_TIME)
+        n1, n2, n3 = wave_counts(laws, cell, width)
+        n_waves = (n1 + 1) * (2 * n2 + 1) * (2 * n3 + 1)
+        building = n_waves * (n_exponents * _AMPLITUDE_TIME + 2 * sources.n_sources * _PRODUCT_TIME)
         products = n_points * n_waves
         if space is not None:
             x, y, _ = space.shape
-            # one axis after the other; the last counts for every monomial
-            products = n_waves * x + n_waves // (2 * n1 + 1) * x * y
-            products += n_points * (n3 + 1) * (laws.max_angular + 3)
+            products = 2 * x * n_waves + 2 * x * y * (2 * n2 + 1) * (2 * n3 + 1)
+            products += n_points * (2 * n3 + 1) * (laws.max_angular + 1)
         return pairs + building + products * n_fields * (laws.max_angular + 1) * _PRODUCT_TIME
 
     edge = float(torch.linalg.norm(cell.detach(), dim=1).max())

@@ -32,17 +32,12 @@ from fedens.features.descriptor import (
     feature_dtype,
     point_tensor,
 )
-from fedens.features.ewald import (
-    PowerLaws,
-    Reduction,
-    Sources,
-    fields_at_points,
-    fields_on_space,
-)
+from fedens.features.ewald import Reduction, fields_at_points, fields_on_space
 from fedens.features.pairs import wrapped
 from fedens.features.parameters import finite, one_of, positive
-from fedens.features.power_law import log_of_kernel_at_zero
+from fedens.features.power_law import PowerLaws, log_of_kernel_at_zero
 from fedens.features.spectrum import FORMS, formed
+from fedens.features.waves import Sources
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 

@@ -17,6 +17,7 @@ Huguenin-Dumittan, Loche, Haoran and Ceriotti, J. Phys. Chem. Lett. 14, 9612 (20
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -31,6 +32,48 @@ _TERMS = 8
 _NEGLIGIBLE = 1e-17
 #: Gauss points for the exponential integral: error below 1e-14 for y > 1e-7.
 _GAUSS_POINTS = 48
+#: Share of a kernel and its derivatives that both parts of a lattice sum may leave out.
+_ACCURACY = 1e-14
+
+
+@dataclass(frozen=True)
+class PowerLaws:
+    """Kernels v_{p,s} of some exponents p with one smearing s (bohr), and the largest l wanted."""
+
+    exponents: tuple[float, ...]
+    smearing: float
+    max_angular: int
+
+    @property
+    def n_harmonics(self) -> int:
+        return (self.max_angular + 1) ** 2
+
+    def kernels(self, r2: Tensor, width: float | None = None) -> Tensor:
+        """K_l of each exponent, (n_exponents, max_angular + 1, ...); less those of a width."""
+        result = torch.stack([self._of(p, self.smearing, r2) for p in self.exponents])
+        if width is None:
+            return result
+        return result - torch.stack([self._of(p, width, r2) for p in self.exponents])
+
+    def _of(self, exponent: float, smearing: float, r2: Tensor) -> Tensor:
+        return harmonic_kernels(exponent, smearing, self.max_angular, r2)
+
+    def constant(self, exponent: float, width: float) -> float:
+        """The term k = 0 of the sum over waves, so that with that of the pairs it is as it is."""
+        if exponent > 3:
+            return fourier_at_zero(exponent, width)
+        return -integral_of_difference(exponent, self.smearing, width)
+
+    @property
+    def pair_reach(self) -> float:
+        """Distance at which v_{p,s} - v_{p,eta} has died out, in units of eta."""
+        order = max(self.exponents) / 2 + self.max_angular
+        return math.sqrt(2 * gammainccinv(order, _ACCURACY))
+
+    @property
+    def wave_reach(self) -> float:
+        """Wave vector at which the transform of v_{p,eta} has died out, in units of 1/eta."""
+        return math.sqrt(2 * gammainccinv((self.max_angular + 3) / 2, _ACCURACY))
 
 
 def boys_functions(order: float, x: Tensor, count: int = 1) -> Tensor:
