@@ -14,9 +14,11 @@ __version__ = _version("fedens")
 _PUBLIC = {
     "Structure": "fedens.structure",
     "TensorSpace": "fedens.fem.tensor",
+    "SimplexSpace": "fedens.fem.simplex",
     "Density": "fedens.density",
     "EnergyFunctional": "fedens.energy.functional",
     "GTHLocal": "fedens.energy.pseudopotential",
+    "AllElectron": "fedens.energy.pseudopotential",
     "EvanescentCore": "fedens.energy.pseudopotential",
     "GoodwinNeedsHeine": "fedens.energy.pseudopotential",
     "Recpot": "fedens.energy.pseudopotential",

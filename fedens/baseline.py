@@ -19,10 +19,13 @@ from fedens.energy.electrostatics import find_pseudopotential
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.kinetic import ThomasFermi
 from fedens.energy.minimise import minimise_on_sphere
+from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.energy.terms import LocalTerm, local_energy_density
 from fedens.errors import ConvergenceError, FedensError, FunctionalError
 from fedens.fem.axis import Axis
+from fedens.fem.radial import radial_sum
 from fedens.fem.separable import gaussian_sum
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
@@ -53,6 +56,13 @@ class FreeAtom:
     amplitudes: Tensor
     fit_error: float
 
+    def density_at(self, r: Tensor) -> Tensor:
+        """n(r) at any distances, bohr; the logarithm is interpolated linearly."""
+        logarithm = torch.log(self.density.clamp(min=1e-200))
+        i = torch.searchsorted(self.r, r.detach().contiguous()).clamp(1, len(self.r) - 1)
+        slope = (logarithm[i] - logarithm[i - 1]) / (self.r[i] - self.r[i - 1])
+        return torch.exp(logarithm[i] + slope * (r - self.r[i]))
+
 
 #: Atoms already solved in this process.
 _SOLVED: dict[tuple[Hashable, ...], FreeAtom] = {}
@@ -82,7 +92,7 @@ def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
 
 def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     pseudopotential = find_pseudopotential(functional.pseudopotentials, symbol)
-    axis = _radial_axis()
+    axis = _radial_axis(_innermost(pseudopotential, functional.vw_weight))
     evaluate = _radial_energy(functional, symbol, axis)
     electrons = pseudopotential.valence
     hessian = functional.vw_weight * axis.eigenvalues + 1.0
@@ -98,10 +108,17 @@ def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     )
 
 
-def _radial_axis() -> Axis:
+def _innermost(pseudopotential: LocalPseudopotential, vw_weight: float) -> float:
+    """Length of the element at the nucleus, bohr: that of the decay behind a cusp, if less."""
+    if not pseudopotential.singular:
+        return _INNERMOST
+    return min(_INNERMOST, vw_weight / pseudopotential.valence)
+
+
+def _radial_axis(innermost: float) -> Axis:
     """Elements growing geometrically from the nucleus outwards."""
-    growth = np.exp(np.linspace(0, math.log(_RADIUS / _INNERMOST), _ELEMENTS))
-    return Axis.build(np.concatenate([[0.0], _INNERMOST * growth]), _ORDER, periodic=False)
+    growth = np.exp(np.linspace(0, math.log(_RADIUS / innermost), _ELEMENTS))
+    return Axis.build(np.concatenate([[0.0], innermost * growth]), _ORDER, periodic=False)
 
 
 def _radial_energy(
@@ -205,6 +222,7 @@ def _linear_response_root(bound: BoundFunctional) -> Tensor:
     Right to first order in the ions' potential, and positive where dn alone would not be.
     """
     space, ions = bound.space, bound.ions
+    assert isinstance(space, TensorSpace)
     external = space.test(ions.short_range) - space.coulomb_kernel * space.test(ions.charge)
     change = -4 * external / bound.hessian_diagonal  # dn / n0
     constant = torch.zeros_like(change)
@@ -217,15 +235,18 @@ def _linear_response_root(bound: BoundFunctional) -> Tensor:
 def superposed_density(
     functional: EnergyFunctional,
     structure: Structure,
-    space: TensorSpace,
+    space: FunctionSpace,
     positions: Tensor | None = None,
 ) -> Tensor:
     """Density (n_points,) of superposed free atoms, as fitted by Gaussians, electron/bohr^3.
 
-    Smooth, positive and differentiable in the positions.
+    Smooth, positive and differentiable in the positions. On a SimplexSpace the radial densities
+    are interpolated, as cusps are no sums of Gaussians.
     """
     if positions is None:
         positions = torch.tensor(structure.positions, device=space.device)
+    if not isinstance(space, TensorSpace):
+        return _superposed_radial(functional, structure, space, positions)
     atoms = [free_atom(functional, symbol) for symbol in structure.symbols]
     counts = torch.tensor([len(atom.exponents) for atom in atoms], device=space.device)
     occupancies = torch.tensor(structure.occupancies, device=space.device)
@@ -236,3 +257,13 @@ def superposed_density(
         torch.cat([atom.amplitudes for atom in atoms]).to(space.device)
         * occupancies.repeat_interleave(counts),
     )
+
+
+def _superposed_radial(
+    functional: EnergyFunctional, structure: Structure, space: FunctionSpace, positions: Tensor
+) -> Tensor:
+    total = positions.new_zeros(space.n_points)
+    for symbol, position in zip(structure.symbols, positions, strict=True):
+        density = free_atom(functional, symbol).density_at
+        total = total + radial_sum(space, position[None], density, _RADIUS)
+    return total

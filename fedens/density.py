@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedens.errors import FedensError
-from fedens.fem.tensor import TensorSpace
+from fedens.fem.space import FunctionSpace
 
 
 class Density:
@@ -20,16 +21,17 @@ class Density:
     """
 
     def __init__(
-        self, space: TensorSpace, *, root: Tensor | None = None, values: Tensor | None = None
+        self, space: FunctionSpace, *, root: Tensor | None = None, values: Tensor | None = None
     ):
         if (root is None) == (values is None):
             raise FedensError("give a Density either root coefficients or values, not both")
-        self.space = space
+        #: A FunctionSpace; what asks more of it than that knows which.
+        self.space: Any = space
         self._root_coefficients = root
         self._values = values
 
     @classmethod
-    def from_root(cls, space: TensorSpace, coefficients: Tensor) -> Density:
+    def from_root(cls, space: FunctionSpace, coefficients: Tensor) -> Density:
         """From coefficients (n_coefficients,) of the root density u."""
         if coefficients.shape[-1] != space.n_coefficients:
             raise FedensError(
@@ -38,7 +40,7 @@ class Density:
         return cls(space, root=coefficients)
 
     @classmethod
-    def from_values(cls, space: TensorSpace, values: Tensor) -> Density:
+    def from_values(cls, space: FunctionSpace, values: Tensor) -> Density:
         """From n (n_points,) at the space's points, electron/bohr^3; must not be negative."""
         values = torch.as_tensor(values, dtype=torch.float64, device=space.device)
         if values.shape != (space.n_points,):
@@ -104,4 +106,4 @@ class Density:
     def normalised(self, number_of_electrons: float) -> Density:
         """The density projected on the space and scaled to exactly that many electrons."""
         c = self.root_coefficients
-        return Density.from_root(self.space, c * (number_of_electrons**0.5 / c.norm()))
+        return Density.from_root(self.space, c * (number_of_electrons / self.space.norm2(c)) ** 0.5)

@@ -23,6 +23,8 @@ from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import PseudopotentialError, SpaceError
 from fedens.fem.radial import radial_sum
 from fedens.fem.separable import gaussian_sum
+from fedens.fem.simplex import SimplexSpace
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
@@ -43,7 +45,7 @@ class Ions:
         energy: self and pair energy of the ions, E_ion(R), hartree.
     """
 
-    space: TensorSpace
+    space: FunctionSpace
     charge: Tensor
     short_range: Tensor
     energy: Tensor
@@ -69,7 +71,7 @@ class Ions:
 
 def place_ions(
     structure: Structure,
-    space: TensorSpace,
+    space: FunctionSpace,
     pseudopotentials: Mapping[str, LocalPseudopotential],
     widths: Mapping[str, float],
     positions: Tensor | None = None,
@@ -82,7 +84,7 @@ def place_ions(
 
     Raises:
         PseudopotentialError: an element has no pseudopotential.
-        SpaceError: the mesh is too coarse for a pseudopotential.
+        SpaceError: the mesh is too coarse for a pseudopotential, or has no corner at a nucleus.
     """
     if positions is None:
         positions = torch.tensor(structure.positions, device=space.device)
@@ -99,9 +101,15 @@ def place_ions(
         short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
     valences = _valences(structure, pseudopotentials)
     sigmas = np.array([widths[s] for s in structure.symbols])
-    lengths = torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
-    energy = _ion_energy(structure, lengths, valences, sigmas, positions)
+    energy = _ion_energy(structure, _cell_lengths(space, positions), valences, sigmas, positions)
     return Ions(space, charge, short_range, energy)
+
+
+def _cell_lengths(space: FunctionSpace, positions: Tensor) -> Tensor:
+    """Edges (3,) of a periodic space, bohr; zero where nothing repeats."""
+    if not isinstance(space, TensorSpace):
+        return positions.new_zeros(3)
+    return torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
 
 
 def find_pseudopotential(
@@ -134,12 +142,17 @@ def number_of_electrons(
 
 
 def _refuse_coarse(
-    space: TensorSpace,
+    space: FunctionSpace,
     centres: Tensor,
     pseudopotential: LocalPseudopotential,
     width: float,
     symbol: str,
 ) -> None:
+    if pseudopotential.singular and not (isinstance(space, SimplexSpace) and len(space.nuclei)):
+        raise SpaceError(
+            f"the potential -Z/r of {symbol} is infinite at the nucleus and needs a mesh with a "
+            "corner there: use SimplexSpace.for_structure(structure), or a pseudopotential"
+        )
     limit = pseudopotential.coarsest_spacing(width)
     spacing = space.spacing_at(centres)
     if spacing > limit * 1.0001:
@@ -149,13 +162,15 @@ def _refuse_coarse(
         )
 
 
-def _gaussian_charge(space: TensorSpace, centres: Tensor, charges: Tensor, width: float) -> Tensor:
+def _gaussian_charge(
+    space: FunctionSpace, centres: Tensor, charges: Tensor, width: float
+) -> Tensor:
     exponents = torch.full_like(charges, 0.5 / width**2)
     return gaussian_sum(space, centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
 
 
 def _short_range(
-    space: TensorSpace,
+    space: FunctionSpace,
     centres: Tensor,
     share: Tensor,
     pseudopotential: LocalPseudopotential,
@@ -185,7 +200,7 @@ def _short_range(
 
 
 def _spread(
-    space: TensorSpace,
+    space: FunctionSpace,
     centres: Tensor,
     share: Tensor,
     exponents: Tensor,

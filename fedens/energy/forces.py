@@ -14,6 +14,8 @@ from fedens.density import Density
 from fedens.energy.electrostatics import place_ions
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import FunctionalError
+from fedens.fem.simplex import SimplexSpace
+from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 
@@ -43,6 +45,26 @@ def hellmann_feynman_forces(
 
 
 @torch.enable_grad()
+def moving_mesh_forces(
+    functional: EnergyFunctional, structure: Structure, density: Density
+) -> Tensor:
+    """Forces (n_atoms, 3), hartree/bohr, on a mesh that follows its nuclei (a SimplexSpace).
+
+    Exact derivative of the discrete energy at its minimum: nuclei and corners of the mesh move,
+    the coefficients of the root density stay. The cusps move with the nuclei, so that the error
+    is that of the energy, where the Hellmann-Feynman force on a fixed mesh is off in first order.
+    """
+    assert isinstance(density.space, SimplexSpace)
+    positions = torch.tensor(structure.positions, requires_grad=True)
+    space = density.space.moved(positions)
+    bound = functional.bind(structure, space, positions)
+    root = density.root_coefficients.detach()
+    energy = bound.energy(Density.from_root(space, root).normalised(bound.electrons))
+    (gradient,) = torch.autograd.grad(energy, positions)
+    return -gradient
+
+
+@torch.enable_grad()
 def normal_stress(functional: EnergyFunctional, structure: Structure, density: Density) -> Tensor:
     """Normal stresses (3,): (1/V) dE/d strain along x, y and z, hartree/bohr^3.
 
@@ -52,7 +74,7 @@ def normal_stress(functional: EnergyFunctional, structure: Structure, density: D
     Raises:
         FunctionalError: for isolated systems.
     """
-    if not structure.periodic:
+    if not structure.periodic or not isinstance(density.space, TensorSpace):
         raise FunctionalError("stress is defined for periodic cells only")
     stretch = torch.ones(3, dtype=torch.float64, device=density.space.device, requires_grad=True)
     space = density.space.scaled(stretch)

@@ -19,12 +19,14 @@ from fedens.energy.electrostatics import (
     place_ions,
 )
 from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
-from fedens.energy.minimise import descend_on_sphere
+from fedens.energy.minimise import Hessian, descend_on_sphere
 from fedens.energy.nonlocal_kinetic import WANG_TETER, NonlocalKinetic
 from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
 from fedens.energy.terms import DensityTerm, LocalTerm, local_energy_density
 from fedens.energy.xc import exchange_correlation
 from fedens.errors import FunctionalError
+from fedens.fem.simplex import SimplexSpace
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
@@ -144,7 +146,7 @@ class EnergyFunctional:
         return ion_energy(structure, self.pseudopotentials, self.widths, positions)
 
     def bind(
-        self, structure: Structure, space: TensorSpace, positions: Tensor | None = None
+        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> BoundFunctional:
         """The functional for one structure on one space, ready to be evaluated.
 
@@ -166,7 +168,7 @@ class EnergyFunctional:
         terms = self._density_terms(space, electrons)
         return BoundFunctional(self, space, ions, terms, electrons)
 
-    def _density_terms(self, space: TensorSpace, electrons: float) -> list[DensityTerm]:
+    def _density_terms(self, space: FunctionSpace, electrons: float) -> list[DensityTerm]:
         terms: list[DensityTerm] = [ThomasFermi(), VonWeizsaecker(self.vw_weight)]
         if self.kinetic in _NONLOCAL_EXPONENTS:
             if not space.is_periodic:
@@ -219,12 +221,13 @@ class BoundFunctional:
     def __init__(
         self,
         functional: EnergyFunctional,
-        space: TensorSpace,
+        space: FunctionSpace,
         ions: Ions,
         terms: list[DensityTerm],
         electrons: float,
     ):
-        self.functional, self.space, self.ions = functional, space, ions
+        self.functional, self.ions = functional, ions
+        self.space: Any = space
         self.terms, self.electrons = terms, electrons
         self.xc_term = terms[-1]
         self._local = [term for term in terms if isinstance(term, LocalTerm)]
@@ -281,8 +284,9 @@ class BoundFunctional:
             self._recorded_gradient,
             density.root_coefficients,
             self.electrons,
-            self.hessian_diagonal,
+            self.hessian,
             steps,
+            self.space,
         )
         return Density.from_root(self.space, refined)
 
@@ -328,6 +332,17 @@ class BoundFunctional:
         return self.electrons / self.space.weights.sum()
 
     @cached_property
+    def hessian(self) -> Hessian:
+        """Estimate of the energy's second derivative in u's coefficients: the preconditioner.
+
+        :attr:`hessian_diagonal`, or where that basis is not at hand a multigrid cycle for it.
+        """
+        if isinstance(self.space, SimplexSpace):
+            weight = self.functional.vw_weight
+            return self.space.helmholtz_preconditioner(weight, _VACUUM_STIFFNESS)
+        return self.hessian_diagonal
+
+    @cached_property
     def hessian_diagonal(self) -> Tensor:
         """Estimate of the energy's second derivative in u, (n_coefficients,), hartree.
 
@@ -336,6 +351,7 @@ class BoundFunctional:
         Coulomb interaction, kept positive where local terms are not. In vacuum that of the
         density's tail, lambda q^2 - 2 mu, with a chemical potential typical of metals.
         """
+        assert isinstance(self.space, TensorSpace)
         q2 = self.space.laplacian_eigenvalues
         if not self.space.is_periodic:
             return self.functional.vw_weight * q2 + _VACUUM_STIFFNESS

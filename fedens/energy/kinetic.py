@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from fedens.density import Density
@@ -38,8 +37,7 @@ class VonWeizsaecker(DensityTerm):
         return 0.5 * self.weight * (density.root_gradient**2).sum(dim=1)
 
     def energy(self, density: Density) -> Tensor:
-        eigenvalues = density.space.laplacian_eigenvalues
-        return 0.5 * self.weight * torch.dot(eigenvalues, density.root_coefficients**2)
+        return 0.5 * self.weight * density.space.gradient_norm2(density.root_coefficients)
 
     def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
         return self.weight * q2 / (4 * density)

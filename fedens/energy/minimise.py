@@ -1,22 +1,47 @@
-"""Preconditioned limited-memory BFGS on a sphere: minimise E(c) with |c|^2 = N."""
+"""Preconditioned limited-memory BFGS on a sphere: minimise E(c) with c.M c = N.
+
+M is the mass matrix of a function space, the identity unless one is given. Gradients are load
+vectors: mu = g.c/N, and the residual g - mu M c is measured by the inverse of M, so that it is
+that of the field whatever the mesh.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedens.errors import ConvergenceError
 
+#: A positive definite estimate of the second derivative: its diagonal, or its inverse as a map.
+Hessian = Tensor | Callable[[Tensor], Tensor]
 Evaluate = Callable[[Tensor], tuple[float, Tensor]]
 
 _MEMORY = 12
 _SUFFICIENT_DECREASE = 1e-4
 #: Energy changes below this share of the energy are rounding, not a failed step.
 _ROUNDING = 1e-13
+
+
+class Metric(Protocol):
+    """The mass matrix M of a basis and its inverse; function spaces are such."""
+
+    def mass(self, coefficients: Tensor, /) -> Tensor: ...
+    def inverse_mass(self, load: Tensor, /) -> Tensor: ...
+
+
+class Euclidean:
+    """M = 1."""
+
+    def mass(self, coefficients: Tensor, /) -> Tensor:
+        return coefficients
+
+    def inverse_mass(self, load: Tensor, /) -> Tensor:
+        return load
 
 
 @dataclass(frozen=True)
@@ -39,14 +64,42 @@ class Minimum:
     message: str
 
 
+@dataclass(frozen=True)
+class _Sphere:
+    """The vectors with x.M x = N."""
+
+    norm2: float
+    metric: Metric
+
+    def reach(self, x: Tensor) -> Tensor:
+        """A vector scaled to the sphere."""
+        return x * (self.norm2 / torch.dot(x, self.metric.mass(x))) ** 0.5
+
+    def tangent(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """What of a gradient at x does not point away from the sphere."""
+        return gradient - torch.dot(gradient, x) / self.norm2 * self.metric.mass(x)
+
+    def along(self, x: Tensor, direction: Tensor) -> Tensor:
+        """What of a direction at x stays on the sphere."""
+        return direction - torch.dot(direction, self.metric.mass(x)) / self.norm2 * x
+
+    def residual(self, tangent: Tensor) -> float:
+        """Length of a tangent gradient over that of the sphere's vectors."""
+        return float(torch.dot(tangent, self.metric.inverse_mass(tangent)) / self.norm2) ** 0.5
+
+
+def _inverse(hessian: Hessian) -> Callable[[Tensor], Tensor]:
+    return (lambda gradient: gradient / hessian) if isinstance(hessian, Tensor) else hessian
+
+
 class _Curvature:
-    """Inverse Hessian from recent steps, on top of a diagonal preconditioner.
+    """Inverse Hessian from recent steps, on top of a preconditioner.
 
     Nothing is changed in place and no number leaves the tensors, so that it can be differentiated.
     """
 
-    def __init__(self, inverse_hessian: Tensor):
-        self.inverse_hessian = inverse_hessian
+    def __init__(self, hessian: Hessian):
+        self.inverse_hessian = _inverse(hessian)
         self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_MEMORY)
 
     def update(self, step: Tensor, change: Tensor) -> None:
@@ -61,10 +114,10 @@ class _Curvature:
             factor = torch.dot(step, q) / product
             q = torch.addcmul(q, factor, change, value=-1)
             factors.append(factor)
-        q = q * self.inverse_hessian
+        q = self.inverse_hessian(q)
         if self.pairs:
             step, change, product = self.pairs[-1]
-            q = q * (product / torch.dot(change, self.inverse_hessian * change))
+            q = q * (product / torch.dot(change, self.inverse_hessian(change)))
         for (step, change, product), factor in zip(self.pairs, reversed(factors), strict=True):
             q = torch.addcmul(q, factor - torch.dot(change, q) / product, step)
         return q
@@ -74,30 +127,31 @@ def minimise_on_sphere(
     evaluate: Evaluate,
     start: Tensor,
     norm2: float,
-    hessian_diagonal: Tensor,
+    hessian: Hessian,
     tolerance: float,
     max_evaluations: int = 200,
     report: Callable[[int, float, float], None] | None = None,
+    metric: Metric | None = None,
 ) -> Minimum:
     """Minimise an energy over vectors of fixed length.
 
     Args:
         evaluate: x -> (energy, gradient).
-        start: (n,) starting vector; it is scaled to the sphere. norm2: N = |x|^2.
-        hessian_diagonal: (n,) positive estimate of the second derivative: the preconditioner.
-        tolerance: stop when |g - mu x| / sqrt(N) is below it.
+        start: (n,) starting vector; it is scaled to the sphere. norm2: N = x.M x.
+        hessian: estimate of the second derivative: the preconditioner.
+        tolerance: stop when the length of g - mu M x over sqrt(N) is below it.
         max_evaluations: give up after so many energies.
         report: called with (evaluations, energy, residual) after each accepted step.
+        metric: M; the identity if not given.
     """
-    radius = norm2**0.5
-    x = start * (radius / start.norm())
-    curvature = _Curvature(1.0 / hessian_diagonal)
+    sphere = _Sphere(norm2, metric or Euclidean())
+    x = sphere.reach(start)
+    curvature = _Curvature(hessian)
     energy, gradient = evaluate(x)
     evaluations, iterations, message = 1, 0, ""
+    tangent = sphere.tangent(x, gradient)
     while True:
-        multiplier = float(gradient @ x) / norm2
-        tangent = gradient - multiplier * x
-        residual = float(tangent.norm()) / radius
+        residual = sphere.residual(tangent)
         if report is not None:
             report(evaluations, energy, residual)
         if residual <= tolerance:
@@ -110,7 +164,7 @@ def minimise_on_sphere(
             )
             break
         found = _line_search(
-            evaluate, x, energy, tangent, curvature, radius, max_evaluations - evaluations
+            evaluate, x, energy, tangent, curvature, sphere, max_evaluations - evaluations
         )
         evaluations += found.evaluations
         if found.x is None:
@@ -122,10 +176,11 @@ def minimise_on_sphere(
                 f"(tolerance {tolerance:.1e}); the tolerance may be below rounding"
             )
             break
-        new_multiplier = float(found.gradient @ found.x) / norm2
-        curvature.update(found.x - x, found.gradient - new_multiplier * found.x - tangent)
-        x, energy, gradient = found.x, found.energy, found.gradient
+        new_tangent = sphere.tangent(found.x, found.gradient)
+        curvature.update(found.x - x, new_tangent - tangent)
+        x, energy, gradient, tangent = found.x, found.energy, found.gradient, new_tangent
         iterations += 1
+    multiplier = float(gradient @ x) / norm2
     return Minimum(
         x, energy, multiplier, residual, residual <= tolerance, evaluations, iterations, message
     )
@@ -135,8 +190,9 @@ def descend_on_sphere(
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     norm2: float,
-    hessian_diagonal: Tensor,
+    hessian: Hessian,
     steps: int,
+    metric: Metric | None = None,
 ) -> Tensor:
     """The point after a fixed number of quasi-Newton steps of full length.
 
@@ -149,14 +205,14 @@ def descend_on_sphere(
     Raises:
         ConvergenceError: when the energy rises above the start's.
     """
-    radius = norm2**0.5
-    x = start * (radius / start.norm())
-    curvature = _Curvature(1.0 / hessian_diagonal)
+    sphere = _Sphere(norm2, metric or Euclidean())
+    x = sphere.reach(start)
+    curvature = _Curvature(hessian)
     before: tuple[Tensor, Tensor] | None = None
     first = 0.0
     for step in range(steps):
         energy, gradient = evaluate(x)
-        tangent = gradient - torch.dot(gradient, x) / norm2 * x
+        tangent = sphere.tangent(x, gradient)
         reached = float(energy.detach())
         if before is None:
             first = reached
@@ -169,9 +225,7 @@ def descend_on_sphere(
                 "solve_ground_state"
             )
         before = (x, tangent)
-        direction = curvature.apply(tangent)
-        x = x - direction + torch.dot(direction, x) / norm2 * x
-        x = x * (radius / x.norm())
+        x = sphere.reach(x - sphere.along(x, curvature.apply(tangent)))
     return x
 
 
@@ -189,24 +243,22 @@ def _line_search(
     energy: float,
     tangent: Tensor,
     curvature: _Curvature,
-    radius: float,
+    sphere: _Sphere,
     budget: int,
 ) -> _Step:
     """Backtracking along the quasi-Newton direction, with quadratic interpolation."""
-    direction = -curvature.apply(tangent)
-    direction -= float(direction @ x) / radius**2 * x
+    direction = -sphere.along(x, curvature.apply(tangent))
     slope = float(direction @ tangent)
     if slope >= 0:
         curvature.pairs.clear()
-        direction = -curvature.inverse_hessian * tangent
-        direction -= float(direction @ x) / radius**2 * x
+        direction = -sphere.along(x, curvature.inverse_hessian(tangent))
         slope = float(direction @ tangent)
-    # no step longer than the radius: beyond it the sphere bends away
-    length = min(1.0, 0.5 * radius / float(direction.norm()))
+    # no step longer than half the radius: beyond it the sphere bends away
+    size2 = float(torch.dot(direction, sphere.metric.mass(direction)))
+    length = min(1.0, 0.5 * (sphere.norm2 / size2) ** 0.5)
     rounding = _ROUNDING * abs(energy)
     for used in range(1, max(1, min(budget, 12)) + 1):
-        candidate = x + length * direction
-        candidate *= radius / candidate.norm()
+        candidate = sphere.reach(x + length * direction)
         new_energy, gradient = evaluate(candidate)
         if new_energy <= energy + _SUFFICIENT_DECREASE * length * slope + rounding:
             return _Step(candidate, new_energy, gradient, used)

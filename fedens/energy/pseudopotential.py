@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
@@ -32,6 +34,8 @@ class LocalPseudopotential(ABC):
     valence: float
     #: The short-range part ends where it stays below this, hartree.
     negligible: ClassVar[float] = 1e-11
+    #: Whether v(r) is infinite at the nucleus.
+    singular: ClassVar[bool] = False
 
     @abstractmethod
     def potential(self, r: Tensor) -> Tensor:
@@ -136,6 +140,38 @@ class GTHLocal(LocalPseudopotential):
     def describe(self) -> dict[str, Any]:
         names = ("kind", "valence", "r_loc", "c1", "c2")
         return {name: getattr(self, name) for name in names}
+
+
+class AllElectron(LocalPseudopotential):
+    """The bare nucleus, v(r) = -Z/r, with all electrons around it.
+
+    Only for a mesh with a corner at each nucleus: a SimplexSpace.
+    """
+
+    kind = "all_electron"
+    singular = True
+
+    def __init__(self, valence: float):
+        if valence <= 0:
+            raise PseudopotentialError(f"the charge of a nucleus is {valence}; must be positive")
+        self.valence = float(valence)
+
+    @classmethod
+    def by_symbol(cls, symbols: Iterable[str]) -> dict[str, AllElectron]:
+        """The nuclei of some elements, as ``{symbol: AllElectron(atomic number)}``."""
+        return {symbol: cls(atomic_numbers[symbol]) for symbol in symbols}
+
+    def potential(self, r: Tensor) -> Tensor:
+        return -self.valence / r
+
+    def short_range(self, r: Tensor, width: float) -> Tensor:
+        return -self.valence * torch.erfc(r / (math.sqrt(2) * width)) / r
+
+    def coarsest_spacing(self, width: float) -> float:  # noqa: ARG002
+        return math.inf
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "valence": self.valence}
 
 
 class EvanescentCore(LocalPseudopotential):
@@ -294,7 +330,7 @@ def _read_recpot(path: Path) -> tuple[NDArray, NDArray]:
 
 
 _KINDS: dict[str, type[LocalPseudopotential]] = {
-    cls.kind: cls for cls in (GTHLocal, EvanescentCore, GoodwinNeedsHeine, Recpot)
+    cls.kind: cls for cls in (GTHLocal, EvanescentCore, GoodwinNeedsHeine, Recpot, AllElectron)
 }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: Five orthonormal symmetric traceless matrices: the quadrupole components.
-_QUADRUPOLES = torch.tensor(
+QUADRUPOLES = torch.tensor(
     [
         [[0, 1, 0], [1, 0, 0], [0, 0, 0]],
         [[0, 0, 0], [0, 0, 1], [0, 1, 0]],
@@ -34,20 +34,13 @@ class MultipoleBoundary:
         weights: (n_points,), bohr^3.
         width: Gaussian width of the carrying multipoles, bohr; default 1/12 of the smallest
             box edge (six widths from the centre to the wall).
-        centre: of the multipoles, (3,), bohr; default the box centre.
     """
 
-    def __init__(
-        self,
-        points: Tensor,
-        weights: Tensor,
-        width: float | None = None,
-        centre: Tensor | None = None,
-    ):
+    def __init__(self, points: Tensor, weights: Tensor, width: float | None = None):
         low, high = points.min(dim=0).values, points.max(dim=0).values
         width = width or float((high - low).min()) / 12.0
-        r = points - ((low + high) / 2 if centre is None else centre)
-        quadrupoles = _QUADRUPOLES.to(points.device)
+        r = points - (low + high) / 2
+        quadrupoles = QUADRUPOLES.to(points.device)
         second = torch.einsum("kij,ni,nj->kn", quadrupoles, r, r)
         moments = torch.cat([torch.ones_like(weights)[None], r.T, second])
         r2 = (r**2).sum(dim=1)
@@ -79,18 +72,6 @@ class MultipoleBoundary:
         answer = self._interactions * q + self._potentials @ (self._weights * rest)
         answer = answer - self._charges @ (self._weights * near)
         return near + answer @ self._shapes
-
-    def energy(self, charge: Tensor, confined_energy: Callable[[Tensor], Tensor]) -> Tensor:
-        """Half the integral of charge times :meth:`potential`, hartree.
-
-        ``confined_energy``: the same for a charge between zero walls.
-        """
-        q = self._moments @ charge
-        rest = charge - q @ self._charges
-        carried = 0.5 * (self._interactions * q**2).sum() + self._weights @ (
-            rest * (q @ self._potentials)
-        )
-        return confined_energy(rest) + carried
 
 
 class CoulombEnergy(torch.autograd.Function):

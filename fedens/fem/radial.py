@@ -1,4 +1,4 @@
-"""Sums of radial functions around atoms at the points of a TensorSpace."""
+"""Sums of radial functions around atoms at the points of a space."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from fedens.fem.axis import Axis
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 
 
 def radial_sum(
-    space: TensorSpace,
+    space: FunctionSpace,
     centres: Tensor,
     function: Callable[[Tensor], Tensor],
     cutoff: float,
@@ -27,6 +28,8 @@ def radial_sum(
     Returns:
         (n_points,), differentiable in the centres and in the space's scaling.
     """
+    if not isinstance(space, TensorSpace):
+        return _sum_at(space.points, centres, function, cutoff)
     ny, nz = space.shape[1:]
     total = centres.new_zeros(space.n_points)
     for centre in centres:
@@ -37,6 +40,18 @@ def radial_sum(
         index = (ix[:, None, None] * ny + iy[:, None]) * nz + iz
         distances = torch.sqrt(r2[inside] + 1e-30)
         total = total.index_add(0, index[inside], function(distances))
+    return total
+
+
+def _sum_at(
+    points: Tensor, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
+) -> Tensor:
+    """The sum at isolated points (n_points, 3), without images."""
+    total = centres.new_zeros(len(points))
+    for centre in centres:
+        r2 = ((points - centre) ** 2).sum(dim=1)
+        inside = torch.nonzero(r2.detach() < cutoff**2)[:, 0]
+        total = total.index_add(0, inside, function(torch.sqrt(r2[inside])))
     return total
 
 

@@ -1,4 +1,4 @@
-"""Sums of Gaussians on a TensorSpace, periodic images included, as products over the axes.
+"""Sums of Gaussians on a space; on a TensorSpace with periodic images, as products over the axes.
 
 A Gaussian times a monomial factors over x, y and z, so a sum over atoms at all points is a
 product of three per-axis matrices: exact, differentiable, and far cheaper than a pair sum.
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedens.fem.axis import Axis
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 
 #: Gaussians are followed until exp(-40) = 4e-18 of their height.
@@ -49,7 +50,7 @@ def gaussian_factors(axis: Axis, centres: Tensor, exponents: Tensor, max_power: 
 
 
 def gaussian_sum(
-    space: TensorSpace,
+    space: FunctionSpace,
     centres: Tensor,
     exponents: Tensor,
     amplitudes: Tensor,
@@ -64,6 +65,8 @@ def gaussian_sum(
     Returns:
         (n_points,), differentiable in everything.
     """
+    if not isinstance(space, TensorSpace):
+        return _gaussians_at(space.points, centres, exponents, amplitudes, quadratic)
     ny, nz = space.shape[1:]
     per_chunk = max(1, _CHUNK_ENTRIES // (ny * nz))
     total = space.axes[0].points.new_zeros(space.shape[0], ny * nz)
@@ -77,6 +80,22 @@ def gaussian_sum(
             None if quadratic is None else quadratic[part],
         )
     return total.reshape(-1)
+
+
+def _gaussians_at(
+    points: Tensor,
+    centres: Tensor,
+    exponents: Tensor,
+    amplitudes: Tensor,
+    quadratic: Tensor | None,
+) -> Tensor:
+    """The sum at isolated points (n_points, 3), without images."""
+    total = points.new_zeros(len(points))
+    for i, centre in enumerate(centres):
+        r2 = ((points - centre) ** 2).sum(dim=1)
+        factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
+        total = total + factor * torch.exp(-exponents[i] * r2)
+    return total
 
 
 def _gaussian_products(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
-from fedens.fem.multipole import MultipoleBoundary
+from fedens.fem.multipole import CoulombEnergy, MultipoleBoundary
 
 if TYPE_CHECKING:
     from fedens.structure import Structure
@@ -234,6 +234,22 @@ class TensorSpace:
         """Integral over the box of a field (..., n_points)."""
         return field @ self.weights
 
+    def mass(self, coefficients: Tensor) -> Tensor:
+        """Coefficients to the load vector of their field: the same, as the basis is orthonormal."""
+        return coefficients
+
+    def inverse_mass(self, load: Tensor) -> Tensor:
+        """Load vector to the coefficients of its projection: the same."""
+        return load
+
+    def norm2(self, coefficients: Tensor) -> Tensor:
+        """Integral of the squared field of coefficients (n_coefficients,)."""
+        return torch.dot(coefficients, coefficients)
+
+    def gradient_norm2(self, coefficients: Tensor) -> Tensor:
+        """Integral of the squared gradient of the field of coefficients (n_coefficients,)."""
+        return torch.dot(self.laplacian_eigenvalues, coefficients**2)
+
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:
         """``function(-Laplacian)`` applied to a field (..., n_points), in two transforms."""
         return self.evaluate(function(self.laplacian_eigenvalues) * self.test(field))
@@ -260,7 +276,7 @@ class TensorSpace:
         """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
             return 0.5 * torch.dot(self.coulomb_kernel, self.test(charge) ** 2)
-        energy: Tensor = _IsolatedCoulombEnergy.apply(charge, self)
+        energy: Tensor = CoulombEnergy.apply(charge, self)
         return energy
 
     def _solve_dirichlet(self, charge: Tensor) -> Tensor:
@@ -366,24 +382,6 @@ class TensorSpace:
                     f"atom {int(np.flatnonzero(outside)[0])} lies outside the box "
                     f"[{low:.3f}, {high:.3f}] bohr along axis {'xyz'[i]}"
                 )
-
-
-class _IsolatedCoulombEnergy(torch.autograd.Function):
-    """Half the integral of charge x potential, whose derivative is the potential it has solved."""
-
-    @staticmethod
-    def forward(ctx, charge, space):  # type: ignore[no-untyped-def]
-        potential = space.solve_poisson(charge)
-        ctx.space = space
-        ctx.save_for_backward(charge, potential)
-        return 0.5 * space.integrate(charge * potential)
-
-    @staticmethod
-    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
-        charge, potential = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: keep its history
-            potential = ctx.space.solve_poisson(charge)
-        return upstream * ctx.space.weights * potential, None
 
 
 def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

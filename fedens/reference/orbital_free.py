@@ -15,11 +15,16 @@ from torch import Tensor
 
 from fedens.baseline import baseline_density, default_guess
 from fedens.density import Density
-from fedens.energy.forces import hellmann_feynman_forces, normal_stress
+from fedens.energy.forces import (
+    hellmann_feynman_forces,
+    moving_mesh_forces,
+    normal_stress,
+)
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
-from fedens.fem.tensor import TensorSpace
+from fedens.fem.simplex import SimplexSpace
+from fedens.fem.space import FunctionSpace
 from fedens.sample import Sample
 from fedens.structure import Structure
 
@@ -39,7 +44,7 @@ class GroundState:
     """
 
     structure: Structure
-    space: TensorSpace
+    space: FunctionSpace
     functional: EnergyFunctional
     density: Density
     energy: float
@@ -60,8 +65,14 @@ class GroundState:
 
     @cached_property
     def forces(self) -> NDArray[np.float64]:
-        """Hellmann-Feynman forces (n_atoms, 3), hartree/bohr; first order in the residual."""
-        forces = hellmann_feynman_forces(self.functional, self.structure, self.density)
+        """Forces (n_atoms, 3), hartree/bohr; first order in the residual.
+
+        The derivative of the energy: by Hellmann and Feynman on a TensorSpace, which stays where
+        it is; on a SimplexSpace the mesh follows the nuclei.
+        """
+        moves = isinstance(self.space, SimplexSpace)
+        derivative = moving_mesh_forces if moves else hellmann_feynman_forces
+        forces = derivative(self.functional, self.structure, self.density)
         return forces.cpu().numpy()
 
     @cached_property
@@ -106,7 +117,7 @@ class GroundState:
 
 def solve_ground_state(
     structure: Structure,
-    space: TensorSpace,
+    space: FunctionSpace,
     functional: EnergyFunctional,
     guess: Density | str | None = None,
     residual_tolerance: float = 1e-6,
@@ -136,10 +147,11 @@ def solve_ground_state(
         bound.energy_and_gradient,
         start,
         bound.electrons,
-        bound.hessian_diagonal,
+        bound.hessian,
         residual_tolerance,
         max_evaluations,
         report,
+        space,
     )
     state = _ground_state(structure, space, functional, bound, minimum, residual_tolerance)
     if require_convergence and not state.converged:
@@ -149,7 +161,7 @@ def solve_ground_state(
 
 def _ground_state(
     structure: Structure,
-    space: TensorSpace,
+    space: FunctionSpace,
     functional: EnergyFunctional,
     bound: BoundFunctional,
     minimum: Minimum,
@@ -181,7 +193,7 @@ def _ground_state(
 
 
 def _starting_root(
-    guess: Density | str | None, structure: Structure, space: TensorSpace, bound: BoundFunctional
+    guess: Density | str | None, structure: Structure, space: FunctionSpace, bound: BoundFunctional
 ) -> Tensor:
     """Root-density coefficients to start from."""
     if isinstance(guess, Density):
