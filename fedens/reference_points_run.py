@@ -223,8 +223,9 @@ def report_content(experiment: Experiment) -> ReportContent:
         notes=[
             *findings(experiment.outcomes, experiment.costs),
             "Fields (energy density and density) can be taught only where the points fill the "
-            "volume. The loss of fields is the squared error at points; it does not know the "
-            "total energy.",
+            "volume. They are smoothed over the distance of the points, which keeps their "
+            "integrals. Their loss is the squared error at points; it does not know the total "
+            "energy.",
             "The times depend on the machine and on what else it does; so do errors, as the "
             "training time is fixed.",
         ],

@@ -29,8 +29,8 @@ class SeenPoints:
 
     Attributes:
         features: (n_points, n_features). weights: (n_points,).
-        fields: total energy density and density (n_points, 2), hartree/bohr^3 and
-            electron/bohr^3; or None.
+        fields: total energy density and density (n_points, 2), smoothed over the distance of the
+            points, hartree/bohr^3 and electron/bohr^3; or None.
         features_by_position: (n_points * n_features, 3 n_atoms), single precision, per bohr; or
             None where no forces are learned.
         weights_by_position: (n_points, 3 n_atoms) for points that move with atoms, or None.
@@ -102,12 +102,12 @@ def _labels(
         raise ModelError(f"sample {sample.structure.formula} has no forces to learn")
     forces = torch.tensor(sample.forces).flatten() if with_forces else None
     if functional is None:
-        return sample.energy, forces
+        return sample.total_energy, forces
     ions = functional.ion_energy(sample.structure, positions)
     if forces is not None:
         (gradient,) = torch.autograd.grad(ions, positions)
         forces = forces + gradient.flatten()
-    return sample.energy - float(ions.detach()), forces
+    return sample.total_energy - float(ions.detach()), forces
 
 
 def _points(
@@ -155,6 +155,10 @@ def jacobian(outputs: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoints:
+    """Adds the fields, smoothed with a Gaussian as wide as the points are apart.
+
+    That leaves their integrals as they are and takes away what so few points cannot integrate.
+    """
     if not chosen.per_volume:
         raise ModelError(
             f"fields cannot be learned at {chosen.kind}, which fill no volume: choose grid, "
@@ -163,9 +167,11 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
     where, _ = chosen.look(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
     space = sample.space()
+    width = float(seen.weights.mean()) ** (1 / 3)
+    smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
     energy_density = sum(torch.tensor(_field(sample, name)) for name in ENERGY_DENSITIES)
     columns = [
-        space.interpolate_at(space.project(values), points)
+        space.interpolate_at(smooth * space.test(values), points)
         for values in (torch.as_tensor(energy_density), torch.tensor(_field(sample, "density")))
     ]
     return SeenPoints(
