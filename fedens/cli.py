@@ -21,7 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 #: Module of each job but the main one; each has run(configuration, folder, progress).
-_JOB_MODULES = {"reference_points": "fedens.reference_points_run"}
+_JOB_MODULES = {
+    "generalisation": "fedens.generalisation_run",
+    "reference_points": "fedens.reference_points_run",
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -195,16 +198,121 @@ def predict(
     )
 
 
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Gaussian cube (.cube, .cub), VASP CHGCAR or XCrySDen .xsf files."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; made if it is missing.")],
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the density: electron/bohr^3 or electron/angstrom^3. Cube files have the "
+            "first by convention, xsf files do not say, in CHGCAR files it is fixed."
+        ),
+    ] = None,
+    periodic: Annotated[
+        bool,
+        typer.Option(
+            "--periodic",
+            help="Cube files are crystals. They do not say so themselves; without this (or "
+            "--structures) their density must vanish at the walls of the box.",
+        ),
+    ] = False,
+    structures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Any file that ASE reads: the structures of all files, in their order, with more "
+            "digits than these have. Atoms and cells are compared."
+        ),
+    ] = None,
+    energies: Annotated[
+        Path | None,
+        typer.Option(help="Text file, lines of a sample's name and its total energy in eV."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Electrons that the integral may be from a whole number.")
+    ] = 0.01,
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the finite elements (length over order), angstrom; default 0.34 bohr."
+        ),
+    ] = None,
+    order: Annotated[int, typer.Option(min=1, max=10, help="Of the finite elements.")] = 10,
+    quiet: Quiet = False,
+) -> None:
+    """Total electron densities of other codes as a data set to learn from.
+
+    Each file becomes one sample, named after the file; after its folder, if it is just called
+    CHGCAR. The uniform grid is interpolated by trigonometric polynomials at the points of a
+    finite-element mesh: exact for the densities of plane-wave codes, blurred at the nuclei of
+    all-electron ones. A file is refused, with the numbers, if its density does not integrate to a
+    whole number of electrons, has negative or missing values, or belongs to another cell.
+
+    **Example:** `fedens import run*/CHGCAR --out data --energies energies.txt`
+    """
+    from fedens.fem.tensor import DEFAULT_SPACING
+    from fedens.importing import import_files
+    from fedens.progress import Progress
+    from fedens.units import BOHR_IN_ANGSTROM
+
+    import_files(
+        files,
+        out,
+        Progress(quiet),
+        structures=structures,
+        energies=energies,
+        unit=unit,
+        periodic=periodic,
+        tolerance=tolerance,
+        spacing=DEFAULT_SPACING if spacing is None else spacing / BOHR_IN_ANGSTROM,
+        order=order,
+    )
+
+
 @app.command()
 def export(
-    sample: Annotated[Path, typer.Argument(help="One HDF5 file of a data set.")],
-    to: Annotated[Path, typer.Argument(help="File to write: .vtu (ParaView) or .cube.")],
+    source: Annotated[Path, typer.Argument(help="A data set, or one sample (.h5) of it.")],
+    to: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder for the files; for one sample without --cube or --chgcar, the file, "
+            "with a name that ends in .vtu or .cube or holds CHGCAR."
+        ),
+    ],
+    cube: Annotated[bool, typer.Option("--cube", help="Gaussian cube files.")] = False,
+    chgcar: Annotated[bool, typer.Option("--chgcar", help="VASP CHGCAR files.")] = False,
+    spacing: Annotated[
+        float | None,
+        typer.Option(help="Of the uniform grid, angstrom; default: as fine as the sample's mesh."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder: its predicted densities beside the others.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; for the model.")] = "auto",
 ) -> None:
-    """Fields of a sample as a VTU file, or its density as a cube file."""
-    from fedens.describe import export_sample
+    """Fields as VTU files for ParaView, or densities on uniform grids as cube or CHGCAR files.
 
-    for path in export_sample(sample, to):
-        typer.echo(f"wrote {path}")
+    Cube files are in bohr and electron/bohr^3; CHGCAR files in angstrom, density times volume.
+    The sum over the grid is the number of electrons to 0.1 % when the spacing resolves the
+    density, which 0.2 angstrom does for valence electrons; each line printed says how many.
+
+    **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
+    """
+    from fedens.describe import export_sample, export_samples
+    from fedens.models.predictor import Predictor
+    from fedens.models.training import resolve_device
+    from fedens.units import BOHR_IN_ANGSTROM
+
+    step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
+    predictor = None if model is None else Predictor.load(model, resolve_device(device))
+    kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
+    if source.suffix == ".h5" and not kinds:
+        export_sample(source, to, step, predictor, typer.echo)
+    else:
+        export_samples(source, to, kinds or ["vtu"], step, predictor, typer.echo)
 
 
 @app.command()

@@ -338,7 +338,7 @@ def _verified_sample(
         points=arrays["points"],
         weights=arrays["weights"],
         fields=_group(arrays, "fields/"),
-        energy=float(arrays["energy"]),
+        energy=float(arrays["energy"]) if "energy" in arrays else None,
         energies={name: float(value) for name, value in _group(arrays, "energies/").items()},
         ion_energy=float(arrays["ion_energy"]),
         forces=arrays.get("forces"),

@@ -26,7 +26,8 @@ class Sample:
         points: (n_points, 3), bohr. weights: (n_points,), bohr^3.
         fields: name -> (n_points,); ``density`` and the energy densities ``kinetic``, ``xc``,
             ``electrostatic``.
-        energy: total energy, hartree. energies: its parts by name, hartree.
+        energy: total energy, hartree; None where it is not known. energies: its parts by name,
+            hartree.
         ion_energy: the part of the energy no field carries: self and pair terms of the ions.
         forces: (n_atoms, 3), hartree/bohr, or None.
         stress: normal stresses along x, y, z, (3,), hartree/bohr^3, or None.
@@ -38,7 +39,7 @@ class Sample:
     points: NDArray[np.float64]
     weights: NDArray[np.float64]
     fields: dict[str, NDArray[np.float64]]
-    energy: float
+    energy: float | None
     energies: dict[str, float] = field(default_factory=dict)
     ion_energy: float = 0.0
     forces: NDArray[np.float64] | None = None
@@ -61,8 +62,18 @@ class Sample:
             _check("forces", self.forces, (n_atoms, 3))
         if self.stress is not None:
             _check("stress", self.stress, (3,))
-        if not np.isfinite(self.energy):
+        if self.energy is not None and not np.isfinite(self.energy):
             raise DatasetError(f"the energy is {self.energy}: not a finite number")
+
+    @property
+    def total_energy(self) -> float:
+        """The total energy, hartree; a sample without one raises."""
+        if self.energy is None:
+            raise DatasetError(
+                f"sample {self.structure.formula} has no total energy: import it with one "
+                "(fedens import --energies), or leave out what asks for energies"
+            )
+        return self.energy
 
     @property
     def number_of_electrons(self) -> float:

@@ -81,7 +81,7 @@ def evaluate_sample(
         sample.structure.formula,
         len(sample.structure),
         errors,
-        {"reference": sample.energy, **energies},
+        {"reference": sample.total_energy, **energies},
         {"reference": sample.forces, **forces},
         force_uncertainties,
     )
@@ -176,7 +176,7 @@ def _on(space: TensorSpace, values: NDArray[np.float64]) -> Tensor:
 def _energy_errors(energies: dict[str, float], sample: Sample) -> dict[str, float]:
     per_atom = HARTREE_IN_MEV / len(sample.structure)
     return {
-        f"energy_error_{route}_mev_per_atom": (energy - sample.energy) * per_atom
+        f"energy_error_{route}_mev_per_atom": (energy - sample.total_energy) * per_atom
         for route, energy in energies.items()
     }
 

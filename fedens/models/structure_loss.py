@@ -93,4 +93,4 @@ def _prepare(sample: Sample, predictor: Predictor) -> _Whole:
         bound = predictor.functional.bind(sample.structure, space)
         root = baseline_density(predictor.baseline, sample.structure, bound).root
     forces = None if sample.forces is None else torch.tensor(sample.forces, device=space.device)
-    return _Whole(sample.structure, bound, root, sample.energy, forces)
+    return _Whole(sample.structure, bound, root, sample.total_energy, forces)

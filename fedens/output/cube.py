@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fedens.errors import OutputError
-from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.output.files import field_unit, is_density
+from fedens.output.files import field_unit
+from fedens.output.uniform_grid import uniform_grid
 from fedens.structure import Structure
 
 
@@ -29,9 +27,8 @@ def write_cube(
 ) -> Path:
     """A field on a uniform grid as a Gaussian cube file, in atomic units, as such files are.
 
-    The grid starts at the box's lower corner and leaves out the far faces, which repeat the
-    near ones or, in isolated boxes, are walls: sum times cell volume is the integral. The first
-    line names field and units. Numbers have the format's six digits.
+    The grid is that of :class:`fedens.output.uniform_grid.UniformGrid`. The first line names
+    field and units. Numbers have the format's six digits.
 
     Args:
         values: (n_points,), at ``space.points``.
@@ -46,26 +43,25 @@ def write_cube(
     """
     space.check_matches(structure)
     unit = field_unit(name, {name: unit} if unit else None)
-    spacing = space.finest_spacing if spacing is None else spacing
-    if not spacing > 0:
-        raise OutputError(f"spacing is {spacing} bohr; expected a positive number")
-    counts = [math.ceil(length / spacing - 1e-9) for length in space.lengths]
-    steps = [length / count for length, count in zip(space.lengths, counts, strict=True)]
-    origin = [float(axis.edges[0]) for axis in space.axes]
-    grid = [o + np.arange(n) * h for o, n, h in zip(origin, counts, steps, strict=True)]
+    grid = uniform_grid(space, values, name, spacing)
+    atoms = zip(structure.numbers, structure.positions, strict=True)
     head = [
         f"fedens: {name} in {unit}; lengths in bohr",
         "outer loop x, middle loop y, inner loop z",
-        _line(len(structure), origin),
-        *(_line(n, h * axis) for n, h, axis in zip(counts, steps, np.eye(3), strict=True)),
-        *(_line(z, [z, *r]) for z, r in zip(structure.numbers, structure.positions, strict=True)),
+        _line(len(structure), grid.origin),
+        *(_step(n, h) for n, h in zip(grid.values.shape, np.diag(grid.steps), strict=True)),
+        *(_line(number, [number, *position]) for number, position in atoms),
     ]
-    data = grid_values(space, values, grid, root=is_density(name))
-    return write_atomically(path, "\n".join(head) + "\n" + _rows(data))
+    return write_atomically(path, "\n".join(head) + "\n" + _rows(grid.values))
 
 
 def _line(number: int, values: ArrayLike) -> str:
     return f"{number:5d}" + "".join(f"{v:12.6f}" for v in np.asarray(values))
+
+
+def _step(number: int, vector: ArrayLike) -> str:
+    """As a fixed format of 12.6 reads it too, with digits for the sum of many steps."""
+    return f"{number:5d}" + "".join(f"{v:12.8f}" for v in np.asarray(vector))
 
 
 def _rows(values: NDArray[np.float64]) -> str:
