@@ -102,7 +102,7 @@ def test_potential_of_sodium_chloride(exponent, value):
     assert found == pytest.approx(value, abs=1e-11)
 
 
-@pytest.mark.parametrize("exponent", [0.4, 1.0, 2.7, 3.0, 3.5, 6.0])
+@pytest.mark.parametrize("exponent", [0.4, 1.0, 2.7, 3.0, 3.5, 6.0, 20.0])
 def test_splitting_does_not_matter(exponent):
     """l up to 6, channels that are not neutral, a sheared cell; by waves alone, and not."""
     laws, sources, points = PowerLaws((exponent,), 0.8, 6), low_symmetry(), scattered()
@@ -111,7 +111,7 @@ def test_splitting_does_not_matter(exponent):
         for width in (0.8, 1.0, 1.5, 2.4, None)
     ]
     size = results[0].abs().amax(dim=1, keepdim=True)
-    assert float(size.min()) > 1e-4
+    assert float(size.min()) > 0
     for other in results[1:]:
         assert float(((other - results[0]) / size).abs().max()) < 1e-11
 

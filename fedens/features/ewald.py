@@ -12,9 +12,8 @@ and v_{p,eta}, whose Fourier transform dies out within a few 1/eta:
     F_lm(r) = (1/Omega) sum_k i^l S_lm(k) v^(k) S(k) exp(i k.r),   S(k) = sum_j w_j exp(-i k.r_j).
 
 The result does not depend on eta. For p <= 3 the term k = 0 is left out: a uniform background
-makes the cell neutral. A wave exp(i k.r) is a product of one factor for each lattice vector, and
-so are powers of k; sums over k are therefore three matrix products, one vector after the other,
-also for all points of a tensor-product space at once.
+makes the cell neutral. Sums over k are in :mod:`fedens.features.waves`, for any points and, at a
+cost that does not grow with the number of neighbours, for all points of a tensor-product space.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def fields_at_points(
     everything; blocks are computed again for derivatives.
 
     Args:
-        width: eta of the splitting, bohr; default: the one that costs least.
+        width: eta of the splitting, bohr, at least s; default: the one that costs least.
         dtype: of the sums; distances and phases are always found in float64.
     """
     if not len(points):
@@ -139,12 +138,7 @@ class _Pairs:
     """The part of the sum that is short-ranged, over periodic images near each point."""
 
     def __init__(
-        self,
-        laws: PowerLaws,
-        sources: Sources,
-        width: float,
-        points: Tensor,
-        dtype: torch.dtype,
+        self, laws: PowerLaws, sources: Sources, width: float, points: Tensor, dtype: torch.dtype
     ):
         self.laws, self.width, self.dtype = laws, width, dtype
         self.any = width > laws.smearing
@@ -156,6 +150,7 @@ class _Pairs:
     def _images(
         self, sources: Sources, indices: Sequence[int], strengths: Tensor, points: Tensor
     ) -> Images:
+        # images carry a factor for each atom, whatever it means
         spread = torch.zeros_like(sources.positions[:, 0])
         spread = spread.index_put((torch.tensor(indices, device=spread.device),), strengths)
         reach = self.laws.pair_reach * self.width

@@ -38,6 +38,7 @@ class Sources:
 
     @property
     def n_sources(self) -> int:
+        """Number of atoms in all channels."""
         return sum(len(indices) for indices, _ in self.channels)
 
     @property
