@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Two nuclei closer than this (bohr) are taken for a mistake in the input.
 MINIMUM_DISTANCE = 0.5
 
+#: Atoms closer than this (bohr) share one site.
+SAME_SITE = 1e-6
+
 #: Coordinates beyond this (bohr) lose the digits that distances need.
 MAXIMUM_COORDINATE = 1e9
 
@@ -38,7 +41,9 @@ class Structure:
         pbc: one flag or three, whether each axis is periodic.
         charge: total charge in elementary charges (positive: electrons missing).
         spin: number of unpaired electrons, 2S.
-        occupancies: share of each site that is filled, (n_atoms,), in [0, 1]; default 1.
+        occupancies: share of each site that is filled, (n_atoms,), in [0, 1]; default 1. Atoms
+            may share a site, each a fraction of it: entries at the same position whose
+            occupancies add up to at most 1, such as 0.3 silicon and 0.7 aluminium.
 
     Raises:
         StructureError: for anything that is not a structure: NaN, wrong shapes, unknown
@@ -121,11 +126,28 @@ class Structure:
         if self._has_no_close_pair():
             return
         first, second, _, distances = self.neighbours(MINIMUM_DISTANCE)
+        shared = distances < SAME_SITE
+        self._refuse_crowded_sites(first[shared], second[shared])
+        first, second, distances = first[~shared], second[~shared], distances[~shared]
         if len(distances):
             i = int(np.argmin(distances))
             raise StructureError(
                 f"atoms {first[i]} and {second[i]} are {distances[i]:.3f} bohr apart, closer than "
                 f"{MINIMUM_DISTANCE} bohr: check positions, cell and units (bohr expected)"
+            )
+
+    def _refuse_crowded_sites(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        """Refuse atoms (ordered pairs of indices) that fill the site they share more than once."""
+        assert self.occupancies is not None
+        others = np.bincount(first, weights=self.occupancies[second], minlength=len(self))
+        filled = self.occupancies + others
+        crowded = np.flatnonzero(filled[first] > 1 + 1e-9)
+        if len(crowded):
+            i, j = first[crowded[0]], second[crowded[0]]
+            raise StructureError(
+                f"atoms {i} and {j} share a site, which is filled {filled[i]:g} times: occupancies "
+                "of a shared site must add up to at most 1; if it should not be shared, check "
+                "positions, cell and units (bohr expected)"
             )
 
     def _has_no_close_pair(self) -> bool:

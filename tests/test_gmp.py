@@ -10,8 +10,20 @@ from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 
 from fedens.errors import DescriptorError, SpaceError
-from fedens.features import GMP, Concatenation, axis_products, descriptor_from_description, pair_sum
-from fedens.features.harmonics import harmonic_coefficients, monomials
+from fedens.features import (
+    GMP,
+    Concatenation,
+    axis_products,
+    descriptor_from_description,
+    laplacian,
+    pair_sum,
+)
+from fedens.features.harmonics import (
+    addition_coefficients,
+    harmonic_coefficients,
+    monomials,
+    solid_harmonics,
+)
 from fedens.fem.tensor import TensorSpace
 from fedens.species import element_gaussians
 from fedens.structure import Structure
@@ -158,6 +170,39 @@ def test_space_agrees_with_pair_sum_for_isolated_atoms():
     assert ((fast - pairs).abs() <= 1e-8 * pairs.abs().amax(dim=0)).all()
 
 
+def rms_error(found, exact):
+    """Of each feature, relative to its spread; features that vanish count as they are."""
+    spread = exact.std(dim=0)
+    return (found - exact).square().mean(dim=0).sqrt() / torch.where(spread > 0, spread, 1.0)
+
+
+@pytest.mark.parametrize("scaling", ["radial", "both"])
+def test_laplacian_path(scaling):
+    """At the default resolution: below 1e-4 of each feature's spread."""
+    structure = crystal()
+    space = TensorSpace.for_structure(structure)
+    gaussians = {s: element_gaussians(s) for s in ("Mg", "Si", "O")}
+    options = {"scaling": scaling, "channels": "element", "cross_widths": True}
+    widths = [1.4, 0.7, 2.8, 1.0]
+    exact = GMP(widths, 3, gaussians, **options)(space, structure)
+    found = GMP(widths, 3, gaussians, path="laplacian", **options)(space, structure)
+    assert (exact.std(dim=0) > 0).sum() == 2 * exact.shape[1] // 3  # one element is absent
+    assert 1e-9 < rms_error(found, exact).max() < 1e-4
+
+
+def test_laplacian_path_converges(monkeypatch):
+    """Order 4: the error falls at least with the fourth power of the spacing."""
+    monkeypatch.setattr(laplacian, "_RESOLVED_VARIANCE", 0.1)
+    structure, counts, errors = crystal(), (3, 4, 6), []
+    for n in counts:
+        space = TensorSpace(np.diag(structure.cell), n, 4)
+        exact = GMP([0.8, 1.6], 3)(space, structure)
+        found = GMP([0.8, 1.6], 3, path="laplacian")(space, structure)
+        errors.append(float(rms_error(found, exact).max()))
+    assert errors[-1] < 1e-2
+    assert np.polyfit(np.log(counts), np.log(errors), 1)[0] < -4
+
+
 def test_any_other_space_is_taken_by_its_points():
     class Points:
         points = torch.tensor(LOOK)
@@ -216,11 +261,47 @@ def test_blocks_do_not_matter(monkeypatch):
 
     whole = [*results(space), *results(space.points)]
     monkeypatch.setattr(axis_products, "_BLOCK_ENTRIES", 1)
-    monkeypatch.setattr(pair_sum, "_PAIR_ENTRIES", 1)
+    monkeypatch.setattr(pair_sum, "_PAIR_ENTRIES", 30_000)
+    monkeypatch.setattr(pair_sum, "_GROUP_POINTS", 3)
     parts = [*results(space), *results(space.points)]
     for one, other in zip(whole, parts, strict=True):
         assert one.abs().max() > 0.01
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_points_in_groups_see_what_each_sees_alone():
+    """The sums about the middle of a group of points, turned into those about each point."""
+    descriptor = GMP([0.6, 1.1], 8)
+    points = scattered(400, scale=3.0)
+    together = descriptor(points, crystal())
+    alone = torch.cat([descriptor(point[None], crystal()) for point in points[::50]])
+    size = together.abs().amax(dim=0)
+    assert ((together[::50] - alone).abs() <= 1e-8 * size).all()
+
+
+@pytest.mark.parametrize("points", [scattered(300, scale=2.0), scattered(300, scale=900.0)])
+def test_single_precision(points):
+    """Float32 points give float32 features, 1e-5 from float64's, also far from the origin."""
+    descriptor = GMP([0.7, 1.4, 2.8], 3)
+    single = descriptor(points.float(), crystal())
+    double = descriptor(points.float().double(), crystal())
+    assert single.dtype == torch.float32
+    assert double.dtype == torch.float64
+    size = double.abs().amax(dim=0)
+    assert (single - double).abs().max() > 0
+    assert ((single - double).abs() <= 1e-5 * size).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("path", ["separable", "laplacian"])
+def test_on_a_gpu(path):
+    """Points or a space on a GPU: the same numbers, there."""
+    descriptor, structure = GMP([0.7, 1.4], 3, path=path), crystal()
+    space = TensorSpace.for_structure(structure, spacing=1.0, order=3)
+    for points in (space, space.points):
+        here, there = descriptor(points, structure), descriptor(points.to("cuda"), structure)
+        assert there.is_cuda
+        assert torch.allclose(there.cpu(), here, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["root", "squared", "smooth"])
@@ -242,11 +323,45 @@ def test_second_derivatives_of_the_pair_sum():
     assert torch.autograd.gradgradcheck(lambda p: descriptor(points, water(), p), [positions])
 
 
-def test_derivatives_on_a_space():
+def alloy(silicon):
+    """One site shared by aluminium and silicon, beside an oxygen."""
+    positions = [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [3.0, 2.0, 2.5]]
+    filled = [1 - silicon, silicon, 1.0]
+    return Structure(["Al", "Si", "O"], positions, [6.0, 7.0, 8.0], True, occupancies=filled)
+
+
+def test_shared_site_is_a_mixture():
+    """Moments are linear in the fractions: those of a mixture lie between those of its parts."""
+    descriptor, points = GMP([0.8, 1.5], 3), scattered(20)
+    pure = [alloy(0.0), alloy(1.0)]
+    aluminium, silicon = (descriptor.moments(points, structure) for structure in pure)
+    mixed = descriptor.moments(points, alloy(0.3))
+    for one, other, between in zip(aluminium, silicon, mixed, strict=True):
+        assert (one - other).abs().max() > 1e-3
+        assert torch.allclose(between, 0.7 * one + 0.3 * other, rtol=1e-10, atol=1e-14)
+
+
+def test_derivatives_in_the_fractions():
+    """First and second, at points and on a space."""
+    structure = alloy(0.3)
+    filled = torch.tensor(structure.occupancies, requires_grad=True)
+    space = TensorSpace.for_structure(structure, spacing=4.0, order=1)
+    descriptor = GMP([0.9], 2, form="squared")
+    for points in (scattered(2), space):
+
+        def features(fractions, points=points):
+            return descriptor(points, structure, occupancies=fractions)[:5]
+
+        assert torch.autograd.gradcheck(features, [filled])
+        assert torch.autograd.gradgradcheck(features, [filled])
+
+
+@pytest.mark.parametrize("path", ["separable", "laplacian"])
+def test_derivatives_on_a_space(path):
     """Positions, occupancies and a stretched box, for a few sums of all features."""
     structure = crystal()
     space = TensorSpace.for_structure(structure, spacing=3.0, order=1)
-    descriptor = GMP([0.9, 1.4], 2, form="squared", cross_widths=True)
+    descriptor = GMP([0.9, 1.4], 2, form="squared", cross_widths=True, path=path)
     size = (3, space.n_points * descriptor.n_features)
     mixing = torch.tensor(np.random.default_rng(2).normal(size=size))
     positions = torch.tensor(structure.positions, requires_grad=True)
@@ -358,13 +473,28 @@ def test_cross_widths():
     assert torch.equal(rooted[:, 0], features[:, 0])  # the density is never squared
 
 
+@pytest.mark.parametrize("order", [0, 1, 3, 6, 9])
+def test_addition_theorem(order):
+    """Harmonics of a sum from those of its two parts."""
+    one, other = scattered(20, seed=1, scale=1.0), scattered(20, seed=2, scale=1.0) - 0.5
+    left, right, both = (solid_harmonics(order)(x) for x in (one, other, one + other))
+    total = torch.zeros(20, 2 * order + 1, dtype=torch.float64)
+    for first in range(order + 1):
+        second = order - first
+        total += torch.einsum(
+            "pa,pb,abm->pm",
+            left[:, first**2 : (first + 1) ** 2],
+            right[:, second**2 : (second + 1) ** 2],
+            addition_coefficients(first, second),
+        )
+    assert torch.allclose(total, both[:, order**2 :], rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("order", range(8))
 def test_harmonics_agree_with_sphericart(order):
-    from sphericart.torch import SolidHarmonics
-
     x, y, z = points = scattered(20).T
     terms = torch.stack([x**a * y**b * z**c for a, b, c in monomials(order)])
-    expected = SolidHarmonics(order)(points.T.contiguous())[:, order**2 :].T
+    expected = solid_harmonics(order)(points.T.contiguous())[:, order**2 :].T
     assert torch.allclose(harmonic_coefficients(order) @ terms, expected, rtol=1e-10, atol=1e-9)
 
 
@@ -453,6 +583,7 @@ def test_missing_element_is_named():
         ({"channels": "element"}, "pass them"),
         ({"cutoff": 0.0}, "cutoff"),
         ({"smoothing": 0.0}, "smoothing"),
+        ({"path": "fast"}, "separable, laplacian"),
         ({"gaussians": {}}, "empty"),
         ({"gaussians": {"Xx": [(1, 1)]}}, "Xx"),
         ({"gaussians": {"H": []}}, "gaussians of H"),
@@ -474,10 +605,20 @@ def test_bad_calls():
         descriptor(np.full((1, 3), np.nan), structure)
     with pytest.raises(DescriptorError, match="positions have shape"):
         descriptor(LOOK, structure, positions=torch.zeros(2, 3))
+    for name, value in (("positions", torch.tensor(structure.positions)), ("cell", torch.eye(3))):
+        with pytest.raises(DescriptorError, match=f"{name} contain"):
+            descriptor(LOOK, structure, **{name: value * math.nan})
+    with pytest.raises(DescriptorError, match=r"occupancies have shape \(3,\), expected \(4,\)"):
+        descriptor(LOOK, structure, occupancies=torch.ones(3))
+    with pytest.raises(DescriptorError, match="not periodic"):
+        descriptor(LOOK, water(), cell=torch.eye(3))
     with pytest.raises(DescriptorError, match="scaled"):
         descriptor(space, structure, cell=torch.eye(3))
     with pytest.raises(SpaceError, match="periodic"):
         descriptor(space, water())
+    isolated = TensorSpace.for_structure(water(), spacing=3.0, order=1)
+    with pytest.raises(DescriptorError, match=r"isolated.*separable"):
+        GMP([1.0], 1, path="laplacian")(isolated, water())
 
 
 def test_bad_descriptions():

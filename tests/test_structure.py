@@ -105,6 +105,20 @@ def test_overlap_is_refused(separation):
         pair(separation)
 
 
+def test_atoms_may_share_a_site():
+    """Fractions of at most one atom together; isolated, and across a cell's boundary."""
+    for cell in (None, [8.0, 9.0, 10.0]):
+        options = {"cell": cell, "pbc": cell is not None}
+        positions = [[0.0, 1.0, 2.0], [0.0 if cell is None else 8.0, 1.0, 2.0], [4.0, 4.0, 4.0]]
+        alloy = ["Si", "Al", "O"]
+        Structure(alloy, positions, occupancies=[0.3, 0.7, 1.0], **options)
+        with pytest.raises(StructureError, match=r"atoms 0 and 1 share a site.*1\.1 times"):
+            Structure(alloy, positions, occupancies=[0.4, 0.7, 1.0], **options)
+        near = [[0.0, 1.0, 2.1], *positions[1:]]
+        with pytest.raises(StructureError, match=r"0\.100 bohr apart"):
+            Structure(alloy, near, occupancies=[0.3, 0.7, 1.0], **options)
+
+
 def test_atoms_just_apart_are_accepted():
     assert len(pair(0.501)) == 2
 

@@ -2,35 +2,40 @@
 
 With the density n of all atoms, seen through a probe of width sigma,
 
-    A_nm = sigma^(2n) R_nm(grad) exp(sigma^2 lap/2) n,
+    A_nm(sigma) = sigma^(2n) R_nm(grad) exp(sigma^2 lap/2) n,
 
-so that all widths come from one field, at a cost that does not depend on the number of atoms. Both
-the smoothing and the derivatives are functions of the Laplacian of each axis, lap_x = -lambda:
-even derivatives are powers of -lambda, and an odd one is taken on the side of the test functions,
-where nothing jumps between elements. The field one starts from is not n but n seen through a
-probe a little narrower than the narrowest, which the space resolves; it is exact.
+so that the moments of every width follow from those of the narrowest, s,
+
+    A_nm(sigma) = (sigma/s)^(2n) exp((sigma^2 - s^2) lap/2) A_nm(s),
+
+by one factor for each eigenmode. The narrowest is summed exactly (axis_products); its derivatives
+are those of Gaussians, not of fields whose slopes jump between elements. So are widths that differ
+from it by less than the space resolves. Smoothing leaves few modes of the wider ones, so that they
+cost least.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from fedens.errors import DescriptorError
+from fedens.features.axis_products import separable_rows
 from fedens.features.blocks import runner
-from fedens.features.harmonics import Powers, harmonic_coefficients, monomials
-from fedens.features.moments import Atoms, Moments, Reduction, no_moments
+from fedens.features.moments import Atoms, Moments, Reduction
 from fedens.features.probes import Probes
-from fedens.fem.axis import Axis
-from fedens.fem.separable import gaussian_sum
 from fedens.fem.tensor import TensorSpace
 
-#: Entries of one block (monomials x points).
+#: Entries of one block (harmonics x points).
 _BLOCK_ENTRIES = 2_000_000
-#: Variance of the field one starts from, in units of that of the narrowest probe.
-_FIRST_VARIANCE = 0.5
+#: Smallest variance of a smoothing that is left to the space, in squares of its spacing.
+_RESOLVED_VARIANCE = 8.0
+#: Modes are kept until smoothing has left exp(-32) = 1e-14 of them.
+_KEPT_EXPONENT = 32.0
 
 
 def laplacian_rows(
@@ -44,92 +49,79 @@ def laplacian_rows(
 
     Args:
         channels: for each channel, the elements that it adds up.
+
+    Raises:
+        DescriptorError: for a space that is not periodic, whose fields end at its walls.
     """
-    fields = [_Field.of(space, atoms, channel, probes) if channel else None for channel in channels]
-    n_x, n_y, n_z = space.shape
-    n_terms = (probes.max_order + 1) * (probes.max_order + 2) // 2
-    size = max(1, _BLOCK_ENTRIES // (n_terms * n_x * n_z))
-    operators = [_operators(space, width, probes) for width in probes.widths]
-    factors = probes.derivative_factors(space.points)
-    run = runner([*atoms.tensors, space.axes[0].points] if size < n_y else [])
+    if not space.is_periodic:
+        raise DescriptorError(
+            'path="laplacian" needs a periodic space: smoothing in an isolated box feels its '
+            'walls; use path="separable"'
+        )
+    widths = sorted(probes.widths)
+    variances = [width**2 - widths[0] ** 2 for width in widths]
+    n_exact = bisect_left(variances, _RESOLVED_VARIANCE * _spacing(space) ** 2)
+    n_harmonics = (probes.max_order + 1) ** 2
+    exact = replace(probes, widths=tuple(widths[:n_exact]))
+    fields = separable_rows(_all_fields, space, atoms, channels, exact)
+    fields = fields.reshape(len(channels), -1, *space.shape)
+    coefficients = space.test(fields[:, 1 : 1 + n_harmonics].flatten(2))
+    coefficients = coefficients.reshape(*coefficients.shape[:2], *space.coefficient_shape)
+    factors = _factors(probes, space.points)
 
     def block(rows: slice) -> Tensor:
-        nothing = space.axes[0].points.new_zeros(n_x, len(range(n_y)[rows]), n_z)
-        empty = no_moments(nothing, len(probes.widths), probes.max_order)
+        part = fields[..., rows, :]
+        of_width = dict(zip(widths, part[:, 1:].split(n_harmonics, dim=1), strict=False))
+        for width, variance in list(zip(widths, variances, strict=True))[n_exact:]:
+            smooth = _smoothed(space, coefficients, variance, rows)
+            of_width[width] = factors[width] * smooth
+        stacked = torch.stack([of_width[width] for width in probes.widths], dim=1)
+        moments = [stacked[:, :, n * n : (n + 1) ** 2] for n in range(probes.max_order + 1)]
         return reduction(
-            [empty if f is None else f.moments(operators, factors, rows) for f in fields]
+            [(density, [m[c] for m in moments]) for c, density in enumerate(part[:, 0])]
         )
 
+    n_x, n_y, n_z = space.shape
+    size = max(1, _BLOCK_ENTRIES // (fields.shape[1] * n_x * n_z))
+    run = runner([*atoms.tensors, space.axes[0].points] if size < n_y else [])
     blocks = [run(block, slice(start, start + size)) for start in range(0, n_y, size)]
     return torch.cat(blocks, dim=2).flatten(1)
 
 
-def _operators(space: TensorSpace, width: float, probes: Probes) -> list[Tensor]:
-    """For each axis, matrices (max_order + 1, n_points, n_points) of derivatives and smoothing."""
-    variance = width**2 - _first_variance(probes)
-    return [_derivatives(axis, variance, probes.max_order) for axis in space.axes]
+def _spacing(space: TensorSpace) -> float:
+    """Length of the longest element over the order, bohr."""
+    longest = max(float(torch.diff(axis.edges.detach()).max()) for axis in space.axes)
+    return longest / space.order
 
 
-def _first_variance(probes: Probes) -> float:
-    return _FIRST_VARIANCE * min(probes.widths) ** 2
+def _all_fields(channels: Sequence[Moments]) -> Tensor:
+    """Density and then the moments of each width, channel by channel, (n_fields, ...)."""
+    fields = []
+    for density, moments in channels:
+        fields.append(density[None])
+        for of_width in zip(*moments, strict=True):
+            fields += of_width
+    return torch.cat(fields)
 
 
-def _derivatives(axis: Axis, variance: float, highest: int) -> Tensor:
-    """d^a/dx^a exp(variance lap/2) of fields at the points of an axis, a = 0 to ``highest``."""
-    smoothing = torch.exp(-0.5 * variance * axis.eigenvalues)
-    sides = (axis.values * axis.weights[:, None]).T, -(axis.derivatives * axis.weights[:, None]).T
-    return torch.stack(
-        [
-            axis.values @ (((-axis.eigenvalues) ** (a // 2) * smoothing)[:, None] * sides[a % 2])
-            for a in range(highest + 1)
-        ]
-    )
+def _factors(probes: Probes, like: Tensor) -> dict[float, Tensor]:
+    """For each width, factors (n_lm, 1, 1, 1) of moments in units of the narrowest width's."""
+    factors = probes.derivative_factors(like)
+    narrowest = factors[:, probes.widths.index(min(probes.widths))]
+    repeats = torch.tensor([2 * n + 1 for n in range(len(factors))], device=like.device)
+    return {
+        width: (of_width / narrowest).repeat_interleave(repeats)[:, None, None, None]
+        for width, of_width in zip(probes.widths, factors.T, strict=True)
+    }
 
 
-@dataclass(frozen=True, eq=False)
-class _Field:
-    """Density of a channel and the field one starts from, (n_x, n_y, n_z) each."""
-
-    density: Tensor
-    source: Tensor
-
-    @classmethod
-    def of(
-        cls, space: TensorSpace, atoms: Atoms, elements: Sequence[str], probes: Probes
-    ) -> _Field:
-        """Of the atoms of some elements."""
-        table = probes.gaussians
-        owners = [i for s in elements for i in atoms.of_element[s] for _ in range(len(table[s]))]
-        seen = probes.seen([s for s in elements for _ in atoms.of_element[s]], atoms.positions)
-        centres, amplitudes = atoms.positions[owners], seen.amplitudes * atoms.occupancies[owners]
-        wider = 1 + 2 * _first_variance(probes) * seen.betas
-        density = gaussian_sum(space, centres, seen.betas, amplitudes)
-        source = gaussian_sum(space, centres, seen.betas / wider, amplitudes / wider**1.5)
-        return cls(density.reshape(space.shape), source.reshape(space.shape))
-
-    def moments(
-        self, operators: Sequence[Sequence[Tensor]], factors: Tensor, rows: slice
-    ) -> Moments:
-        """Density and moments at some points along y."""
-        moments: list[list[Tensor]] = [[] for _ in factors]
-        for width, axes in enumerate(operators):
-            terms = _derivatives_of(self.source, axes, rows)
-            for order, of_width in enumerate(moments):
-                monomial = torch.stack([terms[powers] for powers in monomials(order)])
-                harmonics = factors[order, width] * harmonic_coefficients(order).to(monomial)
-                of_width.append(torch.tensordot(harmonics, monomial, dims=1))
-        return self.density[:, rows], [torch.stack(of_width) for of_width in moments]
-
-
-def _derivatives_of(source: Tensor, axes: Sequence[Tensor], rows: slice) -> dict[Powers, Tensor]:
-    """Derivatives d^(a+b+c) / dx^a dy^b dz^c of a field, smoothed, at some rows along y."""
-    x, y, z = axes
-    result: dict[Powers, Tensor] = {}
-    for b in range(len(y)):
-        along_y = torch.matmul(y[b, rows], source)
-        for c in range(len(z) - b):
-            along_z = along_y @ z[c].T
-            flat = x[: len(x) - b - c].flatten(0, 1) @ along_z.flatten(1)
-            values = flat.reshape(-1, x.shape[1], *along_z.shape[1:])
-            result |= {(a, b, c): values[a] for a in range(len(values))}
-    return result
+def _smoothed(space: TensorSpace, coefficients: Tensor, variance: float, rows: slice) -> Tensor:
+    """exp(variance lap/2) of fields, at some rows along y: (..., n_x, n_rows, n_z)."""
+    factors = []
+    for axis in space.axes:
+        kept = axis.eigenvalues[variance * axis.eigenvalues < 2 * _KEPT_EXPONENT]
+        factors.append(axis.values[:, : len(kept)] * torch.exp(-0.5 * variance * kept))
+    x, y, z = factors
+    kept_modes = coefficients[..., : x.shape[1], : y.shape[1], : z.shape[1]]
+    along = torch.matmul(y[rows], kept_modes) @ z.T
+    return torch.matmul(x, along.flatten(-2)).unflatten(-1, along.shape[-2:])

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fedens.features.blocks import runner
 from fedens.features.harmonics import addition_coefficients, solid_harmonics
@@ -24,7 +25,7 @@ from fedens.features.probes import Probes, SeenGaussians
 #: Gaussians are followed until exp(-30) = 1e-13 of their height, in float32 exp(-18) = 1.5e-8.
 _REACH_EXPONENT = {torch.float64: 30.0, torch.float32: 18.0}
 #: Entries of one block (points x atoms x Gaussians).
-_PAIR_ENTRIES = 1_000_000
+_PAIR_ENTRIES = 3_000_000
 #: Mean radius of the groups of points, in units of the reach, and their largest size.
 _GROUP_RADIUS = 0.08
 _GROUP_POINTS = 64
@@ -102,17 +103,34 @@ def _middles(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Gaussians:
-    """Gaussians of one element by decreasing exponent, and how far they reach."""
+    """Gaussians of one element by decreasing exponent: how far they reach, what they add to.
+
+    Attributes:
+        parts: exponents, part by part. reaches: of each part, bohr.
+        strengths: (max_order + 1, n_widths, n) shares in the moments. amplitudes: (n,), those in
+            the density, zero for the Gaussians seen through a probe.
+    """
 
     def __init__(self, seen: SeenGaussians, cutoff: float | None, dtype: torch.dtype):
-        exponents = seen.all_exponents
-        order = torch.argsort(exponents, descending=True)
-        self.seen, self.cutoff, self.dtype = seen, cutoff, dtype
-        self.places = torch.argsort(order)
-        self.parts = exponents[order].tensor_split(min(_PARTS, len(order)))
+        _, n_widths, n = seen.strengths.shape
+        probed = torch.stack([torch.block_diag(*strengths) for strengths in seen.strengths])
+        order = torch.argsort(seen.all_exponents, descending=True)
+        exponents = seen.all_exponents[order]
+        self.cutoff, self.dtype = cutoff, dtype
+        self.parts = exponents.to(dtype).tensor_split(min(_PARTS, len(order)))
         reaches = [math.sqrt(_REACH_EXPONENT[dtype] / float(part.min())) for part in self.parts]
         self.reaches = [r if cutoff is None else min(r, cutoff) for r in reaches]
-        self.reach = max(self.reaches)
+        self.strengths = pad(probed, (0, n))[..., order].to(dtype)
+        self.amplitudes = pad(seen.amplitudes, (n_widths * n, 0))[order].to(dtype)
+
+    @property
+    def reach(self) -> float:
+        """Of the one that reaches farthest, bohr."""
+        return max(self.reaches)
+
+    @property
+    def max_order(self) -> int:
+        return len(self.strengths) - 1
 
 
 class _Source:
@@ -132,7 +150,7 @@ class _Source:
     @property
     def work(self) -> int:
         """About how many Gaussians a point sees."""
-        return self.images.typical_neighbours * len(self.gaussians.places)
+        return self.images.typical_neighbours * len(self.gaussians.amplitudes)
 
     def near(self, members: Tensor) -> _Near:
         """Images within reach of each group."""
@@ -144,17 +162,16 @@ class _Source:
 
     def moments(self, members: Tensor, near: _Near) -> Moments:
         """Density (n_points,) and moments of all images near each group."""
-        seen, dtype = self.gaussians.seen, self.gaussians.dtype
         indices, counts = near
+        dtype, max_order = self.gaussians.dtype, self.gaussians.max_order
         middles = _middles(members)[0]
         # differences in float64, so that float32 does not feel where the cell's origin is
         w = (self.images.positions[indices] - middles[:, None]).to(dtype)
         u = (members - middles[:, None]).to(dtype)
-        max_order = len(seen.strengths) - 1
-        harmonics = _harmonics(w, max_order)
-        weighted = harmonics * self.images.occupancies[indices].to(dtype)[..., None]
+        filled = self.images.occupancies[indices].to(dtype)
+        weighted = _harmonics(w, max_order) * filled[..., None]
         sums = self._sums(_squared_distances(u, w), weighted, counts)
-        return _moments_of(sums, u, seen, max_order)
+        return _about_the_points(sums.flatten(0, 1), u.reshape(-1, 3), self.gaussians)
 
     def _sums(self, squares: Tensor, weighted: Tensor, counts: Sequence[int]) -> Tensor:
         """sum over images of exp(-e d^2) R_lm(w) of all Gaussians, (n_groups, size, n, n_lm)."""
@@ -164,11 +181,10 @@ class _Source:
         n_groups, size = squares.shape[:2]
         sums = []
         for exponents, count in zip(gaussians.parts, counts, strict=True):
-            factors = exponents.to(squares)[:, None]
-            decay = torch.exp(-factors * squares[:, :, None, :count]).flatten(1, 2)
-            part = decay @ weighted[:, :count]
+            decay = (-exponents[:, None] * squares[:, :, None, :count]).exp_()
+            part = decay.flatten(1, 2) @ weighted[:, :count]
             sums.append(part.reshape(n_groups, size, len(exponents), -1))
-        return torch.cat(sums, dim=2)[:, :, gaussians.places]
+        return torch.cat(sums, dim=2)
 
 
 def _squared_distances(u: Tensor, w: Tensor) -> Tensor:
@@ -183,24 +199,25 @@ def _harmonics(vectors: Tensor, max_order: int) -> Tensor:
     return flat.reshape(*vectors.shape[:-1], (max_order + 1) ** 2)
 
 
-def _moments_of(sums: Tensor, u: Tensor, seen: SeenGaussians, max_order: int) -> Moments:
-    """Moments at points from the sums about the middles of their groups."""
-    _, n_widths, n_gaussians = seen.strengths.shape
-    sums, u = sums.flatten(0, 1), u.reshape(-1, 3)
-    probed = sums[:, : n_widths * n_gaussians].unflatten(1, (n_widths, n_gaussians))
-    bare = sums[:, n_widths * n_gaussians :, 0]  # R_00 = (4 pi)^(-1/2)
-    density = math.sqrt(4 * math.pi) * bare @ seen.amplitudes.to(sums)
-    shift = _harmonics(-u, max_order)
+def _about_the_points(sums: Tensor, u: Tensor, gaussians: _Gaussians) -> Moments:
+    """Moments at points u (n_points, 3) from sums (n_points, n, n_lm) of R_lm(w), all about o."""
+    n_orders, n_widths, _ = gaussians.strengths.shape
+    density = math.sqrt(4 * math.pi) * sums[..., 0] @ gaussians.amplitudes  # R_00 = 1/sqrt(4 pi)
+    of_width = (gaussians.strengths.flatten(0, 1) @ sums).unflatten(1, (n_orders, n_widths))
+    shift = _harmonics(-u, gaussians.max_order)
     moments = []
-    for n in range(max_order + 1):
-        strengths = seen.strengths[n].to(sums)
-        total = torch.zeros_like(sums[:, :1, :1])
-        for first in range(n + 1):
-            second = n - first
-            of_first = probed[..., first**2 : (first + 1) ** 2]
-            of_width = (strengths[:, :, None] * of_first).sum(dim=2)
-            theorem = addition_coefficients(first, second).to(sums)
-            turn = torch.tensordot(shift[:, second**2 : (second + 1) ** 2], theorem, ([1], [1]))
-            total = total + of_width @ turn
+    for n in range(n_orders):
+        total = of_width[:, n, :, : (n + 1) ** 2] @ _shift_matrix(shift, n)
         moments.append(total.permute(1, 2, 0))
     return density, moments
+
+
+def _shift_matrix(shift: Tensor, order: int) -> Tensor:
+    """R_nm(w - u) from all R_l'm'(w) with l' <= n, given R_lm(-u): (n_points, n_lm, 2n + 1)."""
+    rows = []
+    for first in range(order + 1):
+        second = order - first
+        theorem = addition_coefficients(first, second).to(shift)
+        of_second = shift[:, second**2 : (second + 1) ** 2]
+        rows.append(torch.tensordot(of_second, theorem, dims=([1], [1])))
+    return torch.cat(rows, dim=1)
