@@ -36,7 +36,7 @@ class Outcome:
         points, labels: reference points and what was taught, by name.
         structures: number of training structures. seed: of their choice and of the network.
         energy_error: mean absolute, meV/atom. force_error: mean absolute, meV/angstrom.
-        seconds_per_epoch: time of one pass over the training structures.
+        seconds_per_epoch: processor time of one pass over the training structures.
         epochs: number of passes in the time given.
     """
 
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a set of reference points costs, and what is wrong with it, whatever is taught.
+    """What a set of reference points costs, in processor time, and what is wrong with it.
 
     Attributes:
         points: by name. n_points: of one structure.
@@ -109,9 +109,9 @@ def cost_of(
     preparation_seconds: float,
 ) -> Cost:
     """Measure a set of points on one structure, with a trained model."""
-    start = time.perf_counter()
+    start = time.process_time()
     energy, forces = model.energy_and_forces(structure)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     moved = [structure.replace(positions=structure.positions + np.array(s)) for s in _SHIFTS]
     with torch.no_grad():
         changes = [abs(float(model.energy(one)) - energy) for one in moved]

@@ -77,7 +77,7 @@ class ReferencePointsConfiguration(JobOptions):
         default=3, description="trainings of each kind: choices of structures and first weights"
     )
     seconds: PositiveFloat = Field(
-        default=8.0, description="time of each training after the features are known"
+        default=8.0, description="processor time of each training after the features are known"
     )
     hidden: Layers = Field(default=(64, 64), description="neurons per hidden layer")
     learning_rate: PositiveFloat = Field(default=1e-3, description="at the start")

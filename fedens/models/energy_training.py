@@ -46,7 +46,7 @@ class EnergyTrainingSettings:
         hidden: units of the hidden layers; empty for a linear model.
         energy_weight, force_weight, field_weight: of the three terms of the loss; zero leaves
             a label out. Fields are learned at the first set of points.
-        steps: of the optimiser. max_seconds: end sooner after this time.
+        steps: of the optimiser. max_seconds: end sooner after this processor time.
         batch_points: points of the fields' term per step. learning_rate: highest rate of AdamW.
         ridge: damping of the least-squares start, relative to the mean diagonal.
         seed: of weights and batches.
@@ -299,12 +299,12 @@ def _descend(
     """
     parameters = [p for part in parts for p in part.network.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate)
-    start = time.monotonic()
+    start = time.process_time()
     order: list[int] = []
     for step in range(settings.steps):
         progress = step / settings.steps
         if settings.max_seconds is not None:
-            progress = max(progress, (time.monotonic() - start) / settings.max_seconds)
+            progress = max(progress, (time.process_time() - start) / settings.max_seconds)
         if progress >= 1:
             return step
         rate = settings.learning_rate * max(_LAST_RATE, (1 + math.cos(math.pi * progress)) / 2)
