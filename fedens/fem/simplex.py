@@ -389,7 +389,29 @@ class SimplexSpace:
     @cached_property
     def _inverse_stiffness(self) -> SymmetricMap:
         stiffness = self._inner_matrices[1]
-        return solver(stiffness, v_cycle(stiffness))
+        return solver(stiffness, v_cycle(stiffness, self._from_linear))
+
+    @cached_property
+    def _from_linear(self) -> csr_matrix | None:
+        """Values at the nodes inside of linear elements on the same mesh; None if we are those."""
+        if self.order == 1:
+            return None
+        places = self._element.doflocs.T
+        local = _reference_basis(self.mesh.elem(), places)[0].numpy()
+        node, corner = np.nonzero(local)
+        rows = np.argsort(self._order_of_nodes)[self._basis.element_dofs[node]].ravel()
+        columns = self.mesh.t[corner].ravel()
+        # a node belongs to several cells, which agree
+        _, first = np.unique(rows * self.mesh.nvertices + columns, return_index=True)
+        values = np.repeat(local[node, corner], self.mesh.nelements)[first]
+        shape = (self._basis.N, self.mesh.nvertices)
+        matrix = csr_matrix((values, (rows[first], columns[first])), shape)
+        inside = np.setdiff1d(np.arange(self.mesh.nvertices), self._corners_at_surface)
+        return matrix[: self.n_coefficients][:, inside].tocsr()
+
+    @property
+    def _corners_at_surface(self) -> NDArray[np.int64]:
+        return np.unique(self.mesh.facets[:, self.mesh.boundary_facets()])
 
     def helmholtz_preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
         """Approximate inverse of ``stiffness`` times minus the Laplacian plus ``mass``.
@@ -397,7 +419,7 @@ class SimplexSpace:
         A symmetric map of load vectors to coefficients (n_coefficients,): one multigrid cycle.
         """
         masses, laplacian = self._inner_matrices
-        return v_cycle(stiffness * laplacian + mass * masses)
+        return v_cycle(stiffness * laplacian + mass * masses, self._from_linear)
 
     @property
     def _moves(self) -> bool:
@@ -506,8 +528,7 @@ class SimplexSpace:
         Raises:
             SpaceError: when a cell would lose its volume.
         """
-        surface = np.unique(self.mesh.facets[:, self.mesh.boundary_facets()])
-        share = following_weights(self.mesh.p.T, self.nuclei, surface)
+        share = following_weights(self.mesh.p.T, self.nuclei, self._corners_at_surface)
         start = torch.tensor(self.mesh.p.T.copy())
         vertices = start + share @ (positions - torch.tensor(self.nuclei))
         mesh = type(self.mesh)(vertices.detach().numpy().T.copy(), self.mesh.t)

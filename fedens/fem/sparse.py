@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, identity
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from fedens.errors import ConvergenceError
 #: Conjugate gradients stop when the residual's norm is below this share of the right-hand side's.
 _RESIDUAL = 1e-12
 _MAX_ITERATIONS = 1000
+_STRENGTH = ("classical", {"theta": 0.5})
+_SMOOTHER = ("gauss_seidel", {"sweep": "symmetric"})
 
 Vector = NDArray[np.float64]
 
@@ -74,9 +76,25 @@ def jacobi(matrix: csr_matrix) -> SymmetricMap:
     return SymmetricMap(lambda vector: vector / diagonal)
 
 
-def v_cycle(matrix: csr_matrix) -> SymmetricMap:
-    """One symmetric V-cycle of algebraic multigrid (Ruge and Stueben, by pyamg)."""
-    import pyamg
+def v_cycle(matrix: csr_matrix, from_linear: csr_matrix | None = None) -> SymmetricMap:
+    """One V-cycle of multigrid: a cheap, symmetric approximation of the inverse.
 
-    levels = pyamg.ruge_stuben_solver(matrix)
-    return SymmetricMap(levels.aspreconditioner(cycle="V").matvec)
+    Args:
+        from_linear: map (n_unknowns, n_linear) from linear elements on the same mesh to higher
+            ones, which are smoothed here. Linear elements are coarsened by their matrix alone
+            (Ruge and Stueben, by pyamg).
+    """
+    from pyamg import ruge_stuben_solver
+    from pyamg.multilevel import MultilevelSolver
+    from pyamg.relaxation.smoothing import change_smoothers
+
+    up = identity(matrix.shape[0], format="csr") if from_linear is None else from_linear
+    coarse = ruge_stuben_solver((up.T @ matrix @ up).tocsr(), strength=_STRENGTH)
+    levels = coarse.levels
+    if from_linear is not None:
+        finest = MultilevelSolver.Level()
+        finest.A, finest.P, finest.R = matrix, up, up.T.tocsr()
+        levels = [finest, *levels]
+    cycle = MultilevelSolver(levels, coarse_solver="pinv")
+    change_smoothers(cycle, _SMOOTHER, _SMOOTHER)
+    return SymmetricMap(cycle.aspreconditioner(cycle="V").matvec)
