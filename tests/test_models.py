@@ -468,7 +468,7 @@ def test_samples_must_fit_together(samples, descriptor):
         train([placeless], descriptor)
     fields = {"density": samples[0].fields["density"]}
     with pytest.raises(ModelError, match="no field 'kinetic'"):
-        train([replace(samples[0], fields=fields)], descriptor)
+        train([samples[1], replace(samples[0], fields=fields)], descriptor)
     with pytest.raises(ModelError, match="no samples"):
         train([], descriptor)
 

@@ -9,13 +9,24 @@ from ase.calculators.vasp import VaspChargeDensity
 from ase.io import write
 from ase.io.cube import read_cube
 from ase.io.cube import write_cube as ase_write_cube
+from systems import GTHFIT, fcc
 from typer.testing import CliRunner
 
-from fedens import TensorSpace
+from fedens import (
+    GMP,
+    EnergyFunctional,
+    GTHLocal,
+    Predictor,
+    TensorSpace,
+    TrainingSettings,
+    solve_ground_state,
+    train,
+)
+from fedens.baseline import baseline_density
 from fedens.cli import app
 from fedens.dataset import Dataset
 from fedens.describe import describe_path, export_sample, export_samples
-from fedens.errors import DatasetError, FedensError, OutputError, StructureError
+from fedens.errors import DatasetError, FedensError, ModelError, OutputError, StructureError
 from fedens.importing import import_files
 from fedens.output.chgcar import write_chgcar
 from fedens.output.cube import write_cube
@@ -462,3 +473,53 @@ def test_import_names_what_does_not_fit(tmp_path, cube):
     refused("on the mesh, whose spacing .* too coarse", spacing=5.0, order=1)
     refused("spacing is -1", spacing=-1.0)
     assert not list((tmp_path / "data").glob("*.h5"))
+
+
+# ------------------------------------------------------------------- learning from it
+
+FUNCTIONAL = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHFIT)
+
+
+def nmape(density, sample):
+    error = np.abs(density.values.numpy() - sample.fields["density"])
+    return 100 * float(sample.weights @ error) / sample.number_of_electrons
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fedens.errors.ExtrapolationWarning")
+def test_densities_alone_can_be_learned(tmp_path):
+    """As if another code had solved these cells: their files hold no functional, no energies."""
+    files = []
+    for seed in range(4):
+        shifts = np.random.default_rng(seed).normal(0, 0.12, (4, 3))
+        structure = fcc().replace(positions=fcc().positions + shifts)
+        solution = TensorSpace.for_structure(structure, spacing=0.55, order=5)
+        density = solve_ground_state(structure, solution, FUNCTIONAL).density
+        files.append(tmp_path / f"{seed}.CHGCAR")
+        write_chgcar(files[-1], structure, solution, density.values)
+    data = import_files(files, tmp_path / "data", QUIET, spacing=0.55, order=5)
+    *seen, held_out = data
+    descriptor = GMP([0.7, 1.0, 1.4, 2.0, 2.8], 3, form="smooth")
+    settings = TrainingSettings(hidden=(16,), committee=1, steps=200, batch_points=2000)
+    options = {"settings": settings, "baseline": "superposed_atoms", "device": "cpu"}
+    model = train(seen, descriptor, functional=FUNCTIONAL, **options)
+    model.save(tmp_path / "model")
+    model = Predictor.load(tmp_path / "model")
+    space = held_out.space()
+    atoms = baseline_density(
+        "superposed_atoms", held_out.structure, FUNCTIONAL.bind(held_out.structure, space)
+    )
+    learned = model.density(held_out.structure, space)
+    assert nmape(learned, held_out) < nmape(atoms, held_out) / 2
+    assert np.isfinite(model.energy(held_out.structure))
+    with pytest.raises(ModelError, match="has learned densities alone"):
+        model.energy(held_out.structure, "energy_density")
+    with pytest.raises(ModelError, match="do not name theirs"):
+        train(seen, descriptor, **options)
+    one = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHLocal(1, 0.7))
+    with pytest.raises(ModelError, match=r"holds 12\.0\d* electrons, .* make it 4"):
+        train(seen, descriptor, functional=one, **options)
+    paths = export_samples(tmp_path / "data" / "3.h5", tmp_path / "out", ["cube"], predictor=model)
+    assert [path.name for path in paths] == ["3.cube", "3_predicted.cube"]
+    predicted = read_density(paths[1], periodic=True).at(space)
+    np.testing.assert_allclose(predicted.numpy(), learned.values.numpy(), atol=1e-3)

@@ -127,6 +127,11 @@ class Predictor:
         recorded = torch.is_grad_enabled()
 
         def corrections() -> Tensor:
+            if not self.target_scales[1:].any():
+                raise ModelError(
+                    "this model has learned densities alone: it has no energy densities; use the "
+                    "route 'functional' or 'hellmann_feynman' where its functional may be trusted"
+                )
             with torch.set_grad_enabled(recorded):
                 outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
                 return self.target_scales[1:] * outputs

@@ -115,8 +115,10 @@ def train(
     """Train a predictor of density and energy densities on samples.
 
     Args:
-        samples: with ``density`` and energy densities on a TensorSpace.
-        functional: the parent functional; default the one in the samples' provenance.
+        samples: with ``density`` on a TensorSpace and, all of them or none, energy densities.
+            Without them, as in imported data, the density alone is learned.
+        functional: the parent functional; default the one in the samples' provenance. For data
+            whose functional is not known, one with as many electrons: it gives the baseline.
         baseline: ``relaxed_response``, ``linear_response`` or ``superposed_atoms``, see
             :func:`fedens.baseline.baseline_density`; default the first for periodic
             structures, the second for isolated ones.
@@ -130,17 +132,20 @@ def train(
             leaving out the structures it has not seen.
 
     Raises:
-        ModelError: samples that do not fit together; ``start_from`` of another kind.
+        ModelError: samples that do not fit together, or have other numbers of electrons than
+            the functional; ``start_from`` of another kind.
         DeviceError: a missing device.
     """
     if not samples:
         raise ModelError("no samples to train on")
+    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
     for sample in samples:
-        for name in ("density", *ENERGY_DENSITIES):
+        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
             sample_field(sample, name)  # rather now than after an hour
     settings = settings or TrainingSettings()
     target = resolve_device(device)
     functional = functional or _functional_of(samples)
+    _check_electrons(samples, functional)
     baseline = baseline or default_baseline(samples[0].structure, functional)
     report = report or (lambda _: None)
     if start_from is not None:
@@ -173,12 +178,24 @@ def train(
     start = _Start.of(samples, start_from, checkpoint)
     whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
     _train_root_densities(predictor, data, whole, settings, start, report)
-    scales = None if start_from is None else start_from.target_scales[1:].to(target)
-    data = data.with_targets(energy_density_targets(samples, predictor), scales)
-    _train_energy_densities(predictor, data, settings, start, report)
+    if not density_alone:
+        scales = None if start_from is None else start_from.target_scales[1:].to(target)
+        data = data.with_targets(energy_density_targets(samples, predictor), scales)
+        _train_energy_densities(predictor, data, settings, start, report)
     if start_from is not None:
         predictor.history.update(_joined(start_from.history, predictor.history))
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
+
+
+def _check_electrons(samples: Sequence[Sample], functional: EnergyFunctional) -> None:
+    for sample in samples:
+        expected = functional.number_of_electrons(sample.structure)
+        if abs(sample.number_of_electrons - expected) > 0.5:
+            raise ModelError(
+                f"sample {sample.structure.formula} holds {sample.number_of_electrons:.4f} "
+                f"electrons, the functional's pseudopotentials make it {expected:g}: choose some "
+                "of the same valence"
+            )
 
 
 def _check_same_kind(
@@ -240,6 +257,9 @@ class _Start:
         cls, samples: Sequence[Sample], start_from: Predictor | None, folder: str | Path | None
     ) -> _Start:
         digest = hashlib.sha256(repr([sample.energy for sample in samples]).encode())
+        for sample in samples:
+            if sample.energy is None:
+                digest.update(sample.fields["density"].tobytes())
         for network in start_from.networks if start_from is not None else ():
             for weights in network.parameters():
                 digest.update(weights.detach().cpu().numpy().tobytes())
