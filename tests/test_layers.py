@@ -27,7 +27,7 @@ ALLOWED = {
     "models": {"features", "dataset", "baseline", "density", "energy", "files"},
     "analysis": {"models", "reference"},
     "generalisation": {"analysis"},
-    "testing": {"energy"},
+    "testing": {"energy", "features"},
 }
 #: At the top: these may import everything, and nothing else may import them.
 TOP = {"output", "calculator", "configuration", "structures", "progress", "predict", "workflow"}

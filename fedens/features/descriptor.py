@@ -65,6 +65,15 @@ class Descriptor(ABC):
             occupancies: (n_atoms,); replaces the structure's own, to differentiate.
         """
 
+    def dilated(self, factor: float) -> tuple[Descriptor, Tensor] | None:  # noqa: ARG002
+        """What it is when all lengths are multiplied by a factor, where that can be said.
+
+        Returns:
+            the descriptor with its own lengths multiplied, and the factors (n_features,) by which
+            its features at multiplied points and positions differ; or None.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Everything needed to build the same descriptor again, as JSON can hold it."""

@@ -156,6 +156,30 @@ class GMP(Descriptor):
             "path": self.path,
         }
 
+    def dilated(self, factor: float) -> tuple[Descriptor, Tensor] | None:
+        """Widths grow, densities keep their charge; see :meth:`Descriptor.dilated`.
+
+        None in the form "smooth", whose smoothing has another unit for each order.
+        """
+        if self.form == "smooth":
+            return None
+        larger = self.describe() | {
+            "widths": [factor * width for width in self.widths],
+            "cutoff": None if self.cutoff is None else factor * self.cutoff,
+            "gaussians": {
+                s: [(b / factor**3, beta / factor**2) for b, beta in pairs]
+                for s, pairs in self.gaussians.items()
+            },
+        }
+        powers = []
+        for order in range(self.max_order + 1):
+            power = order - 3 if self.scaling == "radial" else -4.5
+            power *= 2 if self.form == "squared" else 1
+            powers += [power] * len(self._width_pairs(order))
+        n_channels = 1 if self.channels == "sum" else len(self.gaussians)
+        powers = [-3, *powers] * n_channels
+        return self.from_description(larger), factor ** torch.tensor(powers, dtype=torch.float64)
+
     def __call__(
         self,
         points: Points,

@@ -93,5 +93,5 @@ def _invariant_factor(n: int) -> float:
 
 def _norm(alphas: Tensor, n: int) -> Tensor:
     """Norm of exp(-alpha r^2) S_n, all components together."""
-    factor = _double_factorial(2 * n - 1) * math.factorial(n) * _double_factorial(2 * n + 1)
+    factor = _invariant_factor(n) * (2 * n + 1) / (4 * math.pi) * _double_factorial(2 * n + 1)
     return torch.sqrt((math.pi / (2 * alphas)) ** 1.5 * alphas**-n * factor / 4**n)

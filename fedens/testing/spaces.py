@@ -1,29 +1,11 @@
-"""Contracts as callable checks: what every function space and every energy term must satisfy.
-
-Run them on your own class; they raise :class:`AssertionError` with what is wrong.
-"""
+"""What every function space must satisfy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from fedens.density import Density
-from fedens.energy.terms import DensityTerm
-from fedens.fem.tensor import TensorSpace
-
-#: Fourth-order central differences: step, and the weights of f(h), f(-h), f(2h), f(-2h).
-_STEPS = (1.0, -1.0, 2.0, -2.0)
-_WEIGHTS = (8 / 12, -8 / 12, -1 / 12, 1 / 12)
-
-
-def central_difference(function: Callable[[float], float], step: float) -> float:
-    """Derivative of a function at 0, with an error of fourth order in the step."""
-    values = [function(s * step) for s in _STEPS]
-    return sum(w * v for w, v in zip(_WEIGHTS, values, strict=True)) / step
 
 
 def check_function_space(space: Any, seed: int = 0) -> None:
@@ -116,65 +98,3 @@ def _check_poisson(space: Any, one: Tensor, two: Tensor) -> None:
     assert float((left - right).abs() / size) < 1e-9, "the potential is not symmetric"
     assert float(space.integrate(one * phi_one)) > 0, "a charge's self energy must be positive"
     _close(space.solve_poisson(one - 3 * two), phi_one - 3 * phi_two, "potential is not linear")
-
-
-def check_energy_term(term: DensityTerm, density: Density, tolerance: float = 1e-8) -> None:
-    """Check a term's energy against its energy density, and its derivatives against differences.
-
-    The density must be made from root coefficients; it is changed along a random direction.
-    Second derivatives are checked where the term says that it has them.
-    """
-    space, root = density.space, density.root_coefficients.detach()
-    energy = float(term.energy(density))
-    total = float(space.integrate(term.energy_density(density)))
-    assert abs(energy - total) <= 1e-10 * abs(energy), f"energy {energy}, its density's {total}"
-    random = torch.Generator().manual_seed(1)
-    direction = torch.randn(root.shape, generator=random, dtype=torch.float64)
-    # smooth, so that the density keeps its sign and its size
-    direction = direction / (1 + space.laplacian_eigenvalues) ** 2
-    direction *= 0.1 * root.norm() / direction.norm()
-
-    def energy_at(length: float) -> float:
-        return float(term.energy(Density.from_root(space, root + length * direction)))
-
-    def slope_at(length: float, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        c = (root + length * direction).requires_grad_(True)
-        energy = term.energy(Density.from_root(space, c))
-        (gradient,) = torch.autograd.grad(energy, c, create_graph=create_graph)
-        return gradient @ direction, c
-
-    slope, expected = float(slope_at(0.0)[0]), central_difference(energy_at, 2e-2)
-    assert abs(expected) > 1e-6 * abs(energy), "the direction does not change the energy"
-    assert abs(slope - expected) <= tolerance * abs(expected), (
-        f"derivative of {term.name} is {slope}, finite differences give {expected}"
-    )
-    if term.twice_differentiable:
-        (row,) = torch.autograd.grad(*slope_at(0.0, create_graph=True))
-        bend = float(row @ direction)
-        expected = central_difference(lambda t: float(slope_at(t)[0]), 2e-2)
-        assert abs(bend - expected) <= 10 * tolerance * abs(expected), (
-            f"second derivative of {term.name} is {bend}, finite differences give {expected}"
-        )
-
-
-def check_uniform_response(
-    term: DensityTerm, space: TensorSpace, mean_density: float, tolerance: float = 1e-5
-) -> None:
-    """Check ``uniform_response`` against second differences of the energy on a periodic space."""
-    mode = 1 + int(torch.argmin((space.laplacian_eigenvalues[1:] - 1.0).abs()))
-    unit = torch.zeros(space.n_coefficients, dtype=torch.float64)
-    unit[mode] = 1.0
-    wave = space.evaluate(unit)
-    q2 = space.laplacian_eigenvalues[mode : mode + 1]
-
-    def energy(amplitude: float) -> float:
-        root = torch.sqrt(mean_density + amplitude * wave)
-        return float(term.energy(Density.from_root(space, space.project(root))))
-
-    size = 0.005 * mean_density / float(wave.abs().max())
-    second = (energy(size) - 2 * energy(0.0) + energy(-size)) / size**2
-    expected = float(term.uniform_response(q2, torch.tensor(mean_density, dtype=q2.dtype)))
-    assert abs(second - expected) <= tolerance * abs(expected), (
-        f"response of {term.name} at q^2 = {float(q2):.3f} is {expected}, "
-        f"second differences give {second}"
-    )
