@@ -22,7 +22,7 @@ ALLOWED = {
     "energy": {"density", "sample", "structure", "species", "fem"},
     "baseline": {"energy", "structure", "species", "fem"},
     "features": {"structure", "species", "fem", "energy"},
-    "reference": {"baseline", "energy", "density", "sample", "structure", "species", "fem"},
+    "reference": {"baseline", "energy", "density", "sample", "structure", "fem", "files"},
     "dataset": {"sample", "features", "files"},
     "models": {"features", "dataset", "baseline", "density", "energy", "files"},
     "analysis": {"models", "reference"},
