@@ -1,4 +1,9 @@
-"""Data of the elements."""
+"""Data of the elements: valence densities of the free atoms, without a gap from hydrogen on.
+
+Made by ``scripts/element_gaussians.py``, which says how. Light atoms (to krypton) are computed with
+all electrons; heavier ones with a relativistic pseudopotential, or with all electrons and a
+relativistic Hamiltonian. The method of each element is named in ``data/element_gaussians.json``.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +24,23 @@ def _table() -> dict[str, Any]:
 def _entry(symbol: str) -> dict[str, Any]:
     if symbol not in _table():
         raise DescriptorError(
-            f"no data for element {symbol!r}; there is some for {', '.join(_table())}"
+            f"no valence density for element {symbol!r}; there is one for {', '.join(_table())}: "
+            "for others pass Gaussians of your own"
         )
     return _table()[symbol]
 
 
 def valence_electrons(symbol: str) -> int:
-    """Number of electrons outside the noble-gas core, hydrogen to argon.
+    """Number of valence electrons.
+
+    Those in ns for groups 1 and 2, in (n-1)d and ns for groups 3 to 12, in ns and np for groups 13
+    to 18, and in f, d and s for cerium to ytterbium and the actinides (4f 5d 6s, 5f 6d 7s).
 
     Raises:
-        DescriptorError: for any other element.
+        DescriptorError: for elements without data.
 
-    >>> valence_electrons("Al")
-    3
+    >>> [valence_electrons(symbol) for symbol in ("Al", "Fe", "Ga", "Ce")]
+    [3, 8, 3, 4]
     """
     return int(_entry(symbol)["valence_electrons"])
 
@@ -40,11 +49,10 @@ def element_gaussians(symbol: str) -> list[tuple[float, float]]:
     """Valence density of the free atom as [(B, beta), ...]: sum of B exp(-beta r^2).
 
     B in electrons/bohr^3, beta in bohr^-2; the integral is :func:`valence_electrons`. Fitted to
-    spherical atoms (PBE), see ``data/element_gaussians.json`` and the script that makes it,
-    ``scripts/element_gaussians.py``.
+    spherical atoms (PBE), as said in ``data/element_gaussians.json``.
 
     Raises:
-        DescriptorError: for elements beyond argon.
+        DescriptorError: for elements without data.
     """
     return [(float(b), float(beta)) for b, beta in _entry(symbol)["gaussians"]]
 

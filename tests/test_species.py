@@ -15,7 +15,11 @@ from fedens.errors import DescriptorError
 from fedens.species import all_element_gaussians, element_gaussians, valence_electrons
 
 VALENCE = {"H": 1, "He": 2, "Li": 1, "C": 4, "O": 6, "Ne": 8, "Na": 1, "Al": 3, "Ar": 8}
-SYMBOLS = chemical_symbols[1:19]
+VALENCE |= {"K": 1, "Ca": 2, "Sc": 3, "Cr": 6, "Cu": 11, "Zn": 12, "Ga": 3, "Kr": 8, "Ag": 11}
+VALENCE |= {"Cs": 1, "La": 3, "Ce": 4, "Yb": 16, "Lu": 3, "Au": 11, "Pb": 4, "Rn": 8, "Ra": 2}
+# those that models have been trained with; to 1e-8
+LIGHT = {"H": 0.022038725993748003, "N": 0.05465835954675094, "Al": 0.04865858918301578}
+SYMBOLS = list(all_element_gaussians())
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,8 +31,23 @@ def test_valence_electrons():
     assert {s: valence_electrons(s) for s in VALENCE} == VALENCE
 
 
-def test_all_elements_to_argon():
-    assert list(all_element_gaussians()) == SYMBOLS
+def test_elements():
+    """Without a gap from hydrogen on, at least to radium, in order."""
+    assert chemical_symbols[1 : len(SYMBOLS) + 1] == SYMBOLS
+    assert len(SYMBOLS) >= 88
+
+
+def test_light_elements_stay_as_they_are():
+    assert {s: element_gaussians(s)[0][0] for s in LIGHT} == pytest.approx(LIGHT, rel=1e-8)
+
+
+def test_methods():
+    """Each element names its basis, pseudopotential and relativity."""
+    elements = table()["elements"]
+    assert {e["basis"] for e in elements.values()} == {"def2-qzvpp", "ano-rcc"}
+    named = {"Kr": ("", "none"), "Rb": ("def2-ecp", "pseudopotential"), "Gd": ("", "spin-free X2C")}
+    for symbol, method in named.items():
+        assert (elements[symbol]["pseudopotential"], elements[symbol]["relativity"]) == method
 
 
 @pytest.mark.parametrize("symbol", SYMBOLS)
@@ -40,27 +59,32 @@ def test_densities(symbol):
     )
     r = np.linspace(0, 12, 600)[:, None]
     assert (np.exp(-beta * r**2) @ b).min() >= 0
-    assert (beta > 0.05).all()
+    assert (beta > 0.04).all()
     assert (beta[1:] / beta[:-1]).min() > 1.99
-    assert 0 < table()["elements"][symbol]["misplaced_charge"] < 0.06
+    assert 0 < table()["elements"][symbol]["misplaced_charge"] < 0.09
 
 
 def test_provenance():
     content = table()
-    assert {"recipe", "basis", "functional", "pyscf", "made_by", "unit"} <= set(content)
+    assert {"recipe", "functional", "pyscf", "made_by", "unit"} <= set(content)
     assert (ROOT / content["made_by"]).exists()
 
 
-def test_the_script_makes_the_table(tmp_path):
+@pytest.mark.parametrize("symbol", ["N", "Rb"])
+def test_the_script_makes_the_table(tmp_path, symbol):
+    """With all electrons and with a pseudopotential; other elements in the file are kept."""
     script, output = ROOT / table()["made_by"], tmp_path / "made.json"
-    command = [sys.executable, str(script), "--elements", "N", "--output", str(output)]
+    output.write_text(json.dumps({"elements": {"H": {"kept": True}}}))
+    command = [sys.executable, str(script), "--elements", symbol, "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    made, stored = json.loads(output.read_text())["elements"]["N"], table()["elements"]["N"]
+    elements = json.loads(output.read_text())["elements"]
+    made, stored = elements[symbol], table()["elements"][symbol]
+    assert elements["H"] == {"kept": True}
     assert np.array(made["gaussians"]) == pytest.approx(np.array(stored["gaussians"]), rel=1e-3)
     assert made["misplaced_charge"] == pytest.approx(stored["misplaced_charge"], rel=1e-2)
 
 
 @pytest.mark.parametrize("function", [valence_electrons, element_gaussians])
 def test_unknown_element(function):
-    with pytest.raises(DescriptorError, match=r"'K'.*H, He"):
-        function("K")
+    with pytest.raises(DescriptorError, match=r"'Og'.*H, He"):
+        function("Og")
