@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedens.configuration.generalisation import GeneralisationConfiguration
 from fedens.configuration.learning import Configuration, NetworkOptions, TrainingOptions
 from fedens.configuration.loading import read_options
 from fedens.configuration.material import (
@@ -29,6 +30,7 @@ __all__ = [
     "Configuration",
     "EvanescentCoreOptions",
     "GTHLocalOptions",
+    "GeneralisationConfiguration",
     "GoodwinNeedsHeineOptions",
     "JobOptions",
     "NetworkOptions",
@@ -47,6 +49,7 @@ __all__ = [
 #: The configuration of each job, the main one first.
 JOBS: dict[str, type[JobOptions]] = {
     "learning": Configuration,
+    "generalisation": GeneralisationConfiguration,
     "reference_points": ReferencePointsConfiguration,
 }
 

@@ -222,18 +222,23 @@ def minimum_image(vectors: Array, structure: Structure) -> Array:
     return vectors - edges * np.round(vectors / edges - 1e-9)
 
 
-def check_relaxed(potential: Potential, crystal: Crystal, what: str = "reference") -> None:
+def check_relaxed(
+    potential: Potential, crystal: Crystal, tolerance: float = STRESS_TOLERANCE
+) -> None:
     """Refuse a crystal that is not in equilibrium.
+
+    Args:
+        tolerance: of the stress, hartree/bohr^3.
 
     Raises:
         StructureError: with the stress, and which way the lattice constant should change.
     """
     stress = crystal_stress(potential, crystal)
-    if abs(stress) > STRESS_TOLERANCE:
+    if abs(stress) > tolerance:
         value = stress * HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3
         raise StructureError(
-            f"the crystal is not relaxed: the {what} has a stress of {value:.3e} eV/angstrom^3 at "
-            f"the lattice constant {crystal.lattice_constant * BOHR_IN_ANGSTROM:.6f} angstrom, "
+            f"the crystal is not relaxed: the reference has a stress of {value:.3e} eV/angstrom^3 "
+            f"at the lattice constant {crystal.lattice_constant * BOHR_IN_ANGSTROM:.6f} angstrom, "
             f"which is too {'large' if stress > 0 else 'small'}; take relaxed_crystal's"
         )
 

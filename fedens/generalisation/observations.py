@@ -146,29 +146,30 @@ def labelled(observations: Sequence[Observation], reference: Potential) -> list[
 
 
 def crystal_observations(
-    crystal: Crystal, cutoff: float, strains: Sequence[float] = (-0.01, 0.01)
+    crystal: Crystal,
+    repeats: int,
+    strains: Sequence[float] = (-0.01, 0.01),
+    shear: bool = True,
 ) -> list[Observation]:
     """Energy, virials under strain, and force constants of the perfect crystal, unlabelled.
 
     Args:
-        cutoff: of the potential, bohr; the cell of the displaced atom is so large that its images
-            are not felt. strains: of an axis, of the volume and of a shear, each.
+        repeats: cubic cells along an edge of the supercell whose atom is displaced.
+        strains: of an axis, of all three and, with ``shear``, of an angle, each.
     """
     cell = crystal.cell()
     found: list[Observation] = [Energy(cell, per=len(cell)), Virial(cell)]
     for size in strains:
-        for strain in (
-            np.diag([size, 0, 0]),
-            np.diag([size] * 3),
-            np.array([[0, size, 0], [size, 0, 0], [0, 0, 0]]),
-        ):
+        strain_types = [np.diag([size, 0.0, 0.0]), np.diag([size] * 3)]
+        if shear:
+            strain_types.append(np.array([[0.0, size, 0.0], [size, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+        for strain in strain_types:
             change = np.eye(3) + strain
             strained = cell.replace(
                 positions=cell.positions @ change, cell=np.array(cell.cell) @ change
             )
             found.append(Virial(strained))
-    large = crystal.cell(crystal.repeats_beyond(4 * cutoff))
-    found.append(ForceConstantsOf(large))
+    found.append(ForceConstantsOf(crystal.cell(repeats)))
     return found
 
 
@@ -258,3 +259,16 @@ class Design:
             error = np.concatenate(rows) @ coefficients - np.concatenate(self._values[kind])
             result[kind] = float(np.sqrt((error**2).mean())) / UNITS[kind][1]
         return result
+
+
+def root_mean_square_errors(
+    potential: Potential, observations: Sequence[Observation]
+) -> dict[str, float]:
+    """Errors of any potential by kind, in the units of :data:`UNITS`."""
+    errors: dict[str, list[Array]] = {}
+    for o in observations:
+        errors.setdefault(o.kind, []).append(o.error(potential).ravel())
+    return {
+        kind: float(np.sqrt((np.concatenate(found) ** 2).mean())) / UNITS[kind][1]
+        for kind, found in errors.items()
+    }

@@ -45,13 +45,11 @@ class BoundPotential(Protocol):
 
 
 class Potential(Protocol):
-    """An energy for any structure.
+    """An energy for any structure."""
 
-    Attributes:
-        cutoff: how far the energy of an atom sees, bohr; its forces see twice as far.
-    """
-
-    cutoff: float
+    @property
+    def cutoff(self) -> float:
+        """How far the energy of an atom sees, bohr; its forces see twice as far."""
 
     def bind(self, structure: Structure, free: NDArray[np.bool_] | None = None) -> BoundPotential:
         """The energy of these atoms; only those ``free`` (default: all) will ever move."""

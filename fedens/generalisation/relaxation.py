@@ -7,6 +7,7 @@ Optimization (2006), algorithm 7.1.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -199,15 +200,17 @@ def stability(
 
     start = np.random.default_rng(0).standard_normal((len(free), 1))
     start = on_free(preconditioner).matvec(start[:, 0])[:, None]
-    values, _ = lobpcg(
-        on_free(hessian),
-        start,
-        B=None if metric is None else on_free(metric),
-        M=on_free(preconditioner),
-        tol=None,
-        maxiter=30,
-        largest=False,
-    )
+    with warnings.catch_warnings():
+        # it says so when it stops before its tolerance; two digits and the sign are enough here
+        warnings.simplefilter("ignore", UserWarning)
+        values, _ = lobpcg(
+            on_free(hessian),
+            start,
+            B=None if metric is None else on_free(metric),
+            M=on_free(preconditioner),
+            maxiter=15,
+            largest=False,
+        )
     smallest = float(values.min())
     if smallest < 0:
         raise ModelError(unstable_message(what, smallest))

@@ -328,3 +328,82 @@ def _distance_to_plane(
     if space.axes[axis].periodic:
         distance -= space.axes[axis].length * np.round(distance / space.axes[axis].length)
     return np.abs(distance)
+
+
+def power_law_plot(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    slopes: Mapping[str, float] | None = None,
+) -> bytes:
+    """Curves (name -> x, y) on logarithmic axes, with lines of given slopes for comparison. PNG.
+
+    Args:
+        curves: numbers that are not finite and positive are left out.
+        slopes: name of a line -> its exponent; each starts at the first point of the curve in the
+            same place of the order.
+
+    Raises:
+        OutputError: no curve has a point.
+    """
+    figure, (axes,) = _figure(5.6, 4.2)
+    drawn = []
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        kept = (xs > 0) & (ys > 0) & np.isfinite(xs + ys)
+        drawn.append((xs[kept], ys[kept]))
+        style: dict[str, Any] = {"color": CURVES[i % len(CURVES)], "marker": MARKERS[i % 6]}
+        axes.plot(xs[kept], ys[kept], markersize=5, label=name, **style)
+    if not any(len(xs) for xs, _ in drawn):
+        raise OutputError(f"{ylabel} against {xlabel}: no positive finite numbers to draw")
+    for (name, exponent), (xs, ys) in zip((slopes or {}).items(), drawn, strict=False):
+        if len(xs):
+            line = ys[0] * (xs / xs[0]) ** exponent
+            axes.plot(xs, line, color=GREY, linestyle="--", linewidth=1.2, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    every = np.unique(np.concatenate([xs for xs, _ in drawn]))
+    axes.set_xticks(every if len(every) <= 8 else every[:: len(every) // 6])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def arrows_figure(
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], unit: str, value: str
+) -> bytes:
+    """Arrows at points in a plane, coloured by the logarithm of a value, panels side by side. PNG.
+
+    Arrows are scaled to the longest of each panel.
+
+    Args:
+        panels: title -> points (n, 2), arrows (n, 2), values (n,).
+        unit: of the points. value: what the colours show.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, all_axes = _figure(5.4 * len(panels), 4.6, len(panels))
+    for axes, (title, (points, arrows, values)) in zip(all_axes, panels.items(), strict=True):
+        at, along = np.asarray(points), np.asarray(arrows)
+        colours = np.asarray(values, dtype=np.float64)
+        largest = float(colours.max()) or 1.0
+        norm = LogNorm(1e-4 * largest, largest)
+        longest = float(np.linalg.norm(along, axis=1).max()) or 1.0
+        shown = np.maximum(colours, 1e-4 * largest)
+        picture = axes.scatter(at[:, 0], at[:, 1], c=shown, norm=norm, s=26, cmap="viridis")
+        spacing = float(np.ptp(at[:, 0])) / 12 or 1.0
+        axes.quiver(
+            at[:, 0],
+            at[:, 1],
+            *(along / longest * spacing).T,
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            width=0.003,
+        )
+        axes.set(aspect="equal", title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+        axes.grid(visible=False)
+        figure.colorbar(picture, ax=axes, shrink=0.86, label=value)
+    return _png(figure)

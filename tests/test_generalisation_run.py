@@ -1,0 +1,94 @@
+"""The job ``generalisation`` in small: resumes, writes tables, pictures and ParaView files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedens.cli import app
+from fedens.configuration import GeneralisationConfiguration, load_job
+from fedens.errors import ConfigurationError, StructureError
+from fedens.generalisation_run import run
+from fedens.progress import Progress
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "generalisation.yaml"
+
+SMALL = """
+job: generalisation
+ball: 2.5
+decay_ball: 4
+far_field: {sizes: [0.75, 1.05, 1.3]}
+fits:
+  sizes: [0.75, 1.6]
+  snapshots: 1
+  sufficient: {decays: [4.0, 9.0], degree: 2}
+  observations: [[forces], [energy, forces, virial, force_constants]]
+"""
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_example_is_the_default():
+    """Every key of the example's file has its default value."""
+    assert load_job(EXAMPLE) == GeneralisationConfiguration(name="generalisation")
+
+
+@pytest.mark.slow
+def test_job_from_file_to_report(tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    folder = tmp_path / "run"
+    arguments = ["run", str(config), "--output", str(folder)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Fitted to forces in a domain of 0.75 lattice constants" in result.output
+    tables = {path.stem: rows(path) for path in (folder / "tables").glob("*.csv")}
+    assert set(tables) == {"defects", "decay", "far_field", "fits", "slopes"}
+    assert [row["defect"] for row in tables["defects"]] == ["vacancy", "divacancy", "dumbbell"]
+    assert len(tables["far_field"]) == 6
+    assert len(tables["fits"]) == 9
+    exact = [row for row in tables["fits"] if row["basis"] == "exact"]
+    assert [float(row["geometry"]) < 1e-6 for row in exact] == [True]
+    theory = {row["theory"] for row in tables["slopes"]} - {""}
+    assert theory == {"-1.5", "-3.0", "-4.5", "-6.0"}
+    page = (folder / "report.html").read_text()
+    assert "Missing in the training data for the geometry" in page
+    assert page.count("data:image/png") == 6
+    files = list((folder / "fields").glob("*.vtp"))
+    assert len(files) == 9
+    assert "displacement_error [angstrom]" in files[0].read_text()
+
+    stored = folder / "results.json"
+    # the second start computes only what is missing
+    results = json.loads(stored.read_text())
+    lost = results.pop("far field 2 1.05")
+    results["far field 3 1.3"]["geometry"] = 42.0
+    stored.write_text(json.dumps(results))
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    again = json.loads(stored.read_text())
+    assert again["far field 2 1.05"]["geometry"] == pytest.approx(lost["geometry"], rel=1e-3)
+    assert again["far field 3 1.3"]["geometry"] == 42.0
+    with pytest.raises(ConfigurationError, match="results of another configuration"):
+        run(load_job(config, {"seed": 1}), folder, Progress(quiet=True))
+
+
+def test_ball_too_small_is_refused(tmp_path):
+    options = GeneralisationConfiguration(ball=4.0)
+    with pytest.raises(StructureError, match=r"radius 4 .* expected a radius of 5.25 or more"):
+        run(options, tmp_path, Progress(quiet=True))
+    assert not (tmp_path / "tables").exists()
+
+
+def test_observations_without_a_target_are_refused(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("job: generalisation\nfits:\n  targets: {forces: 1e-3}\n")
+    with pytest.raises(ConfigurationError, match=r"fits\.targets: has none for energy"):
+        load_job(path)
+    path.write_text("job: generalisation\nfits:\n  observations: [[density]]\n")
+    with pytest.raises(ConfigurationError, match="line 3"):
+        load_job(path)
