@@ -248,8 +248,11 @@ def import_(
     Each file becomes one sample, named after the file; after its folder, if it is just called
     CHGCAR. The uniform grid is interpolated by trigonometric polynomials at the points of a
     finite-element mesh: exact for the densities of plane-wave codes, blurred at the nuclei of
-    all-electron ones. A file is refused, with the numbers, if its density does not integrate to a
-    whole number of electrons, has negative or missing values, or belongs to another cell.
+    all-electron ones; the line about each file says by how much, relative to all electrons. A
+    file is refused, with the numbers, if its density does not integrate to a whole number of
+    electrons, has negative or missing values, or belongs to another cell. To learn from the
+    densities, import them into the folder `data` of a run and go on with `fedens train`, with
+    pseudopotentials of as many valence electrons in the configuration.
 
     **Example:** `fedens import run*/CHGCAR --out data --energies energies.txt`
     """

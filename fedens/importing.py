@@ -81,7 +81,8 @@ def import_files(
 def _described(name: str, density: GridDensity, space: TensorSpace) -> str:
     line = (
         f"{name}: {density.structure.formula}, {density.number_of_electrons:.6f} electrons, from "
-        f"{' x '.join(map(str, density.values.shape))} grid points to {space.n_points}"
+        f"{' x '.join(map(str, density.values.shape))} grid points to {space.n_points}, error "
+        f"about {100 * density.interpolation_error:.2g} %"
     )
     return "; ".join([line, *density.notes])
 

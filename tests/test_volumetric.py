@@ -152,6 +152,13 @@ def test_error_falls_like_the_highest_wave_of_the_grid(space):
     assert errors[1] < 1e-11
 
 
+def test_error_is_estimated(space):
+    for n in (12, 16, 20):
+        density = GridDensity("x", STRUCTURE, on_grid((n, n, n)), np.zeros(3))
+        error = np.abs(density.at(space).numpy() - at_points(space)) @ space.weights.numpy() / 9
+        assert error / 3 < density.interpolation_error < 10 * error
+
+
 def test_integral_is_kept_where_the_polynomial_swings_below_zero(space):
     grid = GridDensity("x", STRUCTURE, on_grid((9, 9, 9)), np.zeros(3))
     density = grid.at(space)

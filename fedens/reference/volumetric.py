@@ -8,9 +8,9 @@ polynomial through its values, evaluated at the quadrature points axis by axis,
 
 That is exact for densities without components of shorter wavelength than two planes, as those of
 plane-wave codes with pseudopotentials are. What is shorter is lost: it cannot be told from longer
-waves. The cusps at the nuclei of all-electron densities are such: the polynomial swings around
-them, its integral is only as good as the sum over the grid, and where it swings below zero it is
-set to zero.
+waves. How much that is about, :attr:`GridDensity.interpolation_error` estimates. The cusps at the
+nuclei of all-electron densities are such: the polynomial swings around them, its integral is only
+as good as the sum over the grid, and where it swings below zero it is set to zero.
 
 Source: L. N. Trefethen, Spectral Methods in MATLAB (SIAM, 2000), chapter 3.
 """
@@ -18,6 +18,7 @@ Source: L. N. Trefethen, Spectral Methods in MATLAB (SIAM, 2000), chapter 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,9 @@ WALL_DENSITY = 1e-4
 MESH_TOLERANCE = 1e-3
 #: Share of the electrons that the polynomial may put below zero.
 SWING_SHARE = 1e-2
+#: Waves above this share of the grid's limit tell the interpolation error. For water (PBE, GTH,
+#: cube files by PySCF) the estimate is 1.3 to 1.6 times the error, on grids of 0.13 to 0.3 bohr.
+_HIGHEST_KEPT = 0.9
 #: Relative difference of cells, and distance of atoms in bohr, that digits in files may leave.
 _CELL_TOLERANCE = 1e-4
 _POSITION_TOLERANCE = 1e-2
@@ -75,6 +79,19 @@ class GridDensity:
         """Largest distance of planes, bohr."""
         lengths = self.structure.orthorhombic_lengths()
         return float((lengths / self.values.shape).max())
+
+    @cached_property
+    def interpolation_error(self) -> float:
+        """About how far the polynomial is from the density, integral |error| / N.
+
+        Waves that the grid cannot hold are taken to be as strong as the highest that it holds.
+        """
+        amplitudes = np.fft.fftn(self.values)
+        for axis, n in enumerate(self.values.shape):
+            kept = np.abs(np.fft.fftfreq(n)) <= _HIGHEST_KEPT / 2
+            amplitudes *= np.expand_dims(kept, [i for i in range(3) if i != axis])
+        smooth = np.fft.ifftn(amplitudes).real
+        return float(np.abs(self.values - smooth).mean() / self.values.mean())
 
     def at(self, space: TensorSpace) -> Tensor:
         """The density at the points of a periodic space of the same box, (n_points,).
@@ -122,6 +139,7 @@ class GridDensity:
                 "file": self.path.name,
                 "grid": list(self.values.shape),
                 "electrons": self.number_of_electrons,
+                "interpolation_error": self.interpolation_error,
                 "space": space.describe(),
             },
         )
@@ -157,11 +175,11 @@ def read_density(
     values = _in_atomic_units(file, unit)
     if not 0 < tolerance < 0.5:
         raise DatasetError(f"tolerance is {tolerance} electrons; expected between 0 and 0.5")
+    crystal = periodic or bool(file.periodic) or (structure is not None and structure.periodic)
+    if not crystal:  # first, as electrons outside the box would be missed in the integral
+        _check_walls(file, values)
     _check_integral(file, values, tolerance)
     _check_signs(file, values)
-    crystal = periodic or bool(file.periodic) or (structure is not None and structure.periodic)
-    if not crystal:
-        _check_walls(file, values)
     positions = file.atoms.positions / BOHR_IN_ANGSTROM
     atoms = Structure(file.atoms.numbers, positions, cell=_box(file), pbc=True)
     if structure is not None:
