@@ -21,7 +21,7 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest
 
 bench: $(READY) $(DFTPY) $(MACE) $(RUN)
-	$(VENV)/bin/python benchmarks/gmp_speed.py
+	$(VENV)/bin/python benchmarks/descriptors.py
 	$(VENV)/bin/python benchmarks/orbital_free_vs_dftpy.py
 	$(VENV)/bin/python benchmarks/prediction.py
 	$(VENV)/bin/python benchmarks/egg_box.py
