@@ -43,6 +43,8 @@ _PUBLIC = {
     "write_vtu": "fedens.output.vtk",
     "write_pvd": "fedens.output.vtk",
     "write_cube": "fedens.output.cube",
+    "write_chgcar": "fedens.output.chgcar",
+    "read_density": "fedens.reference.volumetric",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
