@@ -24,6 +24,11 @@ SCRIPTS: dict[str, tuple[dict[str, Any], float, str | None]] = {
     "long_range.py": ({"quick": True}, 0.01, "runs/long_range/errors.png"),  # share of the spread
     "reference_points.py": ({"quick": True}, 60.0, None),  # meV/angstrom
     "vacancy.py": ({"quick": True}, 3.0, "runs/vacancy/density.vtu"),  # meV
+    "vacancy_density.py": (
+        {"quick": True},
+        15.0,  # meV
+        "runs/vacancy_density_quick/energy_errors.png",
+    ),
 }
 
 

@@ -37,6 +37,7 @@ from fedens.generalisation.observations import (
     Forces,
     root_mean_square_errors,
 )
+from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import TIGHT, relax, stability
 from fedens.generalisation.terms import Terms, judge, relaxation_volume, training_domain
 from fedens.testing import central_difference
@@ -427,3 +428,30 @@ def test_bad_input_says_the_number(crystal, large):
     with pytest.raises(ModelError, match="expected one decay or more"):
         DensityPolynomials((), 1, 5.0, 9.0, 11.0)
     assert torch.get_default_dtype() == torch.float32  # nothing here changes it
+
+
+def test_any_ase_calculator_can_be_judged():
+    """ASE's own effective-medium potential of aluminium, and the same with a scaled energy."""
+    from ase.calculators.emt import EMT
+    from ase.calculators.mixing import LinearCombinationCalculator
+
+    reference = AsePotential(EMT(), cutoff=10.0)
+    metal = relaxed_crystal(reference, "Al", 7.55)
+    defect = defect_in_supercell(metal, "vacancy", 3)
+    emt = training_domain(
+        reference,
+        defect,
+        snapshots=1,
+        rattle=0.1,
+        tolerance=1e-6,
+        repeats=3,
+        stress_tolerance=1e-7,
+    )
+    same = judge(reference, emt)
+    assert max(*same.geometry.values(), *same.energy.values()) < 1e-8
+    twice = AsePotential(LinearCombinationCalculator([EMT()], [1.1]), cutoff=10.0)
+    terms = judge(twice, emt)
+    assert terms.errors.force_constants == pytest.approx(0.1, rel=1e-3)
+    assert terms.largest[0] == "force_constants"
+    with pytest.raises(StructureError, match="not relaxed: the reference has a stress of"):
+        training_domain(reference, defect_in_supercell(Crystal("Al", 7.65), "vacancy", 3))

@@ -28,8 +28,8 @@ from fedens.errors import StructureError
 from fedens.generalisation.potential import Array
 from fedens.structure import Structure
 
-#: Atoms may move by half of this before neighbours are searched again, bohr. With more, a fifth
-#: shell of fcc aluminium comes into the list that no energy sees.
+#: Atoms may move by half of this before neighbours are searched again, bohr. With 0.4, a fifth
+#: shell of fcc aluminium would come into the list that no energy sees.
 SKIN = 0.2
 
 #: A function of bond lengths (n_sites, n_neighbours) -> (n_sites, n_neighbours, K), zero beyond
@@ -77,10 +77,6 @@ class Bonds:
     def differences(self, values: Tensor) -> Tensor:
         """Values (n_atoms, 3) at the neighbours minus those at the sites."""
         return values[self.neighbours] - values[self.sites, None]
-
-    def lengths(self, positions: Tensor) -> Tensor:
-        """Bond lengths (n_sites, n_neighbours)."""
-        return self.vectors(positions).norm(dim=2)
 
     def gather(self, bond_values: Tensor, n_atoms: int) -> Tensor:
         """The transpose of :meth:`differences`: (n_sites, n_neighbours, 3) -> (n_atoms, 3)."""

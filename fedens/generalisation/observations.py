@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -140,8 +140,6 @@ class ForceConstantsOf(Observation):
 
 def labelled(observations: Sequence[Observation], reference: Potential) -> list[Observation]:
     """The same observations with the reference's values."""
-    from dataclasses import replace
-
     return [replace(o, values=o.of(reference)) for o in observations]
 
 

@@ -156,6 +156,7 @@ def training_domain(
     repeats: int | None = None,
     amplitude: float | None = None,
     stress_tolerance: float = STRESS_TOLERANCE,
+    shear: bool = True,
 ) -> Domain:
     """Relax a defect with the reference and label its observations.
 
@@ -167,6 +168,7 @@ def training_domain(
             that no image is felt.
         amplitude: b, from a larger crystal; default: what the outer half of this domain shows.
         stress_tolerance: of the crystal, hartree/bohr^3; see :func:`check_relaxed`.
+        shear: whether virials of sheared cells are wanted, which orthorhombic meshes lack.
 
     Raises:
         StructureError: the crystal is not relaxed. ConvergenceError: the defect could not be.
@@ -181,7 +183,7 @@ def training_domain(
     observations = labelled(
         [
             *defect_observations(defect, rattled(defect, relaxed, snapshots, rattle, seed)),
-            *crystal_observations(crystal, repeats),
+            *crystal_observations(crystal, repeats, shear=shear),
         ],
         reference,
     )
