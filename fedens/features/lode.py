@@ -200,7 +200,8 @@ class LODE(Descriptor):
         Arguments, derivatives and errors are those of the call.
         """
         rows = self._rows(_flat, points, structure, positions, cell, occupancies)
-        moments = rows.reshape(len(self.moment_names), -1, rows.shape[1])
+        n_harmonics = (self.max_order + 1) ** 2
+        moments = rows.reshape(len(self.moment_names), n_harmonics, rows.shape[1])
         return list(moments.split([2 * n + 1 for n in range(self.max_order + 1)], dim=1))
 
     def _rows(
