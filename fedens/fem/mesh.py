@@ -2,7 +2,7 @@
 
 A :class:`TensorSpace` is shown as linear hexahedra: every finite element is cut into equal parts
 along each axis. Values at the new nodes come from the polynomials inside each element, see
-:func:`grid_values`.
+:func:`grid_values`. A :class:`SimplexSpace` is shown as it is, cells of order 2 as quadratic ones.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
+from fedens.fem.simplex import SimplexSpace
+from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace, kronecker_product
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 
 #: Suffixes of mesh files that the library may hold.
 LIBRARY_SUFFIXES = (".vtu", ".msh")
+#: VTK's corners, edges and faces of the reference cells.
+_TETRAHEDRON = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+_TETRAHEDRON_EDGES = [(0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3)]
+_SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
+_HEXAHEDRON = [(x, y, z) for z in (0, 1) for x, y in _SQUARE]
+_HEXAHEDRON_EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4)]
+_HEXAHEDRON_EDGES += [(0, 4), (1, 5), (2, 6), (3, 7)]
+_HEXAHEDRON_FACES = [(0, 3, 4, 7), (1, 2, 5, 6), (0, 1, 4, 5), (2, 3, 6, 7)]
+_HEXAHEDRON_FACES += [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +131,7 @@ def grid_values(
     Raises:
         SpaceError: for a field of the wrong shape, or coordinates outside an isolated box.
     """
-    given = field.detach().cpu() if isinstance(field, Tensor) else np.array(field)
-    values = torch.as_tensor(given, dtype=torch.float64)
-    if values.shape != (space.n_points,):
-        raise SpaceError(
-            f"field has shape {tuple(values.shape)}, expected ({space.n_points},): one value for "
-            "each quadrature point of the space"
-        )
+    values = _checked_field(space, field)
     matrices = [
         torch.as_tensor(interpolation_matrix(axis, np.asarray(c, dtype=np.float64)))
         for axis, c in zip(space.axes, coordinates, strict=True)
@@ -146,6 +151,54 @@ def interpolation_matrix(axis: Axis, x: NDArray[np.float64]) -> NDArray[np.float
     """
     below, above = (_one_sided(axis, x, side) for side in (-1.0, 1.0))
     return (below + above) / 2
+
+
+def vtk_cells(space: SimplexSpace) -> tuple[str, NDArray[np.int64]]:
+    """VTK's name of a space's cells, and their nodes in VTK's order, (n_cells, n_local).
+
+    Nodes are those of ``space.all_nodes``.
+    """
+    tetrahedra = space.mesh.t.shape[0] == 4
+    corners = _TETRAHEDRON if tetrahedra else _HEXAHEDRON
+    places = np.array(corners, dtype=np.float64)
+    if space.order == 1:
+        return "TETRA" if tetrahedra else "HEXAHEDRON", space.cell_nodes(places)
+    groups = _TETRAHEDRON_EDGES if tetrahedra else _HEXAHEDRON_EDGES + _HEXAHEDRON_FACES
+    middles = [places[list(group)].mean(axis=0) for group in groups]
+    if tetrahedra:
+        return "QUADRATIC_TETRA", space.cell_nodes([*places, *middles])
+    centre = places.mean(axis=0)
+    return "TRIQUADRATIC_HEXAHEDRON", space.cell_nodes([*places, *middles, centre])
+
+
+def vtk_values(
+    space: SimplexSpace, field: Tensor | ArrayLike, root: bool = False
+) -> NDArray[np.float64]:
+    """A field (n_points,) at the nodes of a space, (n_nodes,): its least-squares projection.
+
+    ``root``: as in :func:`grid_values`; where a field that is nowhere negative at the points
+    comes out below zero it is set to zero.
+
+    Raises:
+        SpaceError: for a field of the wrong shape.
+    """
+    values = _checked_field(space, field)
+    if (values < 0).any():
+        return space.nodal_values(values).numpy()
+    if root:
+        return space.nodal_values(values.sqrt()).numpy() ** 2
+    return space.nodal_values(values).numpy().clip(min=0.0)
+
+
+def _checked_field(space: FunctionSpace, field: Tensor | ArrayLike) -> Tensor:
+    given = field.detach().cpu() if isinstance(field, Tensor) else np.array(field)
+    values = torch.as_tensor(given, dtype=torch.float64)
+    if values.shape != (space.n_points,):
+        raise SpaceError(
+            f"field has shape {tuple(values.shape)}, expected ({space.n_points},): one value for "
+            "each quadrature point of the space"
+        )
+    return values
 
 
 def load_mesh(name_or_path: str | Path, unit: str = "angstrom") -> meshio.Mesh:

@@ -91,15 +91,11 @@ def _distances(mesh: MeshTet, nuclei: Array) -> Array:
     return np.stack([np.linalg.norm(mesh.p.T - nucleus, axis=1) for nucleus in nuclei], axis=1)
 
 
-def signed_volumes(mesh: MeshTet) -> Array:
-    """Six times the volume of each tetrahedron (for other cells of its first four corners)."""
-    corners = mesh.p[:, mesh.t]
-    return np.linalg.det((corners[:, 1:4] - corners[:, :1]).transpose(2, 1, 0))
-
-
 def cell_sizes(mesh: MeshTet) -> Array:
     """Edges of regular tetrahedra with the cells' volumes, (n_cells,), bohr."""
-    return np.cbrt(math.sqrt(2) * np.abs(signed_volumes(mesh)))
+    corners = mesh.p[:, mesh.t]
+    edges = (corners[:, 1:] - corners[:, :1]).transpose(2, 1, 0)
+    return np.asarray(np.cbrt(math.sqrt(2) * np.abs(np.linalg.det(edges))))
 
 
 def _pulled(mesh: MeshTet, corner: int, position: Array, reach: float) -> MeshTet:

@@ -33,7 +33,7 @@ from torch import Tensor
 from fedens.errors import SpaceError
 from fedens.fem.multipole import CoulombEnergy
 from fedens.fem.quadrature import Rule, cell_rule, vertex_rule
-from fedens.fem.refinement import following_weights, graded_tetrahedra, signed_volumes
+from fedens.fem.refinement import following_weights, graded_tetrahedra
 from fedens.fem.sparse import SymmetricMap, jacobi, product, solver, v_cycle
 from fedens.fem.surface import SurfaceMultipoles
 
@@ -212,8 +212,8 @@ class SimplexSpace:
         return np.concatenate([inside, fixed])
 
     @cached_property
-    def _nodes(self) -> Tensor:
-        """Positions of all nodes, (n_nodes, 3), bohr, the surface's last."""
+    def all_nodes(self) -> Tensor:
+        """Corners and, in order 2, middles, (n_nodes, 3), bohr; those on the surface last."""
         return torch.tensor(self._basis.doflocs[:, self._order_of_nodes].T.copy())
 
     @cached_property
@@ -303,6 +303,28 @@ class SimplexSpace:
             integrals = integrals.index_add(0, block.corners.reshape(-1), local.reshape(-1))
         return self.vertices, integrals
 
+    def cell_nodes(self, places: ArrayLike) -> NDArray[np.int64]:
+        """Indices in :attr:`all_nodes` of each cell's nodes, (n_cells, n_places).
+
+        ``places`` (n_places, 3) in the reference cell say in which order. Cells that are the
+        reference cell's mirror image come mirrored, so that all have the same orientation.
+        """
+        number = np.argsort(self._order_of_nodes)[self._basis.element_dofs.T]
+        places = np.asarray(places, dtype=np.float64)
+        straight, swapped = (
+            [int(np.abs(self._element.doflocs - place).sum(axis=1).argmin()) for place in chosen]
+            for chosen in (places, places[:, [1, 0, 2]])
+        )
+        return np.where(self._mirrored[:, None], number[:, swapped], number[:, straight])
+
+    @cached_property
+    def _mirrored(self) -> NDArray[np.bool_]:
+        """Which cells are mirror images of the reference cell, (n_cells,)."""
+        result = np.zeros(self.mesh.nelements, dtype=bool)
+        for block, jacobian in zip(self._blocks, self._jacobians, strict=True):
+            result[block.cells] = (torch.linalg.det(jacobian[:, 0].detach()) < 0).numpy()
+        return result
+
     def _by_cell(self, field: Tensor) -> list[Tensor]:
         """A field (..., n_points) as (..., n_cells, points per cell) for each block."""
         shapes = [(len(b.cells), len(b.rule[1])) for b in self._blocks]
@@ -344,15 +366,26 @@ class SimplexSpace:
 
     def test(self, field: Tensor) -> Tensor:
         """Load vector: integrals of a field (..., n_points) with each basis function."""
+        return self._test(field)[..., : self.n_coefficients]
+
+    def _test(self, field: Tensor) -> Tensor:
         load = field.new_zeros(*field.shape[:-1], self._basis.N)
         for block, part in zip(self._blocks, self._by_cell(field * self.weights), strict=True):
             local = part @ block.values
             load = load.index_add(-1, block.nodes.reshape(-1), local.flatten(-2))
-        return load[..., : self.n_coefficients]
+        return load
 
     def project(self, field: Tensor) -> Tensor:
         """Coefficients (n_coefficients,) of the least-squares projection of a field (n_points,)."""
         return self.inverse_mass(self.test(field))
+
+    def nodal_values(self, field: Tensor) -> Tensor:
+        """A field (n_points,) at all nodes, the surface's too: its least-squares projection.
+
+        In the order of :attr:`all_nodes`.
+        """
+        masses = self._matrices[0]
+        return solver(masses, jacobi(masses))(self._test(field))
 
     def integrate(self, field: Tensor) -> Tensor:
         """Integral over the mesh of a field (..., n_points)."""
@@ -482,7 +515,7 @@ class SimplexSpace:
 
     @cached_property
     def _surface(self) -> _Surface:
-        multipoles = SurfaceMultipoles(self._nodes[self.n_coefficients :])
+        multipoles = SurfaceMultipoles(self.all_nodes[self.n_coefficients :])
         coupling = self._matrices[1][: self.n_coefficients, self.n_coefficients :]
         loads = torch.tensor((coupling @ multipoles.values.numpy().T).T)
         inside = [-self._inverse_stiffness(load) for load in loads]
@@ -532,12 +565,13 @@ class SimplexSpace:
         start = torch.tensor(self.mesh.p.T.copy())
         vertices = start + share @ (positions - torch.tensor(self.nuclei))
         mesh = type(self.mesh)(vertices.detach().numpy().T.copy(), self.mesh.t)
-        if not (np.sign(signed_volumes(mesh)) == np.sign(signed_volumes(self.mesh))).all():
+        space = SimplexSpace(mesh, self.order, positions.detach().numpy(), _vertices=vertices)
+        if (space._mirrored != self._mirrored).any():
             raise SpaceError(
                 "the nuclei have moved so far that cells of the mesh are turned inside out: make "
                 "a new one with SimplexSpace.for_structure"
             )
-        return SimplexSpace(mesh, self.order, positions.detach().numpy(), _vertices=vertices)
+        return space
 
     def spacing_at(self, points: Tensor) -> float:
         """Longest edge over order among the cells at the corners next to points (n, 3), bohr."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -19,7 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.errors import OutputError
-from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates
+from fedens.fem.mesh import (
+    grid_values,
+    hexahedral_mesh,
+    node_coordinates,
+    vtk_cells,
+    vtk_values,
+)
+from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
 from fedens.output.files import FILE_UNITS, field_unit, inside_box, is_density
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
 def write_vtu(
     path: str | Path,
-    space: TensorSpace,
+    space: TensorSpace | SimplexSpace,
     fields: Mapping[str, Tensor | ArrayLike],
     structure: Structure | None = None,
     *,
@@ -40,7 +48,11 @@ def write_vtu(
     units: Mapping[str, str] | None = None,
     atom_fields: Mapping[str, Tensor | ArrayLike] | None = None,
 ) -> list[Path]:
-    """Fields on the space's elements, each cut into linear hexahedra, as one VTU file.
+    """Fields on the space's elements as one VTU file.
+
+    A TensorSpace's elements are each cut into linear hexahedra; those of a SimplexSpace stay
+    what they are, quadratic ones as VTK's quadratic cells, and a field's values at the nodes are
+    its least-squares projection. The rest here is about the former.
 
     The file's field data say what it shows: ``subdivisions`` (linear cells per finite element
     and axis), ``element_order``, ``angstrom_per_bohr``. Values at the nodes come from the
@@ -60,6 +72,7 @@ def write_vtu(
             called ``name [unit]``, as in ``density_error [electron/angstrom^3]``.
         structure: atoms, written beside the fields as ``<stem>_atoms.vtp``.
         subdivisions: linear cells per element and axis; default: the order of the elements.
+            Of a SimplexSpace none are made.
         units: atomic unit of each field whose name does not tell it, such as
             ``{"potential": "hartree"}``; see :data:`fedens.output.files.FILE_UNITS`.
         atom_fields: with ``structure``: see :func:`write_atoms`.
@@ -76,23 +89,39 @@ def write_vtu(
     path = _checked_suffix(path, ".vtu")
     if structure is not None:
         space.check_matches(structure)
-    mesh = hexahedral_mesh(space, subdivisions)
-    coordinates = node_coordinates(space, mesh.subdivisions)
-    cells = {pyvista.CellType.HEXAHEDRON: mesh.cells}
-    grid = pyvista.UnstructuredGrid(cells, (mesh.points * BOHR_IN_ANGSTROM).astype(np.float32))
+    if isinstance(space, SimplexSpace):
+        name_of_cells, cells = vtk_cells(space)
+        points, parts, origin = space.all_nodes.numpy(), 1, [0.0, 0.0, 0.0]
+        at_nodes = partial(vtk_values, space)
+    else:
+        mesh = hexahedral_mesh(space, subdivisions)
+        name_of_cells, cells = "HEXAHEDRON", mesh.cells
+        points, parts = mesh.points, mesh.subdivisions
+        origin = [float(axis.edges[0]) for axis in space.axes]
+        at_nodes = partial(_grid_nodes, space, node_coordinates(space, parts))
+    kinds = {pyvista.CellType[name_of_cells]: cells}
+    grid = pyvista.UnstructuredGrid(kinds, (points * BOHR_IN_ANGSTROM).astype(np.float32))
     for name, values in fields.items():
         label, factor = _label(name, units)
-        nodal = grid_values(space, values, coordinates, root=is_density(name)).ravel()
+        nodal = at_nodes(values, root=is_density(name))
         grid.point_data[label] = (factor * nodal).astype(np.float32)
-    grid.field_data["subdivisions"] = np.array([mesh.subdivisions])
+    grid.field_data["subdivisions"] = np.array([parts])
     grid.field_data["element_order"] = np.array([space.order])
     _add_length_unit(grid)
     written = [write_atomically(path, _xml(grid))]
     if structure is not None:
-        origin = [float(axis.edges[0]) for axis in space.axes]
         beside = path.with_name(f"{path.stem}_atoms.vtp")
         written.append(write_atoms(beside, structure, atom_fields, units=units, origin=origin))
     return written
+
+
+def _grid_nodes(
+    space: TensorSpace,
+    coordinates: Sequence[NDArray[np.float64]],
+    field: Tensor | ArrayLike,
+    root: bool,
+) -> NDArray[np.float64]:
+    return grid_values(space, field, coordinates, root=root).ravel()
 
 
 def write_atoms(
