@@ -405,19 +405,23 @@ def test_relaxation_volume_of_a_vacancy(large, crystal):
     assert (scale**3 - 1) * sites == pytest.approx(volume, rel=0.05)
 
 
-def test_bad_input_says_the_number(crystal, large):
-    with pytest.raises(StructureError, match=r"radius 4 .* expected a radius of 5.25 or more"):
-        large.check_size([1.3, 3.5])
+def test_unstable_models_say_their_eigenvalue(crystal, constants):
+    ball = large_crystal(GUPTA, crystal, "vacancy", 2.0, constants)
     soft = replace(GUPTA, attraction_decay=6.0)
     with pytest.raises(ModelError, match=r"eigenvalue -[0-9.]+ eV/angstrom\^2"):
-        GreenOperator(force_constants(soft, crystal), large.defect)
-    upside_down = FarFieldPerturbation(GUPTA, large.defect, crystal.lattice_constant, 2, -0.05)
+        GreenOperator(force_constants(soft, crystal), ball.defect)
+    upside_down = FarFieldPerturbation(GUPTA, ball.defect, crystal.lattice_constant, 2, -0.05)
     with pytest.raises(ModelError, match=r"the model is not stable.* -[0-9.]+ eV/angstrom\^2"):
-        stability(upside_down, large.defect, large.relaxed, large.green)
-    error, positions = compare(large, upside_down, crystal_of=GUPTA)
+        stability(upside_down, ball.defect, ball.relaxed, ball.green)
+    error, positions = compare(ball, upside_down, crystal_of=GUPTA)
     assert np.isnan(error.geometry)
     assert error.message
     assert np.isnan(positions).all()
+
+
+def test_bad_input_says_the_number(crystal, large):
+    with pytest.raises(StructureError, match=r"radius 4 .* expected a radius of 5.25 or more"):
+        large.check_size([1.3, 3.5])
     with pytest.raises(StructureError, match="defect 'crowdion' is not known"):
         defect_in_ball(crystal, "crowdion", 20.0, GUPTA.cutoff)
     with pytest.raises(ModelError, match="at least one observation"):

@@ -18,10 +18,10 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "generalisation.yaml"
 SMALL = """
 job: generalisation
 ball: 2.5
-decay_ball: 4
+decay_ball: 3
 far_field: {sizes: [0.75, 1.05, 1.3]}
 fits:
-  sizes: [0.75, 1.6]
+  sizes: [1.6]
   snapshots: 1
   sufficient: {decays: [4.0, 9.0], degree: 2}
   observations: [[forces], [energy, forces, virial, force_constants]]
@@ -46,12 +46,12 @@ def test_job_from_file_to_report(tmp_path):
     arguments = ["run", str(config), "--output", str(folder)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "Fitted to forces in a domain of 0.75 lattice constants" in result.output
+    assert "Fitted to forces in a domain of 1.6 lattice constants" in result.output
     tables = {path.stem: rows(path) for path in (folder / "tables").glob("*.csv")}
     assert set(tables) == {"defects", "decay", "far_field", "fits", "slopes"}
     assert [row["defect"] for row in tables["defects"]] == ["vacancy", "divacancy", "dumbbell"]
     assert len(tables["far_field"]) == 6
-    assert len(tables["fits"]) == 9
+    assert len(tables["fits"]) == 5
     exact = [row for row in tables["fits"] if row["basis"] == "exact"]
     assert [float(row["geometry"]) < 1e-6 for row in exact] == [True]
     theory = {row["theory"] for row in tables["slopes"]} - {""}
@@ -60,7 +60,7 @@ def test_job_from_file_to_report(tmp_path):
     assert "Missing in the training data for the geometry" in page
     assert page.count("data:image/png") == 6
     files = list((folder / "fields").glob("*.vtp"))
-    assert len(files) == 9
+    assert len(files) == 5
     assert "displacement_error [angstrom]" in files[0].read_text()
 
     stored = folder / "results.json"
