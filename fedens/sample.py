@@ -91,6 +91,11 @@ class Sample:
         description = self.provenance.get("space")
         if description is None:
             raise DatasetError("sample does not say which space its points belong to")
+        if "edges_bohr" not in description:
+            raise DatasetError(
+                f"sample lives on {description.get('cells', 'another kind of mesh')}, this needs a "
+                "TensorSpace: SimplexSpace.from_description(sample.provenance['space']) is its space"
+            )
         space = TensorSpace.from_description(description, device)
         if space.n_points != len(self.weights):
             raise DatasetError(
