@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedens.features import GMP, Concatenation
+from fedens.features import GMP, LODE, Concatenation, PowerSpectrum
 from fedens.species import element_gaussians
 from fedens.structure import Structure
 from fedens.testing import check_descriptor
@@ -13,6 +13,7 @@ SHEARED = [[6.0, 0.0, 0.0], [1.5, 7.5, 0.0], [-0.7, 1.1, 6.5]]
 MOLECULE = Structure(["Mg", "O", "Al", "O"], POSITIONS, occupancies=[1.0, 0.7, 1.0, 1.0])
 CRYSTAL = MOLECULE.replace(cell=SHEARED, pbc=True)
 GAUSSIANS = {s: element_gaussians(s) for s in ("Mg", "O", "Al", "Si")}
+WEIGHTS = {"Mg": 1.0, "O": -0.5, "Al": 2.0}
 
 
 @pytest.mark.parametrize("structure", [MOLECULE, CRYSTAL], ids=["molecule", "crystal"])
@@ -24,8 +25,10 @@ GAUSSIANS = {s: element_gaussians(s) for s in ("Mg", "O", "Al", "Si")}
         GMP([0.8, 1.5], 2, GAUSSIANS, form="squared", channels="element", cross_widths=True),
         GMP([0.8, 1.5], 1, form="smooth", smoothing=1e-2),
         Concatenation([GMP([0.8], 1), GMP([2.0], 0, GAUSSIANS, channels="element")]),
+        LODE([1.0, 3.5], 0.8, 2, WEIGHTS, form="squared"),
+        PowerSpectrum(GMP([0.8], 2), LODE(1.0, 0.8, 2, WEIGHTS)),
     ],
-    ids=["root", "order 9", "channels", "smooth", "concatenation"],
+    ids=["root", "order 9", "channels", "smooth", "concatenation", "LODE", "power spectrum"],
 )
 def test_contract(descriptor, structure):
     check_descriptor(descriptor, structure)

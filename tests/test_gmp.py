@@ -238,6 +238,13 @@ def test_cutoff_is_where_it_says():
     assert (features[1] == 0).all()
 
 
+def test_cutoff_with_nothing_inside():
+    """A point that sees no atom, in a cell: all features vanish."""
+    features = GMP([1.5], 2, cutoff=0.4)(np.array([[3.0, 4.0, 6.5]]), crystal())
+    assert features.shape == (1, 4)
+    assert (features == 0).all()
+
+
 def test_truncation_error_falls_with_the_cutoff():
     points, structure = scattered(), crystal()
     exact = GMP([1.6], 3)(points, structure)
@@ -517,6 +524,19 @@ def test_squares_of_the_moments_are_the_features(channels, scaling):
         squares = squares.reshape(4, n_channels, 2, -1).movedim(1, 0).reshape(n_channels, 8, -1)
         expected = features.T.reshape(n_channels, 9, -1)[:, 1:]
         assert torch.allclose(squares, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("path", ["separable", "laplacian"])
+def test_moments_on_a_space_are_those_at_its_points(path):
+    """With their signs."""
+    descriptor = GMP([0.9, 1.8], 3, path=path)
+    space = TensorSpace.for_structure(crystal(), spacing=0.34)
+    some = slice(None, None, 997)
+    on_space = descriptor.moments(space, crystal())
+    at_points = descriptor.moments(space.points[some], crystal())
+    for found, expected in zip(on_space, at_points, strict=True):
+        size = expected.abs().amax()
+        assert ((found[..., some] - expected).abs() <= 1e-4 * size).all()
 
 
 def test_moments_turn_as_solid_harmonics():

@@ -69,6 +69,9 @@ class Images:
         """
         where = points.detach().cpu().numpy()
         n_images = len(self.positions) - 1
+        if not n_images:
+            padding = torch.zeros(len(points), 1, dtype=torch.int64, device=points.device)
+            return padding, torch.full(padding.shape, math.inf, device=points.device)
         most = min(n_images, 1 + 5 * self.typical_neighbours // 4)
         while True:
             distances, indices = self._tree.query(
