@@ -94,7 +94,7 @@ class Sample:
         if "edges_bohr" not in description:
             raise DatasetError(
                 f"sample lives on {description.get('cells', 'another kind of mesh')}, this needs a "
-                "TensorSpace: SimplexSpace.from_description(sample.provenance['space']) is its space"
+                "TensorSpace; SimplexSpace.from_description(provenance['space']) is its space"
             )
         space = TensorSpace.from_description(description, device)
         if space.n_points != len(self.weights):
