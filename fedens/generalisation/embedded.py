@@ -8,12 +8,11 @@ with a displacement v is a sum over bonds, as cheap as the forces: with drho_i =
 
     (F'' drho_i) . g' e + (F' . g'') dr e + (F' . g' / r) (v_j - v_i - e dr).
 
-A subclass gives g and F as torch functions; derivatives of both come from torch's forward mode.
+A subclass gives g and F as torch functions, from which derivatives of both come.
 """
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -208,7 +207,7 @@ class Expansion:
         self.bonds, self._n_atoms, self._radial = bonds, len(positions), radial
         self._vectors = bonds.vectors(positions)
         self._lengths = self._vectors.norm(dim=2)
-        values, self._slopes = _along(radial, self._lengths)
+        values, self._slopes = _derivatives(radial, self._lengths, 1)
         self.densities = values.sum(dim=1)
 
     @property
@@ -227,8 +226,7 @@ class Expansion:
 
     def hessian(self, slopes: Tensor, bends: Tensor) -> Callable[[Tensor], Tensor]:
         """Product with displacements (n_atoms, 3); ``bends`` is F'', (n_sites, K, K)."""
-        radial = self._radial
-        curvatures = _along(lambda r: _along(radial, r)[1], self._lengths)[1]
+        curvatures = _derivatives(self._radial, self._lengths, 2)[2]
         across = torch.einsum("sk,sjk->sj", slopes, self._slopes) / self._lengths
         along = torch.einsum("sk,sjk->sj", slopes, curvatures) - across
         units, g = self._units, self._slopes
@@ -245,20 +243,23 @@ class Expansion:
         return product
 
 
-def forward_derivative(
-    function: Callable[[Tensor], Tensor], where: Tensor, tangent: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Values of a function and their derivative along a tangent, by torch's forward mode."""
-    with warnings.catch_warnings():
-        # of torch's own rules for the forward mode, when they are first needed
-        warnings.simplefilter("ignore", DeprecationWarning)
-        values, change = torch.func.jvp(function, (where,), (tangent,))[:2]
-    return values, change
+def _derivatives(radial: Radial, lengths: Tensor, order: int) -> list[Tensor]:
+    """The functions and their derivatives up to an order, each (n_sites, n_neighbours, K).
 
-
-def _along(function: Radial, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and derivatives of functions of each bond length."""
-    return forward_derivative(function, lengths, torch.ones_like(lengths))
+    Every function depends on its own bond's length only, so that one backward pass with weights,
+    differentiated by the weights, gives the derivatives of all.
+    """
+    where = lengths.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = radial(where)
+        found = [values]
+        for _ in range(order):
+            weights = torch.zeros_like(values, requires_grad=True)
+            (pulled,) = torch.autograd.grad(values, where, weights, create_graph=True)
+            ones = torch.ones_like(pulled)
+            (values,) = torch.autograd.grad(pulled, weights, ones, create_graph=True)
+            found.append(values)
+    return [value.detach() for value in found]
 
 
 def _value_and_slopes(embedding: Embedding, densities: Tensor) -> tuple[Tensor, Tensor]:

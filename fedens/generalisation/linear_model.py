@@ -27,7 +27,6 @@ from fedens.generalisation.embedded import (
     Embedding,
     Expansion,
     Radial,
-    forward_derivative,
 )
 from fedens.generalisation.gupta import Gupta, smooth_cutoff
 from fedens.generalisation.potential import Array
@@ -83,14 +82,17 @@ class BoundBasis(BoundEmbedded):
 
     def _features(self, expansion: Expansion) -> tuple[Tensor, list[Tensor]]:
         """B (n_sites, n_features), and dB/drho (n_sites, K) of each feature."""
-        densities = expansion.densities
-        columns = []
-        for k in range(densities.shape[1]):
-            tangent = torch.zeros_like(densities)
-            tangent[:, k] = 1.0
-            features, change = forward_derivative(self.potential.features, densities, tangent)
-            columns.append(change)
-        return features, list(torch.stack(columns, dim=2).unbind(dim=1))
+        where = expansion.densities.detach().requires_grad_(True)
+        with torch.enable_grad():
+            features = self.potential.features(where)
+            weights = torch.zeros_like(features, requires_grad=True)
+            (pulled,) = torch.autograd.grad(features, where, weights, create_graph=True)
+            # each site's features depend on its own densities: one pass per density is enough
+            columns = [
+                torch.autograd.grad(column.sum(), weights, retain_graph=True)[0]
+                for column in pulled.unbind(dim=1)
+            ]
+        return features.detach(), list(torch.stack(columns, dim=2).unbind(dim=1))
 
 
 @dataclass(frozen=True, eq=False)
