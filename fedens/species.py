@@ -1,4 +1,4 @@
-"""Data of the elements: valence densities of the free atoms, without a gap from hydrogen on.
+"""Data of the elements: valence densities of the free atoms, hydrogen to uranium.
 
 Made by ``scripts/element_gaussians.py``, which says how. Light atoms (to krypton) are computed with
 all electrons; heavier ones with a relativistic pseudopotential, or with all electrons and a
@@ -34,7 +34,7 @@ def valence_electrons(symbol: str) -> int:
     """Number of valence electrons.
 
     Those in ns for groups 1 and 2, in (n-1)d and ns for groups 3 to 12, in ns and np for groups 13
-    to 18, and in f, d and s for cerium to ytterbium and the actinides (4f 5d 6s, 5f 6d 7s).
+    to 18, and in f, d and s for cerium to ytterbium and actinium to uranium (4f 5d 6s, 5f 6d 7s).
 
     Raises:
         DescriptorError: for elements without data.

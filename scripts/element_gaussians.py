@@ -5,11 +5,11 @@ fractional occupations of its ground-state configuration (PBE):
 
 - H to Kr: all electrons, def2-QZVPP;
 - Rb to La and Hf to Rn: relativistic pseudopotential def2-ECP, def2-QZVPP;
-- Ce to Lu and Fr to Cm, which that basis lacks: all electrons, spin-free X2C, ANO-RCC.
+- Ce to Lu and Fr to U, which that basis lacks: all electrons, spin-free X2C, ANO-RCC.
 
 Its valence density is the sum over the orbitals outside the core: ns for groups 1 and 2, (n-1)d ns
 for groups 3 to 12, ns np for groups 13 to 18 (filled d and f shells below are core), and f, d and
-s for Ce to Yb (4f 5d 6s) and Ac to Cm (5f 6d 7s). It is fitted by
+s for Ce to Yb (4f 5d 6s) and Ac to U (5f 6d 7s). It is fitted by
 f(r) = sum_g B_g exp(-beta_g r^2) so that the integral of [4 pi r^2 (n - f)]^2 over r is smallest,
 with
 
@@ -51,11 +51,11 @@ CORES = (
     ("Yb", "Xe", (5, 4, 2, 0)),
     ("Hg", "Xe 4f14", (5, 4, 2, 1)),
     ("Rn", "Xe 4f14 5d10", (5, 4, 3, 1)),
-    ("Cm", "Rn", (6, 5, 3, 1)),
+    ("U", "Rn", (6, 5, 3, 1)),
 )
 LAST_ALL_ELECTRON = "Kr"
 #: First and last elements without def2-QZVPP.
-WITHOUT_DEF2 = (("Ce", "Lu"), ("Fr", "Cm"))
+WITHOUT_DEF2 = (("Ce", "Lu"), ("Fr", "U"))
 LARGEST_RADIUS = 20.0
 ACCEPTED_ERROR = 0.05
 SMALLEST_RATIO = 2.0

@@ -25,12 +25,12 @@ from fedens.features.probes import Probes, SeenGaussians
 #: Gaussians are followed until exp(-30) = 1e-13 of their height, in float32 exp(-18) = 1.5e-8.
 _REACH_EXPONENT = {torch.float64: 30.0, torch.float32: 18.0}
 #: Entries of one block (points x atoms x Gaussians).
-_PAIR_ENTRIES = 3_000_000
+_PAIR_ENTRIES = 4_000_000
 #: Mean radius of the groups of points, in units of the reach, and their largest size.
-_GROUP_RADIUS = 0.08
-_GROUP_POINTS = 64
+_GROUP_RADIUS = 0.06
+_GROUP_POINTS = 96
 #: Gaussians are sorted by reach into this many parts; each part has atoms of its own.
-_PARTS = 4
+_PARTS = 8
 
 #: Indices (n_groups, k) of images near groups, nearest first, and how many each part needs.
 _Near: TypeAlias = tuple[Tensor, list[int]]
