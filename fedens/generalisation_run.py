@@ -263,6 +263,8 @@ class Analysis:
         start = self.large.defect.structure.positions if basis == "exact" else None
         error, positions = compare(self.large, model, start=start)
         self._write_fields(f"{basis}_{size:g}_{'_'.join(kinds)}", positions)
+        if (basis, size, tuple(kinds)) == ("sufficient", min(options.sizes), self._first):
+            write_atomically(self._shown, lambda to: _save(to, positions))
         terms = judge(model, self._domain(size))
         return {
             "basis": basis,
@@ -280,6 +282,21 @@ class Analysis:
             **{f"energy_{name}_mev": v * HARTREE_IN_MEV for name, v in terms.energy.items()},
             "advice": terms.advice(),
         }
+
+    @property
+    def _first(self) -> tuple[str, ...]:
+        """The set of observations that the advice is about."""
+        return tuple(self.configuration.fits.observations[0])
+
+    @property
+    def _shown(self) -> Path:
+        """Relaxed positions of the model that the advice is about."""
+        return self.folder / "positions" / "advised.npy"
+
+    @property
+    def displacement_error(self) -> Array:
+        """Of that model in the large crystal, (n_atoms, 3), bohr; NaN where none was found."""
+        return np.load(self._shown) - self.large.relaxed
 
     def _domain(self, size: float) -> Domain:
         """The training domain of a radius in lattice constants; the last one is kept."""
@@ -365,7 +382,7 @@ class Analysis:
     def advice(self) -> str:
         """What the first set of observations lacks in the smallest domain, in one paragraph."""
         options = self.configuration.fits
-        kinds = ", ".join(options.observations[0])
+        kinds = ", ".join(self._first)
         row = next(
             r
             for r in self.fits()

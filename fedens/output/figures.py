@@ -364,8 +364,8 @@ def power_law_plot(
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     every = np.unique(np.concatenate([xs for xs, _ in drawn]))
-    axes.set_xticks(every if len(every) <= 8 else every[:: len(every) // 6])
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xticks(every[:: -(-len(every) // 8)])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8)
     return _png(figure)

@@ -133,6 +133,8 @@ def _figures(analysis: Analysis, fits: Sequence[Row]) -> list[ReportFigure]:
         for kinds in map(", ".join, analysis.configuration.fits.observations):
             rows = [r for r in fits if r["basis"] == basis and r["observations"] == kinds]
             curves[_words(kinds)] = _curve(rows, "geometry")
+        if not any(np.isfinite(errors).any() for _, errors in curves.values()):
+            continue  # no model of this basis is stable
         picture = power_law_plot(curves, _SIZE, _STRAIN)
         figures.append(ReportFigure(f"Fits within L: {basis} basis", picture))
     decay = analysis.decay()
@@ -149,20 +151,25 @@ def _figures(analysis: Analysis, fits: Sequence[Row]) -> list[ReportFigure]:
 
 
 def _displacements(analysis: Analysis) -> ReportFigure:
-    """The relaxation in the plane through the defect, and its strain."""
+    """Relaxation and its error in the plane through the defect, with their strains."""
     large = analysis.large
     sites, a = large.defect.sites, analysis.crystal.lattice_constant
     plane = (np.abs(sites[:, 2]) < 0.1 * a) & (large.defect.distances < 4 * a)
-    strain = np.sqrt(Strain(large.defect).squared(large.displacement))
-    panel = (
-        sites[plane, :2] * BOHR_IN_ANGSTROM,
-        large.displacement[plane, :2] * BOHR_IN_ANGSTROM,
-        strain[plane],
-    )
-    picture = arrows_figure({"relaxation, plane through the defect": panel}, "angstrom", "strain")
-    longest = BOHR_IN_ANGSTROM * float(np.linalg.norm(large.displacement, axis=1).max())
+    panels, longest = {}, []
+    error = analysis.displacement_error
+    shown = {"relaxation": large.displacement, "its error": np.nan_to_num(error)}
+    for title, displacement in shown.items():
+        strain = np.sqrt(Strain(large.defect).squared(displacement))
+        arrows = displacement[plane, :2] * BOHR_IN_ANGSTROM
+        panels[title] = (sites[plane, :2] * BOHR_IN_ANGSTROM, arrows, strain[plane])
+        longest.append(BOHR_IN_ANGSTROM * float(np.linalg.norm(displacement, axis=1).max()))
+    kinds = _words(", ".join(analysis.configuration.fits.observations[0]))
     return ReportFigure(
-        "Displacements", picture, f"The longest displacement is {longest:.3f} angstrom."
+        "Displacements around the defect",
+        arrows_figure(panels, "angstrom", "strain"),
+        f"Plane through the defect; error of the model fitted to {kinds} in the smallest domain "
+        f"with the sufficient basis. Longest arrows: {longest[0]:.3g}, {longest[1]:.3g} angstrom.",
+        wide=True,
     )
 
 
