@@ -1,0 +1,189 @@
+"""Harris-Foulkes energy: exact for exact densities, second order in errors; starting guesses."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import block_diag
+
+from fedens.density import Density
+from fedens.energy.spherical_atoms import superposed_fields
+from fedens.errors import FunctionalError, SpaceError, StructureError
+from fedens.fem.simplex import SimplexSpace
+from fedens.reference.free_atoms import free_atoms, solve_atom
+from fedens.reference.harris import harris, harris_forces, starting_density_matrix
+from fedens.reference.kohn_sham import solve_kohn_sham
+from fedens.structure import Structure
+
+PBE, LDA = ({"xc": xc, "basis": "sto-3g"} for xc in ("pbe", "lda_pz"))
+WATER = Structure(["O", "H", "H"], [[0.1, 0.0, 0.2], [0.0, 1.43, -0.9], [0.2, -1.5, -0.8]])
+AMMONIA = Structure(
+    ["N", "H", "H", "H"],
+    [[0.0, 0.1, 0.2], [1.8, 0.0, -0.5], [-0.9, 1.55, -0.5], [-0.9, -1.5, -0.6]],
+)
+COARSE, FINE = (0.4, 0.7), (0.2, 0.6)
+
+
+def superposed(structure, level):
+    """Density and gradient of superposed atoms as a function of points."""
+    atoms = free_atoms(structure.symbols, **level)
+
+    def density_at(points):
+        at = torch.tensor(points, requires_grad=True)
+        density = superposed_fields(structure, at, atoms)["density"]
+        (slope,) = torch.autograd.grad(density.sum(), at)
+        named = {f"gradient_{axis}": slope[:, i].numpy() for i, axis in enumerate("xyz")}
+        return {"density": density.detach().numpy()} | named
+
+    return density_at
+
+
+def atomic_density_matrix(structure, level):
+    """The same density as a matrix: atoms have the molecule's basis functions."""
+    matrices = {s: solve_atom(s, **level).make_rdm1() for s in set(structure.symbols)}
+    return block_diag(*(matrices[s] for s in structure.symbols))
+
+
+def mixed(first, second, share):
+    """The fields of the first with a share of the second's."""
+
+    def density_at(points):
+        a, b = first(points), second(points)
+        return {name: (1 - share) * a[name] + share * b[name] for name in b}
+
+    return density_at
+
+
+def exact(state):
+    return lambda points: state.fields(points, gradient=True)
+
+
+@pytest.fixture(scope="module")
+def water():
+    return solve_kohn_sham(WATER, **PBE, grid_level=1)
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    return SimplexSpace.for_structure(WATER, *COARSE)
+
+
+@pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
+def test_exact_density_matrix_gives_the_energy(level):
+    state = solve_kohn_sham(WATER, **level)
+    step = harris(WATER, state.density_matrix, **level)
+    assert step.energy == pytest.approx(state.energy, abs=1e-8)
+    assert step.density_matrix == pytest.approx(state.density_matrix, abs=1e-5)
+    assert step.orbital_energies == pytest.approx(state.mean_field.mo_energy, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
+def test_superposed_atoms_as_functions_and_as_a_matrix(level, coarse):
+    """All of the closed form: potential, overlap of atoms, and their energies."""
+    expected = harris(WATER, atomic_density_matrix(WATER, level), **level)
+    found = harris(WATER, superposed(WATER, level), **level, space=coarse)
+    assert found.energy == pytest.approx(expected.energy, abs=2e-5)
+    assert found.density_matrix == pytest.approx(expected.density_matrix, abs=1e-5)
+
+
+def test_error_is_of_second_order_in_a_density_matrix(water):
+    atoms = atomic_density_matrix(WATER, PBE)
+    errors = [
+        harris(
+            WATER, (1 - share) * water.density_matrix + share * atoms, **PBE, grid_level=1
+        ).energy
+        - water.energy
+        for share in (0.2, 0.1, 0.05)
+    ]
+    assert abs(errors[0]) > 1e-4
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.03)
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
+
+
+def test_error_is_of_second_order_in_a_function(water, coarse):
+    atoms = superposed(WATER, PBE)
+    energies = [
+        harris(WATER, mixed(exact(water), atoms, share), **PBE, space=coarse, grid_level=1).energy
+        for share in (0.0, 0.4, 0.8)
+    ]
+    small, large = (energy - energies[0] for energy in energies[1:])
+    assert abs(small) > 1e-4
+    # the mesh adds an error that is quadratic as well, in what is left of the difference
+    assert large / small == pytest.approx(4, rel=0.25)
+
+
+def test_error_of_the_mesh(water, coarse):
+    fine = SimplexSpace.for_structure(WATER, *FINE)
+    errors = [
+        harris(WATER, exact(water), **PBE, space=space, grid_level=1).energy - water.energy
+        for space in (coarse, fine)
+    ]
+    assert abs(errors[0]) < 2e-3
+    assert abs(errors[1]) < 6e-4
+    values = torch.tensor(water.fields(coarse.points)["density"])
+    density = Density.from_values(coarse, values)
+    step = harris(WATER, density, **PBE, grid_level=1)
+    assert step.energy == pytest.approx(water.energy, abs=2e-3)
+
+
+@pytest.mark.parametrize("structure", [WATER, AMMONIA], ids=["water", "ammonia"])
+def test_prediction_saves_cycles(structure):
+    """A density with a twentieth of the error of superposed atoms."""
+    state = solve_kohn_sham(structure, **PBE, grid_level=1)
+    mean_field, cycles = state.mean_field, []
+    predicted = mixed(exact(state), superposed(structure, PBE), 0.05)
+    space = SimplexSpace.for_structure(structure, *COARSE)
+    started = starting_density_matrix(structure, predicted, **PBE, space=space)
+    for start in (mean_field.get_init_guess(key="minao"), started):
+        mean_field.kernel(dm0=start)
+        assert mean_field.converged
+        assert mean_field.e_tot == pytest.approx(state.energy, abs=1e-8)
+        cycles.append(mean_field.cycles)
+    assert cycles[1] <= cycles[0]
+
+
+@pytest.mark.parametrize("kind", ["matrix", "function"])
+def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
+    molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])
+    options = {**LDA, "grid_level": 1}
+    space = SimplexSpace.for_structure(molecule, 0.6, 0.9)
+    expected = solve_kohn_sham(molecule, **options).forces
+
+    def density_of(structure):
+        state = solve_kohn_sham(structure, **options)
+        return state.density_matrix if kind == "matrix" else state.fields
+
+    forces = harris_forces(molecule, density_of, **options, space=space)
+    assert np.abs(expected).max() > 0.02
+    assert forces == pytest.approx(expected, abs=1e-4 if kind == "matrix" else 3e-4)
+
+
+def test_calculations_that_a_density_does_not_define(water):
+    matrix = water.density_matrix
+    with pytest.raises(FunctionalError, match="'r2scan' is a meta-GGA"):
+        harris(WATER, matrix, "r2scan", "sto-3g")
+    with pytest.raises(StructureError, match="density for each spin"):
+        harris(WATER.replace(spin=2), matrix, **PBE)
+    with pytest.raises(StructureError, match="need k-points"):
+        harris(WATER.replace(cell=[9.0] * 3, pbc=True), matrix, **PBE)
+
+
+def test_densities_that_cannot_be_used(water, coarse):
+    fields = exact(water)
+    options = {**PBE, "grid_level": 0, "space": coarse}
+    bad = {
+        "no gradient_x, gradient_y": lambda p: {"density": fields(p)["density"]},
+        r"density of shape \(3,\)": lambda p: fields(p[:3]),
+        "expected finite numbers": lambda p: fields(p) | {"density": np.full(len(p), np.nan)},
+        "integrates to 5.0.* electrons, the molecule has 10": lambda p: {
+            name: values / 2 for name, values in fields(p).items()
+        },
+        r"shape \(3, 3\): expected finite numbers \(7, 7\)": np.eye(3),
+    }
+    for message, density in bad.items():
+        with pytest.raises(FunctionalError, match=message):
+            harris(WATER, density, **options)
+    elsewhere = WATER.replace(positions=WATER.positions + 0.1)
+    with pytest.raises(SpaceError, match="nuclei at other positions"):
+        harris(elsewhere, fields, **options)
+    with pytest.raises(FunctionalError, match="no free atom of O"):
+        harris(WATER, fields, **options, atoms={})
