@@ -20,7 +20,7 @@ AMMONIA = Structure(
     ["N", "H", "H", "H"],
     [[0.0, 0.1, 0.2], [1.8, 0.0, -0.5], [-0.9, 1.55, -0.5], [-0.9, -1.5, -0.6]],
 )
-COARSE, FINE = (0.4, 0.7), (0.2, 0.6)
+COARSE, FINE = (0.4, 0.9), (0.2, 0.7)
 
 
 def superposed(structure, level):
@@ -69,8 +69,9 @@ def coarse():
 
 @pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
 def test_exact_density_matrix_gives_the_energy(level):
-    state = solve_kohn_sham(WATER, **level)
-    step = harris(WATER, state.density_matrix, **level)
+    options = {**level, "grid_level": 1}
+    state = solve_kohn_sham(WATER, **options)
+    step = harris(WATER, state.density_matrix, **options)
     assert step.energy == pytest.approx(state.energy, abs=1e-8)
     assert step.density_matrix == pytest.approx(state.density_matrix, abs=1e-5)
     assert step.orbital_energies == pytest.approx(state.mean_field.mo_energy, abs=1e-5)
@@ -79,9 +80,10 @@ def test_exact_density_matrix_gives_the_energy(level):
 @pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
 def test_superposed_atoms_as_functions_and_as_a_matrix(level, coarse):
     """All of the closed form: potential, overlap of atoms, and their energies."""
-    expected = harris(WATER, atomic_density_matrix(WATER, level), **level)
-    found = harris(WATER, superposed(WATER, level), **level, space=coarse)
-    assert found.energy == pytest.approx(expected.energy, abs=2e-5)
+    options = {**level, "grid_level": 3}
+    expected = harris(WATER, atomic_density_matrix(WATER, level), **options)
+    found = harris(WATER, superposed(WATER, level), **options, space=coarse)
+    assert found.energy == pytest.approx(expected.energy, abs=1e-6)
     assert found.density_matrix == pytest.approx(expected.density_matrix, abs=1e-5)
 
 
@@ -99,16 +101,14 @@ def test_error_is_of_second_order_in_a_density_matrix(water):
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
 
 
-def test_error_is_of_second_order_in_a_function(water, coarse):
-    atoms = superposed(WATER, PBE)
-    energies = [
-        harris(WATER, mixed(exact(water), atoms, share), **PBE, space=coarse, grid_level=1).energy
-        for share in (0.0, 0.4, 0.8)
-    ]
-    small, large = (energy - energies[0] for energy in energies[1:])
-    assert abs(small) > 1e-4
-    # the mesh adds an error that is quadratic as well, in what is left of the difference
-    assert large / small == pytest.approx(4, rel=0.25)
+def test_a_wrong_function_is_as_wrong_as_its_matrix(water, coarse):
+    share, options = 0.5, {**PBE, "grid_level": 1}
+    atoms = atomic_density_matrix(WATER, PBE)
+    expected = harris(WATER, (1 - share) * water.density_matrix + share * atoms, **options).energy
+    fields = mixed(exact(water), superposed(WATER, PBE), share)
+    found = harris(WATER, fields, **options, space=coarse).energy
+    assert abs(expected - water.energy) > 0.01
+    assert found == pytest.approx(expected, abs=2e-3)  # half of the difference is on the mesh
 
 
 def test_error_of_the_mesh(water, coarse):
@@ -117,12 +117,12 @@ def test_error_of_the_mesh(water, coarse):
         harris(WATER, exact(water), **PBE, space=space, grid_level=1).energy - water.energy
         for space in (coarse, fine)
     ]
-    assert abs(errors[0]) < 2e-3
-    assert abs(errors[1]) < 6e-4
+    assert 1e-3 < abs(errors[0]) < 3e-3
+    assert abs(errors[1]) < 0.5 * abs(errors[0])
     values = torch.tensor(water.fields(coarse.points)["density"])
     density = Density.from_values(coarse, values)
     step = harris(WATER, density, **PBE, grid_level=1)
-    assert step.energy == pytest.approx(water.energy, abs=2e-3)
+    assert step.energy == pytest.approx(water.energy, abs=3e-3)
 
 
 @pytest.mark.parametrize("structure", [WATER, AMMONIA], ids=["water", "ammonia"])
@@ -145,7 +145,7 @@ def test_prediction_saves_cycles(structure):
 def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
     molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])
     options = {**LDA, "grid_level": 1}
-    space = SimplexSpace.for_structure(molecule, 0.6, 0.9)
+    space = SimplexSpace.for_structure(molecule, 0.8, 1.0)
     expected = solve_kohn_sham(molecule, **options).forces
 
     def density_of(structure):
