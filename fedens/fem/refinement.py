@@ -92,9 +92,12 @@ def _distances(mesh: MeshTet, nuclei: Array) -> Array:
 
 
 def cell_sizes(mesh: MeshTet) -> Array:
-    """Edges of regular tetrahedra with the cells' volumes, (n_cells,), bohr."""
+    """Edges of regular tetrahedra of the same volume, (n_cells,), bohr.
+
+    Of other cells the tetrahedron of the first four corners counts.
+    """
     corners = mesh.p[:, mesh.t]
-    edges = (corners[:, 1:] - corners[:, :1]).transpose(2, 1, 0)
+    edges = (corners[:, 1:4] - corners[:, :1]).transpose(2, 1, 0)
     return np.asarray(np.cbrt(math.sqrt(2) * np.abs(np.linalg.det(edges))))
 
 
