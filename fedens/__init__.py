@@ -27,6 +27,8 @@ _PUBLIC = {
     "kohn_sham": "fedens.reference.kohn_sham",
     "solve_kohn_sham": "fedens.reference.kohn_sham",
     "free_atoms": "fedens.reference.free_atoms",
+    "harris": "fedens.reference.harris",
+    "conformers": "fedens.reference.conformers",
     "energy_from_fields": "fedens.energy.from_fields",
     "Sample": "fedens.sample",
     "Dataset": "fedens.dataset",
