@@ -201,7 +201,7 @@ class SimplexSpace:
         """Number of quadrature points."""
         return len(self.weights)
 
-    @property
+    @cached_property
     def n_coefficients(self) -> int:
         """Number of degrees of freedom: nodes that are not on the surface."""
         return self._basis.N - len(self._basis.get_dofs().all())
