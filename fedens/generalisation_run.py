@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from fedens.configuration.generalisation import BasisOptions, GeneralisationConfiguration
-from fedens.errors import ConfigurationError
 from fedens.files import write_atomically
 from fedens.generalisation.defects import (
     DEFECTS,
@@ -87,16 +86,8 @@ class Analysis:
         self, configuration: GeneralisationConfiguration, folder: Path, progress: Progress
     ):
         self.configuration, self.folder, self.progress = configuration, folder, progress
-        wanted = configuration.model_dump(mode="json")
-        path = folder / "results.json"
-        found = json.loads(path.read_text()) if path.is_file() else {"configuration": wanted}
-        if found["configuration"] != wanted:
-            raise ConfigurationError(
-                f"{path} holds results of another configuration: choose another folder with "
-                "--output, or delete it"
-            )
+        self.results: Row = configuration.results_in(folder / "results.json")
         configuration.write(folder / "config.yaml")
-        self.results: Row = found
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A result of this name, computed only if it is not there yet."""

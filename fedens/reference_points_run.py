@@ -27,7 +27,6 @@ from fedens.analysis.reference_points import (
     held_out_errors,
 )
 from fedens.configuration import Configuration, ReferencePointsConfiguration, TrainingOptions
-from fedens.errors import ConfigurationError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.files import write_atomically
@@ -74,14 +73,7 @@ class Experiment:
         cls, configuration: ReferencePointsConfiguration, folder: Path, progress: Progress
     ) -> Experiment:
         """Label the structures and read what has been done already."""
-        wanted = json.loads(configuration.model_dump_json())
-        path = folder / "results.json"
-        found = json.loads(path.read_text()) if path.is_file() else {"configuration": wanted}
-        if found["configuration"] != wanted:
-            raise ConfigurationError(
-                f"{path} holds results of another configuration: choose another folder with "
-                "--output, or delete it"
-            )
+        found = configuration.results_in(folder / "results.json")
         configuration.write(folder / "config.yaml")
         shared = {
             name: getattr(configuration, name)
@@ -189,7 +181,7 @@ class Experiment:
 
     def _store(self) -> None:
         content = {
-            "configuration": json.loads(self.configuration.model_dump_json()),
+            "configuration": self.configuration.model_dump(mode="json"),
             "outcomes": [asdict(one) for one in self.outcomes],
             "costs": [asdict(one) for one in self.costs],
         }
