@@ -22,7 +22,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], float, str | None]] = {
     "dynamics.py": ({"quick": True}, 0.4, "runs/dynamics/density.pvd"),  # meV/atom/ps
     "equation_of_state.py": ({"quick": True}, 0.5, "runs/equation_of_state/curves.png"),  # %
     "long_range.py": ({"quick": True}, 0.01, "runs/long_range/errors.png"),  # share of the spread
-    "reference_points.py": ({"quick": True}, 60.0, None),  # meV/angstrom
+    "reference_points.py": ({"quick": True}, 150.0, None),  # meV/angstrom
     "vacancy.py": ({"quick": True}, 3.0, "runs/vacancy/density.vtu"),  # meV
     "vacancy_density.py": (
         {"quick": True},
