@@ -202,13 +202,13 @@ def _what_fields_save(
         if not needed:
             continue
         words = ", ".join(
-            f"{points} {'never' if count is None else f'with {count}'}"
+            f"{points} {'never' if count is None else f'with {count} structures'}"
             for points, count in needed.items()
         )
         sentences.append(
             f"The force error that energies and forces of {largest} structures reach at their best "
             f"({best}, {taught[best]:.3g} meV/angstrom) is reached when {labels} "
-            f"{'are' if labels == 'fields' else 'is'} taught: {words} (structures)."
+            f"{'are' if labels == 'fields' else 'is'} taught: {words}."
         )
     return sentences
 
