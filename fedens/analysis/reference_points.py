@@ -13,8 +13,9 @@ import torch
 
 from fedens.models.energy_data import SeenStructure
 from fedens.models.energy_model import EnergyModel
+from fedens.models.energy_training import energy_and_forces
 from fedens.structure import Structure
-from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 #: What a model is taught -> weights of energies, forces and fields in the loss.
 LABELS: dict[str, tuple[float, float, float]] = {
@@ -23,7 +24,6 @@ LABELS: dict[str, tuple[float, float, float]] = {
     "fields": (0.0, 0.0, 1.0),
     "all": (1.0, 1.0, 1.0),
 }
-_MEV, _MEV_PER_ANGSTROM = 1e3 * HARTREE_IN_EV, 1e3 * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 #: Shifts of a rigid crystal, in bohr, whose energies are compared; along no axis of a mesh.
 _SHIFTS = ((0.31, 0.17, 0.23), (0.53, 0.41, 0.67), (0.9, 0.75, 0.2))
 
@@ -74,25 +74,16 @@ class Cost:
 
 def held_out_errors(model: EnergyModel, held_out: Sequence[SeenStructure]) -> tuple[float, float]:
     """Mean absolute errors of energies, meV/atom, and force components, meV/angstrom."""
-    energies, forces = [], []
+    energy_errors, force_errors = [], []
     for one in held_out:
-        energy, force = _predicted(model, one)
+        energy, forces = energy_and_forces(model.parts, one)
+        assert forces is not None
         assert one.forces is not None
-        energies.append(abs(energy - one.energy) / one.n_atoms)
-        forces.append(float((force - one.forces).abs().mean()))
-    return _MEV * mean(energies), _MEV_PER_ANGSTROM * mean(forces)
-
-
-def _predicted(model: EnergyModel, one: SeenStructure) -> tuple[float, torch.Tensor]:
-    """Energy and forces without the ions', from the features that are there already."""
-    energy, forces = 0.0, torch.zeros(3 * one.n_atoms, dtype=torch.float64)
-    for part, points in zip(model.parts, one.sets, strict=True):
-        features = points.features.detach().requires_grad_(True)
-        energies = part.outputs(features)[:, 0]
-        (slopes,) = torch.autograd.grad(energies.sum(), features)
-        energy += float(points.weights @ energies.detach())
-        forces += points.forces(energies.detach(), slopes)
-    return energy, forces
+        energy_errors.append(abs(float(energy.detach()) - one.energy) / one.n_atoms)
+        force_errors.append(float((forces.detach() - one.forces).abs().mean()))
+    return HARTREE_IN_MEV * mean(energy_errors), HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * mean(
+        force_errors
+    )
 
 
 def stored_mebibytes(one: SeenStructure) -> float:
@@ -121,8 +112,8 @@ def cost_of(
         preparation_seconds,
         stored_mebibytes(seen),
         seconds,
-        _MEV_PER_ANGSTROM * float(np.linalg.norm(forces.sum(axis=0))),
-        _MEV * max(changes) / len(structure),
+        HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * float(np.linalg.norm(forces.sum(axis=0))),
+        HARTREE_IN_MEV * max(changes) / len(structure),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedens.errors import DescriptorError
 from fedens.fem.space import FunctionSpace
+from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 #: Reference points: (n_points, 3) in bohr, or a function space for its quadrature points.
@@ -169,6 +170,21 @@ def feature_dtype(points: Points) -> torch.dtype:
     given = getattr(points, "points", points)
     single = isinstance(given, Tensor | np.ndarray) and given.dtype in (torch.float32, np.float32)
     return torch.float32 if single else torch.float64
+
+
+def check_space(space: TensorSpace, structure: Structure, cell: Tensor | None) -> None:
+    """Raise unless a space can stand for the points of a structure.
+
+    Raises:
+        DescriptorError: for a cell beside the space, which has its own.
+        SpaceError: for a space that does not fit the structure.
+    """
+    if cell is not None:
+        raise DescriptorError(
+            "a TensorSpace brings its own cell: to differentiate in it pass "
+            "space.scaled(factors) and scaled positions instead of cell"
+        )
+    space.check_matches(structure)
 
 
 def atom_tensors(

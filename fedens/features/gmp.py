@@ -33,6 +33,7 @@ from fedens.features.descriptor import (
     Descriptor,
     Points,
     atom_tensors,
+    check_space,
     feature_dtype,
     point_tensor,
 )
@@ -249,12 +250,7 @@ class GMP(Descriptor):
         self._check_elements(structure)
         probes = Probes(self.gaussians, self.widths, self.max_order, self.scaling)
         if isinstance(points, TensorSpace):
-            if cell is not None:
-                raise DescriptorError(
-                    "a TensorSpace brings its own cell: to differentiate in it pass "
-                    "space.scaled(factors) and scaled positions instead of cell"
-                )
-            points.check_matches(structure)
+            check_space(points, structure, cell)
             tensors = atom_tensors(structure, positions, None, occupancies, points.device)
             atoms = Atoms(structure, *tensors)
             return _PATHS[self.path](reduction, points, atoms, self._channels(atoms), probes)

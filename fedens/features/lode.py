@@ -29,6 +29,7 @@ from fedens.features.descriptor import (
     Descriptor,
     Points,
     atom_tensors,
+    check_space,
     feature_dtype,
     point_tensor,
 )
@@ -217,12 +218,7 @@ class LODE(Descriptor):
         self._check_structure(structure)
         laws = PowerLaws(self.exponents, self.smearing, self.max_order)
         if isinstance(points, TensorSpace):
-            if cell is not None:
-                raise DescriptorError(
-                    "a TensorSpace brings its own cell: to differentiate in it pass "
-                    "space.scaled(factors) and scaled positions instead of cell"
-                )
-            points.check_matches(structure)
+            check_space(points, structure, cell)
         seen = point_tensor(points)
         where, vectors, filled = atom_tensors(structure, positions, cell, occupancies, seen.device)
         channels = self._weighted_atoms(structure, filled)

@@ -17,6 +17,7 @@ from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
+from fedens.models.training_data import sample_field
 from fedens.sample import ENERGY_DENSITIES, Sample
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
@@ -169,10 +170,10 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
     space = sample.space()
     width = float(seen.weights.mean()) ** (1 / 3)
     smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
-    energy_density = sum(torch.tensor(_field(sample, name)) for name in ENERGY_DENSITIES)
+    energy_density = torch.stack([sample_field(sample, n) for n in ENERGY_DENSITIES]).sum(dim=0)
     columns = [
         space.interpolate_at(smooth * space.test(values), points)
-        for values in (torch.as_tensor(energy_density), torch.tensor(_field(sample, "density")))
+        for values in (energy_density, sample_field(sample, "density"))
     ]
     return SeenPoints(
         seen.features,
@@ -181,9 +182,3 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
         seen.features_by_position,
         seen.weights_by_position,
     )
-
-
-def _field(sample: Sample, name: str):  # type: ignore[no-untyped-def]
-    if name not in sample.fields:
-        raise ModelError(f"sample {sample.structure.formula} has no field {name!r} to learn")
-    return sample.fields[name]

@@ -122,6 +122,25 @@ def fit_energy_model(
     return EnergyModel(descriptor, parts, functional, provenance)
 
 
+def energy_and_forces(
+    parts: Sequence[PointModel], one: SeenStructure, with_forces: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Energy, hartree, and forces (3 n_atoms,), hartree/bohr, from the features that are stored.
+
+    Without those of the ions; differentiable in the networks' weights.
+    """
+    energy = torch.zeros((), dtype=torch.float64)
+    forces = torch.zeros(3 * one.n_atoms, dtype=torch.float64) if with_forces else None
+    for part, points in zip(parts, one.sets, strict=True):
+        features = points.features.detach().requires_grad_(with_forces)
+        energies = part.outputs(features)[:, 0]
+        energy = energy + points.weights @ energies
+        if forces is not None:
+            (slopes,) = torch.autograd.grad(energies.sum(), features, create_graph=True)
+            forces = forces + points.forces(energies, slopes)
+    return energy, forces
+
+
 class EnergyLoss:
     """The loss of the module, structure by structure."""
 
@@ -141,18 +160,10 @@ class EnergyLoss:
 
     def of_totals(self, one: SeenStructure, parts: Sequence[PointModel]) -> Tensor:
         """Energy and force terms of one structure."""
-        energy = torch.zeros((), dtype=torch.float64)
-        forces = torch.zeros(3 * one.n_atoms, dtype=torch.float64)
-        for part, points in zip(parts, one.sets, strict=True):
-            features = points.features.detach().requires_grad_(self.learns_forces)
-            energies = part.outputs(features)[:, 0]
-            energy = energy + points.weights @ energies
-            if self.learns_forces:
-                (slopes,) = torch.autograd.grad(energies.sum(), features, create_graph=True)
-                forces = forces + points.forces(energies, slopes)
+        energy, forces = energy_and_forces(parts, one, with_forces=self.learns_forces)
         error = (energy - one.energy) / (one.n_atoms * _ENERGY_UNIT)
         loss = self.settings.energy_weight * error**2
-        if self.learns_forces:
+        if forces is not None:
             errors = (forces - _forces(one)) / _FORCE_UNIT
             loss = loss + self.settings.force_weight * (errors**2).mean()
         return loss

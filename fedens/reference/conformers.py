@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ase.units
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses
@@ -26,13 +25,16 @@ from numpy.typing import NDArray
 from fedens.errors import ConvergenceError, StructureError
 from fedens.reference.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
-from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+from fedens.units import (
+    ATOMIC_MASS_IN_ELECTRON_MASSES,
+    HARTREE_IN_EV,
+    HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM,
+    KELVIN_IN_HARTREE,
+    WAVE_NUMBER_IN_HARTREE,
+)
 
 Array = NDArray[np.float64]
 
-_ELECTRON_MASSES: float = ase.units._amu / ase.units._me  # in one atomic mass unit
-_HARTREE_PER_KELVIN: float = ase.units.kB / HARTREE_IN_EV
-_WAVE_NUMBER: float = ase.units.invcm / HARTREE_IN_EV  # 1/cm in hartree
 #: Rotations with a smaller share of the largest are those of a linear molecule about its axis.
 _NO_ROTATION = 1e-6
 #: Largest force of a structure to sample around, hartree/bohr: it moves a bond by 0.02 bohr.
@@ -57,7 +59,7 @@ class NormalModes:
     @property
     def wave_numbers(self) -> Array:
         """Frequencies, (n_modes,), 1/cm; negative for imaginary ones."""
-        size = np.sqrt(np.abs(self.curvatures)) / _WAVE_NUMBER
+        size = np.sqrt(np.abs(self.curvatures)) / WAVE_NUMBER_IN_HARTREE
         return np.asarray(np.sign(self.curvatures) * size)
 
     @property
@@ -78,7 +80,7 @@ class NormalModes:
         real = self.curvatures > 0
         frequency = np.sqrt(self.curvatures[real])
         with np.errstate(divide="ignore"):
-            ratio = frequency / (2 * _HARTREE_PER_KELVIN * np.float64(temperature))
+            ratio = frequency / (2 * KELVIN_IN_HARTREE * np.float64(temperature))
         result[real] = np.sqrt(1 / (2 * frequency * np.tanh(ratio)))
         return result
 
@@ -234,7 +236,7 @@ class _KohnSham(Calculator):
 
 def _masses(structure: Structure) -> Array:
     """Mass of each coordinate, average of the isotopes, (3 n_atoms,), electron masses."""
-    return np.repeat(atomic_masses[structure.numbers] * _ELECTRON_MASSES, 3)
+    return np.repeat(atomic_masses[structure.numbers] * ATOMIC_MASS_IN_ELECTRON_MASSES, 3)
 
 
 def _vibrations(structure: Structure) -> Array:
