@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedens.errors import DatasetError
+from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
@@ -94,14 +95,30 @@ class Sample:
         if "edges_bohr" not in description:
             raise DatasetError(
                 f"sample lives on {description.get('cells', 'another kind of mesh')}, this needs a "
-                "TensorSpace; SimplexSpace.from_description(provenance['space']) is its space"
+                "TensorSpace; sample.simplex_space() is its space"
             )
         space = TensorSpace.from_description(description, device)
+        self._check_points(space)
+        return space
+
+    def simplex_space(self) -> SimplexSpace:
+        """The mesh of tetrahedra or hexahedra that the fields of a molecule live on.
+
+        Raises:
+            DatasetError: when the provenance does not say, or does not fit the points.
+        """
+        description = self.provenance.get("space", {})
+        if "nuclei_bohr" not in description:
+            raise DatasetError("sample does not say which tetrahedra its points belong to")
+        space = SimplexSpace.from_description(description)
+        self._check_points(space)
+        return space
+
+    def _check_points(self, space: TensorSpace | SimplexSpace) -> None:
         if space.n_points != len(self.weights):
             raise DatasetError(
                 f"sample has {len(self.weights)} points, its space {space.n_points}: they differ"
             )
-        return space
 
     def energy_from_fields(self) -> float:
         """Total energy (hartree) from the energy densities by quadrature, plus the ions'."""

@@ -417,6 +417,11 @@ def test_description_makes_the_same_space():
     assert torch.equal(again.points, space.points)
     assert torch.equal(again.weights, space.weights)
     assert again.describe() == space.describe()
+    meshed = SimplexSpace(space.mesh, 2, space.nuclei)
+    copy = SimplexSpace.from_description(meshed.describe())
+    assert torch.equal(copy.points, space.points)
+    with pytest.raises(SpaceError, match="of another version"):
+        SimplexSpace.from_description(space.describe() | {"n_cells": 3})
     assert f"{space.mesh.nelements} tetrahedra of order 2" in repr(space)
 
 

@@ -125,6 +125,7 @@ class SimplexSpace:
         nuclei: ArrayLike | None = None,
         *,
         _vertices: Tensor | None = None,
+        _recipe: dict[str, Any] | None = None,
     ):
         self.mesh = _scikit_fem_mesh(mesh)
         self.order = order
@@ -136,6 +137,7 @@ class SimplexSpace:
         self._element = _ELEMENTS[type(self.mesh), order]()
         self._refuse_flat_cells()
         self._basis = Basis(self.mesh, self._element, intorder=1)
+        self._recipe = _recipe
 
     @classmethod
     def for_structure(
@@ -163,7 +165,8 @@ class SimplexSpace:
             )
         sizes = _sizes_at_nuclei(structure, finest)
         mesh = graded_tetrahedra(structure.positions, sizes, growth, margin)
-        return cls(mesh, order, structure.positions)
+        recipe = {"sizes_bohr": sizes.tolist(), "growth": growth, "margin_bohr": margin}
+        return cls(mesh, order, structure.positions, _recipe=recipe)
 
     def __repr__(self) -> str:
         kind = "tetrahedra" if isinstance(self.mesh, MeshTet1) else "hexahedra"
@@ -600,22 +603,43 @@ class SimplexSpace:
         return float(longest[touching].max()) / self.order
 
     def describe(self) -> dict[str, Any]:
-        """Corners (bohr), cells, order and nuclei: all that defines the space."""
-        return {
+        """All that defines the space: order, nuclei, and how the mesh was made or what it is."""
+        common = {
             "cells": "tetrahedra" if isinstance(self.mesh, MeshTet1) else "hexahedra",
             "order": self.order,
-            "vertices_bohr": self.mesh.p.T.tolist(),
-            "corners": self.mesh.t.T.tolist(),
             "nuclei_bohr": self.nuclei.tolist(),
         }
+        if self._recipe is not None:
+            return common | self._recipe | {"n_cells": self.mesh.nelements}
+        vertices, corners = self.mesh.p.T.tolist(), self.mesh.t.T.tolist()
+        return common | {"vertices_bohr": vertices, "corners": corners}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> SimplexSpace:
-        """The space of :meth:`describe`."""
+        """The space of :meth:`describe`.
+
+        Raises:
+            SpaceError: a mesh that is not made as it was by another version of fedens.
+        """
+        if "sizes_bohr" in description:
+            return cls._remade(description)
         kind = {"tetrahedra": MeshTet1, "hexahedra": MeshHex1}[description["cells"]]
         vertices = np.ascontiguousarray(np.array(description["vertices_bohr"]).T)
         corners = np.ascontiguousarray(np.array(description["corners"]).T)
         return cls(kind(vertices, corners), description["order"], description["nuclei_bohr"])
+
+    @classmethod
+    def _remade(cls, description: Mapping[str, Any]) -> SimplexSpace:
+        nuclei = np.array(description["nuclei_bohr"])
+        recipe = {key: description[key] for key in ("sizes_bohr", "growth", "margin_bohr")}
+        sizes = np.array(recipe["sizes_bohr"])
+        mesh = graded_tetrahedra(nuclei, sizes, recipe["growth"], recipe["margin_bohr"])
+        if mesh.nelements != description["n_cells"]:
+            raise SpaceError(
+                f"the mesh had {description['n_cells']} cells, made again it has "
+                f"{mesh.nelements}: it is of another version of fedens; make the data again"
+            )
+        return cls(mesh, description["order"], nuclei, _recipe=recipe)
 
     def check_matches(self, structure: Structure) -> None:
         """Raise unless the structure is isolated and its atoms are where the mesh expects them."""
