@@ -11,6 +11,7 @@ from skfem.refdom import RefHex, RefTet
 
 from fedens import SimplexSpace, Structure, TensorSpace, write_vtu
 from fedens.errors import ConvergenceError, SpaceError
+from fedens.fem.interpolation import CellFinder
 from fedens.fem.mesh import load_mesh
 from fedens.fem.quadrature import cell_rule, vertex_rule
 from fedens.fem.refinement import cell_sizes, graded_tetrahedra
@@ -409,6 +410,49 @@ def test_interpolation_at_known_places():
     assert space.interpolate_at(values, inside[:0]).shape == (0,)
     with pytest.raises(SpaceError, match="outside the mesh"):
         space.interpolate_at(values, torch.tensor([[0.0, 0.0, 3.1]]))
+
+
+def places_inside(mesh, n, generator):
+    """Random points in random cells, (n, 3)."""
+    cells = torch.randint(mesh.nelements, (n,), generator=generator).numpy()
+    shares = torch.rand(n, len(mesh.t), generator=generator, dtype=torch.float64).numpy()
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.einsum("xcn,nc->nx", mesh.p[:, mesh.t[:, cells]], shares)
+
+
+@pytest.mark.parametrize("kind", [MeshTet, MeshHex])
+def test_several_fields_at_many_points_are_those_of_scikit_fem(kind, generator):
+    mesh = cube(4, kind=kind) if kind is MeshHex else SPACES["molecule"]().mesh
+    # left- and right-handed cells
+    mesh = kind(np.ascontiguousarray(mesh.p * [[1.0], [1.1], [-0.9]]), mesh.t)
+    space = SimplexSpace(mesh, 2)
+    c = torch.randn(2, 3, space.n_coefficients, generator=generator, dtype=torch.float64)
+    points = places_inside(mesh, 500, generator)
+    values = space.interpolate_at(c, torch.tensor(points), chunk=300)
+    assert values.shape == (2, 3, 500)
+    everything = np.zeros((6, space._basis.N))
+    everything[:, space._order_of_nodes[: space.n_coefficients]] = c.flatten(0, 1)
+    expected = space._basis.probes(points.T) @ everything.T
+    np.testing.assert_allclose(values.flatten(0, 1), expected.T, rtol=0, atol=1e-10)
+    with pytest.raises(SpaceError, match="outside the mesh"):
+        space.interpolate_at(c, torch.tensor([[math.nan, 0.0, 0.0]]))
+
+
+def test_cells_are_found_by_walking_and_where_the_way_is_barred(generator, monkeypatch):
+    mesh = SPACES["molecule"]().mesh
+    points = places_inside(mesh, 2000, generator)
+    with monkeypatch.context() as patched:
+        patched.setattr(CellFinder, "_search", None)  # not needed
+        cells, places = CellFinder(mesh)(points)
+    np.testing.assert_allclose(mesh.mapping().F(places[:, :, None], cells)[..., 0].T, points)
+    assert min(places.min(), (1 - places.sum(axis=0)).min()) > -1e-9
+    # in the large one of two cells that do not touch, close to the small one
+    corners = np.vstack([np.zeros(3), np.eye(3)])
+    pair = MeshTet(np.vstack([10 * corners, -0.1 - corners]).T, np.arange(8).reshape(2, 4).T)
+    cells, _ = CellFinder(pair)(np.full((1, 3), 0.1))
+    assert cells.tolist() == [0]
+    with pytest.raises(SpaceError, match="outside the mesh"):
+        CellFinder(pair)(np.full((1, 3), -0.05))
 
 
 def test_description_makes_the_same_space():

@@ -31,6 +31,7 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 from fedens.errors import SpaceError
+from fedens.fem.interpolation import CellFinder
 from fedens.fem.multipole import CoulombEnergy
 from fedens.fem.quadrature import Rule, cell_rule, vertex_rule
 from fedens.fem.refinement import cell_sizes, following_weights, graded_tetrahedra
@@ -227,8 +228,12 @@ class SimplexSpace:
         return torch.tensor(self._basis.doflocs[:, self._order_of_nodes].T.copy())
 
     @cached_property
+    def _nodes_of_cells(self) -> Tensor:
+        """Indices in :attr:`all_nodes` of each cell's nodes, (n_cells, n_local)."""
+        return torch.tensor(np.argsort(self._order_of_nodes)[self._basis.element_dofs.T])
+
+    @cached_property
     def _blocks(self) -> list[_Block]:
-        number = np.argsort(self._order_of_nodes)
         geometry = self.mesh.elem()
         linear = isinstance(self.mesh, MeshTet1)
         blocks = []
@@ -240,7 +245,7 @@ class SimplexSpace:
                     cells,
                     rule,
                     torch.tensor(self.mesh.t[:, cells].T.astype(np.int64)),
-                    torch.tensor(number[self._basis.element_dofs[:, cells].T]),
+                    self._nodes_of_cells[cells],
                     values,
                     slopes,
                     shapes,
@@ -320,7 +325,7 @@ class SimplexSpace:
         ``places`` (n_places, 3) in the reference cell say in which order. Cells that are the
         reference cell's mirror image come mirrored, so that all have the same orientation.
         """
-        number = np.argsort(self._order_of_nodes)[self._basis.element_dofs.T]
+        number = self._nodes_of_cells.numpy()
         places = np.asarray(places, dtype=np.float64)
         straight, swapped = (
             [int(np.abs(self._element.doflocs - place).sum(axis=1).argmin()) for place in chosen]
@@ -541,33 +546,26 @@ class SimplexSpace:
         points, weights = self.points.detach(), self.weights.detach()
         return surface.multipoles.response(points, weights, surface.fields)
 
-    def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 256) -> Tensor:
-        """Field of coefficients (n_coefficients,) at arbitrary points (n, 3), bohr."""
-        everything = np.zeros(self._basis.N)
-        everything[self._order_of_nodes[: self.n_coefficients]] = coefficients.detach().numpy()
-        finder = self.mesh.element_finder()
-        parts = [
-            self._interpolate(everything, part.detach().double().numpy(), finder)
-            for part in points.split(chunk)
-            if len(part)
-        ]
-        return torch.tensor(np.concatenate(parts) if parts else np.zeros(0))
+    @cached_property
+    def _finder(self) -> CellFinder:
+        return CellFinder(self.mesh)
 
-    def _interpolate(
-        self, everything: NDArray[np.float64], points: NDArray[np.float64], finder: Any
-    ) -> NDArray[np.float64]:
-        try:
-            cells = finder(*points.T)
-        except ValueError as error:
-            raise SpaceError(
-                "points reach outside the mesh; fields are known only inside: move the points or "
-                "enlarge the margin"
-            ) from error
-        local = self.mesh.mapping().invF(points.T[:, :, None], cells)
-        values = [self._element.lbasis(local[..., 0], i)[0] for i in range(self._basis.Nbfun)]
-        return np.einsum(
-            "lc,lc->c", np.array(values), everything[self._basis.element_dofs[:, cells]]
-        )
+    def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 65536) -> Tensor:
+        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr.
+
+        Raises:
+            SpaceError: points outside the mesh.
+        """
+        nodal = self._with_surface(coefficients.detach())
+        parts = [self._interpolate(nodal, part.detach()) for part in points.split(chunk)]
+        return torch.cat(parts, dim=-1)
+
+    def _interpolate(self, nodal: Tensor, points: Tensor) -> Tensor:
+        cells, places = self._finder(points.double().numpy())
+        values, _ = _reference_basis(self._element, places)
+        nodes = self._nodes_of_cells[cells]
+        local = nodal.index_select(-1, nodes.reshape(-1)).unflatten(-1, nodes.shape)
+        return (local * values).sum(dim=-1)
 
     def moved(self, positions: Tensor) -> SimplexSpace:
         """The space with its nuclei at other positions (n, 3), bohr, and the mesh following.

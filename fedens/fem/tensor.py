@@ -292,14 +292,14 @@ class TensorSpace:
         return MultipoleBoundary(self.points, self.weights)
 
     def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 4096) -> Tensor:
-        """Field of coefficients (n_coefficients,) at arbitrary points (n, 3), bohr."""
-        grid = coefficients.reshape(self.coefficient_shape)
+        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr."""
+        grid = coefficients.unflatten(-1, self.coefficient_shape)
         result = []
         for part in points.split(chunk):
             x, y, z = (axis.modes_at(part[:, i]) for i, axis in enumerate(self.axes))
-            along_z = torch.einsum("abc,nc->nab", grid, z)
-            result.append(torch.einsum("nab,na,nb->n", along_z, x, y))
-        return torch.cat(result) if result else points.new_zeros(0)
+            along_z = torch.einsum("...abc,nc->...nab", grid, z)
+            result.append(torch.einsum("...nab,na,nb->...n", along_z, x, y))
+        return torch.cat(result, dim=-1)
 
     def interpolate_on_grid(self, coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Field of coefficients on the grid of three coordinate lists, (len x, len y, len z)."""

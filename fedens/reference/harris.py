@@ -266,7 +266,7 @@ def _from_difference(
     coords, weights = mean_field.grids.coords, mean_field.grids.weights
     grid = torch.tensor(coords)
     own = space.solve_poisson(difference).detach()
-    potential = _atoms_potential(structure, grid, atoms) + _interpolate(space, own, grid)
+    potential = _atoms_potential(structure, grid, atoms) + _interpolate(space, own[None], grid)[0]
     weighted = weights * potential.numpy()
     # on the grid, where its error cancels that of the orbitals' density
     counted_twice = float(weighted @ _superposed(structure, grid, atoms).numpy())
@@ -340,17 +340,17 @@ def _interpolated(
         coefficients = space.project(difference)
         fields += space.evaluate_gradient(coefficients).detach().unbind(-1)
     start = torch.column_stack([density.detach(), slope]).T[: len(fields)]
-    added = torch.stack([_interpolate(space, field, points.detach()) for field in fields])
-    return (start + added).numpy()
+    return (start + _interpolate(space, torch.stack(fields), points.detach())).numpy()
 
 
-def _interpolate(space: FunctionSpace, field: Tensor, points: Tensor) -> Tensor:
-    """A field (n_points,) of the space at other points (n, 3); zero outside."""
+def _interpolate(space: FunctionSpace, fields: Tensor, points: Tensor) -> Tensor:
+    """Fields (n_fields, n_points) of the space at other points (n, 3); zero outside."""
     corners = space.nodes[0].detach()
     low, high = corners.min(dim=0).values, corners.max(dim=0).values
     inside = ((points > low) & (points < high)).all(dim=1)
-    result = points.new_zeros(len(points))
-    result[inside] = space.interpolate_at(space.project(field), points[inside])
+    result = points.new_zeros(len(fields), len(points))
+    coefficients = torch.stack([space.project(field) for field in fields])
+    result[:, inside] = space.interpolate_at(coefficients, points[inside])
     return result
 
 

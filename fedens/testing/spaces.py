@@ -65,6 +65,8 @@ def _check_interpolation(space: Any, coefficients: Tensor) -> None:
     points = space.points[some]
     at_points = space.interpolate_at(coefficients, points)
     _close(at_points, space.evaluate(coefficients)[some], "interpolate_at and evaluate differ")
+    several = space.interpolate_at(torch.stack([coefficients, 2 * coefficients]), points)
+    _close(several[1], 2 * at_points, "interpolate_at mixes up several fields")
     gradient = space.evaluate_gradient(coefficients)[some]
     step = 1e-4 * float(space.weights[some].min()) ** (1 / 3)
     for axis in range(3):
