@@ -1,0 +1,350 @@
+"""Models of molecules: fields, energies and forces from what each atom sees.
+
+Density n, kinetic and xc energy densities are those of superposed free atoms plus differences,
+expanded in functions on the atoms (:mod:`fedens.models.atomic_basis`). The total energy is that of
+the free atoms, of all pairs of them undeformed, and a learned one per atom. What is left of it
+beside the integrals of the kinetic and xc fields is electrostatic. Everything is in closed form, so
+that a prediction needs no mesh, has no egg-box effect, and forces are exact derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fedens.energy.spherical_atoms import (
+    FIELDS,
+    SphericalAtom,
+    pair_energy,
+    superposed_fields,
+)
+from fedens.errors import ModelError
+from fedens.features.descriptor import descriptor_from_description
+from fedens.features.gmp import GMP
+from fedens.models.atomic_basis import AtomicBasis
+from fedens.models.equivariant import (
+    ElementNetwork,
+    EquivariantNetwork,
+    Whitening,
+    atomic_moments,
+)
+from fedens.models.molecular_data import atoms_energy
+from fedens.models.storage import read_model, write_model
+from fedens.structure import Structure
+
+Array = NDArray[np.float64]
+
+KIND = "molecular_model"
+_TABLE = ("r", *FIELDS)
+
+
+def assembled(
+    outputs: Sequence[tuple[Tensor, Tensor]], basis: AtomicBasis, symbols: Sequence[str]
+) -> list[Tensor]:
+    """Coefficients of each atom from the outputs of a network, a list of (3, n_functions of it)."""
+    result: list[Tensor] = [torch.zeros(0)] * len(symbols)
+    for atoms, numbers in outputs:
+        counts = basis.n_radial(symbols[int(atoms[0])])
+        widths = [len(FIELDS) * n * (2 * l + 1) for l, n in enumerate(counts)]
+        parts = [part.unflatten(1, (len(FIELDS), -1)) for part in numbers.split(widths, dim=1)]
+        for atom, own in zip(atoms.tolist(), torch.cat(parts, dim=2), strict=True):
+            result[atom] = own
+    return result
+
+
+def with_charge(coefficients: Tensor, charges: Tensor, excess: float) -> Tensor:
+    """Coefficients (3, n_functions) whose first field integrates to ``excess``, changed least.
+
+    Args:
+        charges: integrals of the functions, (n_functions,).
+    """
+    missing = excess - coefficients[0] @ charges
+    change = missing * charges / (charges @ charges)
+    return torch.cat([(coefficients[0] + change)[None], coefficients[1:]])
+
+
+@dataclass(frozen=True, eq=False)
+class MolecularPrediction:
+    """Fields and energies of one molecule; Hartree atomic units.
+
+    Attributes:
+        structure: the molecule. basis, atoms: of the model.
+        coefficients: of each network of the committee, (n_members, 3, n_functions).
+        energies_of_members: total energies, (n_members,).
+    """
+
+    structure: Structure
+    basis: AtomicBasis
+    atoms: Mapping[str, SphericalAtom]
+    coefficients: Tensor
+    energies_of_members: Tensor
+
+    @property
+    def energy(self) -> float:
+        """Total energy."""
+        return float(self.energies_of_members.mean())
+
+    @property
+    def energy_uncertainty(self) -> float | None:
+        """Spread of the committee's energies; None for a single network."""
+        several = len(self.energies_of_members) > 1
+        return float(self.energies_of_members.std()) if several else None
+
+    @cached_property
+    def energies(self) -> dict[str, float]:
+        """``kinetic``, ``xc``, ``electrostatic`` (with the nuclei's), ``total``.
+
+        The first two are the integrals of their fields; electrostatic is the rest of the total.
+        """
+        of_fields = self.coefficients.mean(dim=0) @ self.basis.integrals(self.structure)
+        symbols = self.structure.symbols
+        result = {
+            name: sum(self.atoms[s].energies[name] for s in symbols) + float(of_fields[row])
+            for row, name in enumerate(FIELDS)
+            if name != "density"
+        }
+        result["electrostatic"] = self.energy - sum(result.values())
+        return result | {"total": self.energy}
+
+    @property
+    def dipole(self) -> Array:
+        """Dipole moment about the origin, (3,), elementary charge x bohr."""
+        density = self.coefficients.mean(dim=0)[0]
+        return (-(density @ self.basis.dipoles(self.structure))).numpy()
+
+    def differences(self, points: Tensor) -> dict[str, Tensor]:
+        """``density``, ``kinetic``, ``xc`` minus those of superposed atoms, (n_points,) each.
+
+        Args:
+            points: (n_points, 3), bohr.
+        """
+        fields = self.basis.evaluate(self.structure, points, self.coefficients.mean(dim=0))
+        return dict(zip(FIELDS, fields, strict=True))
+
+    def fields(self, points: Tensor) -> dict[str, Tensor]:
+        """``density``, ``kinetic``, ``xc`` at points (n_points, 3) in bohr, (n_points,) each."""
+        superposed = superposed_fields(self.structure, points, self.atoms)
+        return {name: superposed[name] + d for name, d in self.differences(points).items()}
+
+    def density_uncertainty(self, points: Tensor) -> Tensor | None:
+        """Spread of the committee's densities, (n_points,); None for a single network."""
+        if len(self.coefficients) == 1:
+            return None
+        return self.basis.evaluate(self.structure, points, self.coefficients[:, 0]).std(dim=0)
+
+    def density_at(self, points: ArrayLike) -> dict[str, Array]:
+        """Density and its gradient at points (n_points, 3), bohr, by the names that
+        :func:`fedens.reference.harris.harris` takes."""
+        where = torch.tensor(np.asarray(points), requires_grad=True)
+        with torch.enable_grad():
+            density = self.fields(where)["density"]
+            (slope,) = torch.autograd.grad(density.sum(), where)
+        names = ("gradient_x", "gradient_y", "gradient_z")
+        return {"density": density.detach().numpy()} | dict(
+            zip(names, slope.numpy().T, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MolecularModel:
+    """Made by :func:`fedens.models.molecular_training.train_molecules`; :meth:`load` reads one.
+
+    Attributes:
+        descriptor: what each atom sees. basis: functions of the fields.
+        atoms: free atoms by chemical symbol, at the level of theory of the training data.
+        field_networks, energy_networks: the committee.
+        charge: of the molecules of the training.
+        history: losses of the training. provenance: level of theory, settings, data.
+    """
+
+    descriptor: GMP
+    basis: AtomicBasis
+    atoms: Mapping[str, SphericalAtom]
+    field_networks: Sequence[EquivariantNetwork]
+    energy_networks: Sequence[EquivariantNetwork]
+    charge: float = 0.0
+    history: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def predict(self, structure: Structure) -> MolecularPrediction:
+        """Fields and energies of a molecule.
+
+        Raises:
+            ModelError: periodic, another charge, unpaired electrons, elements not trained on, or a
+                result that is not finite.
+        """
+        self.check(structure)
+        positions = torch.tensor(structure.positions)
+        components = atomic_moments(self.descriptor, structure, positions)
+        charges = self.basis.integrals(structure)
+        coefficients = torch.stack(
+            [
+                with_charge(self._coefficients(net, components, structure), charges, -self.charge)
+                for net in self.field_networks
+            ]
+        )
+        energies = self._energies(structure, components, positions)
+        prediction = MolecularPrediction(structure, self.basis, self.atoms, coefficients, energies)
+        if not (torch.isfinite(coefficients).all() and torch.isfinite(energies).all()):
+            raise ModelError(
+                f"prediction for {structure.formula} is not finite: the structure is far from "
+                "those of the training"
+            )
+        return prediction
+
+    def energy(self, structure: Structure) -> float:
+        """Total energy, hartree."""
+        return self.energy_and_forces(structure)[0]
+
+    def energy_and_forces(self, structure: Structure) -> tuple[float, Array]:
+        """Energy, hartree, and forces (n_atoms, 3), hartree/bohr, minus its exact gradient.
+
+        Raises:
+            ModelError: as :meth:`predict`.
+        """
+        self.check(structure)
+        positions = torch.tensor(structure.positions, requires_grad=True)
+        components = atomic_moments(self.descriptor, structure, positions)
+        energy = self._energies(structure, components, positions).mean()
+        (gradient,) = torch.autograd.grad(energy, positions)
+        if not (torch.isfinite(energy) and torch.isfinite(gradient).all()):
+            raise ModelError(
+                f"energy or forces of {structure.formula} are not finite: the structure is far "
+                "from those of the training"
+            )
+        return float(energy.detach()), -gradient.numpy()
+
+    def check(self, structure: Structure) -> None:
+        """Raise ModelError for what the model was not made for."""
+        self.basis.check(structure)
+        if structure.pbc.any() or structure.spin or structure.charge != self.charge:
+            raise ModelError(
+                f"{structure.formula}: pbc {structure.pbc.tolist()}, spin {structure.spin}, charge "
+                f"{structure.charge:g}; this model is for isolated molecules of charge "
+                f"{self.charge:g} without unpaired electrons"
+            )
+
+    def _coefficients(
+        self, network: EquivariantNetwork, components: Tensor, structure: Structure
+    ) -> Tensor:
+        outputs = network(components, structure.symbols)
+        return torch.cat(assembled(outputs, self.basis, structure.symbols), dim=1).double()
+
+    def _energies(self, structure: Structure, components: Tensor, positions: Tensor) -> Tensor:
+        closed = atoms_energy(structure, self.atoms) + pair_energy(structure, self.atoms, positions)
+        learned = [
+            sum(numbers.double().sum() for _, numbers in net(components, structure.symbols))
+            for net in self.energy_networks
+        ]
+        return closed + torch.stack(learned)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model's folder: safetensors and JSON.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        tensors = {f"basis.{name}": value for name, value in self.basis.tensors().items()}
+        for symbol, atom in self.atoms.items():
+            table = np.stack([getattr(atom, name) for name in _TABLE])
+            tensors[f"atoms.{symbol}"] = torch.tensor(table)
+        for kind, networks in self._networks.items():
+            for i, network in enumerate(networks):
+                state = network.state_dict()
+                tensors |= {f"{kind}.{i}.{name}": value for name, value in state.items()}
+        write_model(
+            Path(path),
+            tensors,
+            {
+                "kind": KIND,
+                "descriptor": self.descriptor.describe(),
+                "exponents_per_bohr2": self.basis.describe(),
+                "nuclear_charges": {s: atom.charge for s, atom in self.atoms.items()},
+                "networks": {k: [_shape(n) for n in nets] for k, nets in self._networks.items()},
+                "charge": self.charge,
+                "history": self.history,
+                "provenance": self.provenance,
+            },
+        )
+
+    @property
+    def _networks(self) -> dict[str, Sequence[EquivariantNetwork]]:
+        return {"fields": self.field_networks, "energy": self.energy_networks}
+
+    @classmethod
+    def load(cls, path: str | Path) -> MolecularModel:
+        """Read a model's folder; nothing in it is executed.
+
+        Raises:
+            ModelError: missing or broken files, or another kind of model.
+        """
+        tensors, description = read_model(Path(path))
+        if description.get("kind") != KIND:
+            raise ModelError(f"{path} holds no model of molecules: read it with Predictor.load")
+        try:
+            networks = {
+                kind: [
+                    _restored(shape, _under(tensors, f"{kind}.{i}."))
+                    for i, shape in enumerate(shapes)
+                ]
+                for kind, shapes in description["networks"].items()
+            }
+            descriptor = descriptor_from_description(description["descriptor"])
+            assert isinstance(descriptor, GMP)
+            return cls(
+                descriptor,
+                AtomicBasis.restore(description["exponents_per_bohr2"], _under(tensors, "basis.")),
+                {
+                    symbol: SphericalAtom(charge, *tensors[f"atoms.{symbol}"].numpy())
+                    for symbol, charge in description["nuclear_charges"].items()
+                },
+                networks["fields"],
+                networks["energy"],
+                description["charge"],
+                description["history"],
+                description["provenance"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            raise ModelError(f"the model in {path} is broken: {error}") from error
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _shape(network: EquivariantNetwork) -> dict[str, Any]:
+    """What is needed to make a network of the same shape, by element."""
+    return {
+        symbol: {
+            "whitening": one.whitening.sizes,
+            "channels": one.channels,
+            "outputs": list(one.outputs),
+            "hidden": one.hidden,
+        }
+        for symbol, one in network.by_element().items()
+    }
+
+
+def _restored(shape: Mapping[str, Any], state: dict[str, Tensor]) -> EquivariantNetwork:
+    network = EquivariantNetwork(
+        {
+            symbol: ElementNetwork(
+                Whitening([tuple(size) for size in one["whitening"]]),
+                one["channels"],
+                one["outputs"],
+                one["hidden"],
+            )
+            for symbol, one in shape.items()
+        }
+    )
+    network.load_state_dict(state)
+    return network.eval()
