@@ -23,6 +23,8 @@ from fedens.structure import Structure
 
 #: Points whose functions are in memory at once.
 _BLOCK = 20_000
+#: At a nucleus the closed form of the potential is 0/0: r^2 is at least this, bohr^2.
+_SMALLEST_SQUARE = 1e-16
 #: Smallest and largest exponent (bohr^-2) and their ratio for each l: hydrogen and helium, carbon.
 _LIGHT = ((0.08, 40, 2.2), (0.1, 8, 2.2), (0.15, 4, 2.4), (0.3, 2, 2.5))
 _CARBON = ((0.08, 600, 2.2), (0.1, 100, 2.2), (0.12, 60, 2.2), (0.15, 20, 2.2), (0.2, 10, 2.2))
@@ -162,6 +164,30 @@ class AtomicBasis:
             total = total + torch.einsum("fpm,pm->fp", radial @ local, angular)
         return total
 
+    def potential(self, structure: Structure, points: Tensor, coefficients: Tensor) -> Tensor:
+        """Coulomb potential (n_points,) of the field of coefficients (n_functions,); hartree.
+
+        In closed form at points (n_points, 3), bohr: outside and inside of r the Gaussian acts as
+        4 pi/(2l+1) R_lm (r^-(2l+1) int_0^r s^(2l+2) exp(-a s^2) ds + int_r^oo s exp(-a s^2) ds).
+        """
+        self.check(structure)
+        harmonics = solid_harmonics(self.max_order)
+        shells = iter(self.shells(structure))
+        total = points.new_zeros(len(points))
+        for symbol, position in zip(
+            structure.symbols, torch.tensor(structure.positions), strict=True
+        ):
+            away = points - position
+            angular, squared = harmonics(away), (away * away).sum(dim=1, keepdim=True)
+            for exponents, matrix in zip(
+                self.exponents[symbol], self.contractions[symbol], strict=True
+            ):
+                _, l, where = next(shells)
+                radial = _coulomb(squared, exponents, l) @ (_norms(exponents, l)[:, None] * matrix)
+                local = radial @ coefficients[where].unflatten(0, (-1, 2 * l + 1))
+                total = total + (local * angular[:, l * l : (l + 1) ** 2]).sum(dim=1)
+        return total
+
     def test(self, structure: Structure, points: Tensor, fields: Tensor) -> Tensor:
         """Sums over points of fields (n_fields, n_points) times each function.
 
@@ -231,6 +257,16 @@ def _norms(exponents: Tensor, l: int) -> Tensor:
     """Factors that make the squares of r^l Y_lm exp(-a r^2) integrate to 1."""
     squared = math.gamma(l + 1.5) / 2 / (2 * exponents) ** (l + 1.5)
     return squared**-0.5
+
+
+def _coulomb(squared: Tensor, exponents: Tensor, l: int) -> Tensor:
+    """What R_lm is to be multiplied by, (n_points, n_exponents); r^2 is (n_points, 1)."""
+    order = torch.tensor(l + 1.5, dtype=torch.float64)
+    squared = squared.clamp(min=_SMALLEST_SQUARE)
+    inside = torch.special.gammainc(order, exponents * squared) * math.gamma(l + 1.5)
+    inside = inside / (2 * exponents ** (l + 1.5) * squared ** (l + 0.5))
+    outside = torch.exp(-exponents * squared) / (2 * exponents)
+    return 4 * math.pi / (2 * l + 1) * (inside + outside)
 
 
 def _default_exponents(symbol: str) -> list[list[float]]:

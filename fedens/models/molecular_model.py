@@ -43,6 +43,8 @@ from fedens.structure import Structure
 Array = NDArray[np.float64]
 
 KIND = "molecular_model"
+#: Displacement of the central differences of a potential at a nucleus, bohr.
+_STEP = 1e-3
 _TABLE = ("r", *FIELDS)
 
 
@@ -141,16 +143,53 @@ class MolecularPrediction:
         return self.basis.evaluate(self.structure, points, self.coefficients[:, 0]).std(dim=0)
 
     def density_at(self, points: ArrayLike) -> dict[str, Array]:
-        """Density and its gradient at points (n_points, 3), bohr, by the names that
-        :func:`fedens.reference.harris.harris` takes."""
+        """What :func:`fedens.reference.harris.harris` takes: density, its gradient, and the
+        potential of its difference to superposed atoms at points (n_points, 3), bohr."""
         where = torch.tensor(np.asarray(points), requires_grad=True)
         with torch.enable_grad():
             density = self.fields(where)["density"]
             (slope,) = torch.autograd.grad(density.sum(), where)
         names = ("gradient_x", "gradient_y", "gradient_z")
-        return {"density": density.detach().numpy()} | dict(
-            zip(names, slope.numpy().T, strict=True)
-        )
+        result = {"density": density.detach().numpy()}
+        result["difference_potential"] = self.difference_potential(where.detach()).numpy()
+        return result | dict(zip(names, slope.numpy().T, strict=True))
+
+    def difference_potential(self, points: Tensor) -> Tensor:
+        """Coulomb potential of the density minus superposed atoms, (n_points,), hartree."""
+        density = self.coefficients.mean(dim=0)[0]
+        return self.basis.potential(self.structure, points, density)
+
+    def electrostatic(self, points: Tensor) -> Tensor:
+        """Electrostatic energy density minus that of superposed atoms, (n_points,).
+
+        d (phi_atoms + phi_d / 2) of the predicted difference d; unlike :attr:`energies` it knows
+        of no learned total energy.
+        """
+        superposed = superposed_fields(self.structure, points, self.atoms)["potential"]
+        own = self.difference_potential(points)
+        return self.differences(points)["density"] * (superposed + 0.5 * own)
+
+    @property
+    def hellmann_feynman_forces(self) -> Array:
+        """Force of the predicted density and the other nuclei on each nucleus, (n_atoms, 3)."""
+        charges = [self.atoms[s].charge for s in self.structure.symbols]
+        forces = np.zeros_like(self.structure.positions)
+        for atom, axis in np.ndindex(forces.shape):
+            there = torch.tensor(self.structure.positions[atom]).repeat(2, 1)
+            there[:, axis] += torch.tensor([_STEP, -_STEP], dtype=torch.float64)
+            ahead, behind = self._potential_of_others(atom, there)
+            forces[atom, axis] = charges[atom] * float(ahead - behind) / (2 * _STEP)
+        return forces
+
+    def _potential_of_others(self, atom: int, points: Tensor) -> Tensor:
+        """As an electron feels it, without one nucleus and its spherical atom, which exert no
+        force on themselves."""
+        total = self.difference_potential(points)
+        for other, symbol in enumerate(self.structure.symbols):
+            if other != atom:
+                away = points - torch.tensor(self.structure.positions[other])
+                total = total + self.atoms[symbol].potential(away.norm(dim=1))
+        return total
 
 
 @dataclass(frozen=True, eq=False)

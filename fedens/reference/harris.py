@@ -14,7 +14,7 @@ space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,9 @@ def harris(
 
     Args:
         density: of three kinds. A function of points (n, 3) in bohr that gives ``density`` and,
-            for a GGA, ``gradient_x``, ``gradient_y``, ``gradient_z``, each (n,). Or a
+            for a GGA, ``gradient_x``, ``gradient_y``, ``gradient_z``, each (n,); where it also
+            gives ``difference_potential``, the Coulomb potential (hartree) of its difference to
+            superposed atoms, no Poisson's equation is solved. Or a
             :class:`Density` on a space, whose difference to superposed atoms is interpolated. Or
             a density matrix (n, n) in the basis, for which nothing is approximated.
         xc: LDA or GGA by PySCF's name. basis: name of a Gaussian basis set.
@@ -214,6 +216,8 @@ def _input(
         space.check_matches(structure)
         difference = density.values.detach() - _superposed(structure, space.points, atoms)
         rho = _interpolated(mean_field, structure, space, difference, atoms)
+    elif "difference_potential" in (fields := density(coords)):
+        return _from_closed_form(mean_field, structure, fields, atoms)
     else:
         space = SimplexSpace.for_structure(structure) if space is None else space
         space.check_matches(structure)
@@ -259,19 +263,50 @@ def _from_difference(
     difference: Tensor,
     atoms: Mapping[str, SphericalAtom],
 ) -> _Input:
-    """From the density on the grid and its difference d to superposed atoms a on a space.
+    """From the density on the grid and its difference to superposed atoms on a space."""
+    own = space.solve_poisson(difference).detach()
+    energy = 0.5 * float(space.integrate(difference * own).detach())
+    there = _interpolate(space, own[None], torch.tensor(mean_field.grids.coords))[0]
+    return _from_potential(mean_field, structure, rho, there, energy, atoms)
 
-    int n v_H - E_H[n] = int a v_H - E_H[a] + (1/2) int d v_H[d]: int d v_H[a] is in both.
+
+def _from_closed_form(
+    mean_field: Any,
+    structure: Structure,
+    fields: Mapping[str, ArrayLike],
+    atoms: Mapping[str, SphericalAtom],
+) -> _Input:
+    """From a function that also gave the potential of its difference to superposed atoms."""
+    names = ("density", *_GRADIENT)[: _rows(mean_field)]
+    grid, weights = torch.tensor(mean_field.grids.coords), mean_field.grids.weights
+    rho = _checked(fields, names, len(grid))
+    own = torch.tensor(_checked(fields, ("difference_potential",), len(grid))[0])
+    difference = torch.tensor(rho[0]) - _superposed(structure, grid, atoms)
+    energy = 0.5 * float(weights @ (difference * own).numpy())
+    return _from_potential(mean_field, structure, rho, own, energy, atoms)
+
+
+def _from_potential(
+    mean_field: Any,
+    structure: Structure,
+    rho: Array,
+    own: Tensor,
+    own_energy: float,
+    atoms: Mapping[str, SphericalAtom],
+) -> _Input:
+    """From the density n on the grid and the potential v_d of its difference d to atoms a there.
+
+    int n v_H - E_H[n] = int a v_H - E_H[a] + (1/2) int d v_d: int d v_H[a] is in both. The last
+    term is ``own_energy``.
     """
     coords, weights = mean_field.grids.coords, mean_field.grids.weights
     grid = torch.tensor(coords)
-    own = space.solve_poisson(difference).detach()
-    potential = _atoms_potential(structure, grid, atoms) + _interpolate(space, own[None], grid)[0]
+    potential = _atoms_potential(structure, grid, atoms) + own
     weighted = weights * potential.numpy()
     # on the grid, where its error cancels that of the orbitals' density
     counted_twice = float(weighted @ _superposed(structure, grid, atoms).numpy())
     counted_twice -= _atoms_energy(structure, atoms)
-    counted_twice += 0.5 * float(space.integrate(difference * own).detach())
+    counted_twice += own_energy
     rho = np.where(rho[0] > 0, rho, 0.0)  # what is fitted undershoots where little is left
     return _Input(rho, _matrix(mean_field.mol, coords, weighted[None]), counted_twice)
 
@@ -306,8 +341,11 @@ def _atoms_energy(structure: Structure, atoms: Mapping[str, SphericalAtom]) -> f
 
 def _evaluated(density: DensityAt, points: Array, rows: int) -> Array:
     """The function's density, and gradient for 4 rows, (rows, n)."""
-    fields = density(points)
-    names = ("density", *_GRADIENT)[:rows]
+    return _checked(density(points), ("density", *_GRADIENT)[:rows], len(points))
+
+
+def _checked(fields: Mapping[str, ArrayLike], names: Sequence[str], count: int) -> Array:
+    """Some of the fields that a function gave at ``count`` points, (n_names, count)."""
     missing = ", ".join(name for name in names if name not in fields)
     if missing:
         raise FunctionalError(
@@ -316,10 +354,10 @@ def _evaluated(density: DensityAt, points: Array, rows: int) -> Array:
         )
     for name in names:
         values = np.asarray(fields[name])
-        if values.shape != (len(points),) or not np.isfinite(values).all():
+        if values.shape != (count,) or not np.isfinite(values).all():
             raise FunctionalError(
-                f"density gave {name} of shape {values.shape} at {len(points)} points: expected "
-                f"finite numbers ({len(points)},)"
+                f"density gave {name} of shape {values.shape} at {count} points: expected "
+                f"finite numbers ({count},)"
             )
     return np.array([np.asarray(fields[name], dtype=np.float64) for name in names])
 
