@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from fedens.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
+from fedens.models.loading import load_model
+from fedens.models.molecular_model import MolecularModel
 from fedens.models.prediction import check_route
 from fedens.models.predictor import Predictor
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.structure import Structure
 from fedens.units import (
+    BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,
     HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3,
     HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM,
@@ -33,6 +36,7 @@ _SAME_ELEMENTS = 0.1
 _SAME_BOX = 1.01
 
 _UNITS = {
+    "dipole": BOHR_IN_ANGSTROM,
     "energy": HARTREE_IN_EV,
     "free_energy": HARTREE_IN_EV,
     "energy_uncertainty": HARTREE_IN_EV,
@@ -44,6 +48,7 @@ _UNITS = {
 
 _CONSERVATIVE = ("energy", "free_energy", "forces", "stress", "hellmann_feynman_forces")
 _UNCERTAINTIES = ("energy_uncertainty", "forces_uncertainty")
+_OF_MOLECULES = ("energy", "free_energy", "forces", "dipole", "hellmann_feynman_forces")
 
 
 class Calculator(AseCalculator):
@@ -64,6 +69,9 @@ class Calculator(AseCalculator):
     Beyond ASE's names, ``get_property`` knows ``hellmann_feynman_forces``, and for models
     ``energy_uncertainty`` and ``forces_uncertainty``. ``density(atoms)`` gives the density.
 
+    A model of molecules (:class:`fedens.models.molecular_model.MolecularModel`) has neither routes
+    nor a mesh, and also gives the dipole moment (e angstrom).
+
     Forces are the exact derivative of the energy on a fixed mesh, and so is the stress: a cell
     keeps its number of elements while its edges stay within 10 % of what they were at first, an
     isolated structure its box while its atoms stay in the fine elements. Where that ends, the
@@ -79,7 +87,7 @@ class Calculator(AseCalculator):
 
     def __init__(
         self,
-        predictor: Predictor | str | Path | None = None,
+        predictor: Predictor | MolecularModel | str | Path | None = None,
         route: str = "functional",
         *,
         functional: EnergyFunctional | None = None,
@@ -94,7 +102,10 @@ class Calculator(AseCalculator):
             raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
         if isinstance(predictor, str | Path):
-            predictor = Predictor.load(predictor)
+            predictor = load_model(predictor)
+        self.molecules = predictor if isinstance(predictor, MolecularModel) else None
+        if isinstance(predictor, MolecularModel):
+            predictor = None
         self.predictor, self.functional = predictor, functional
         self.route, self.refinement_steps = route, refinement_steps
         self.residual_tolerance = residual_tolerance
@@ -107,6 +118,9 @@ class Calculator(AseCalculator):
         self.implemented_properties = list(self._offered())
 
     def _offered(self) -> tuple[str, ...]:
+        if self.molecules is not None:
+            several = len(self.molecules.energy_networks) > 1
+            return (*_OF_MOLECULES, "energy_uncertainty") if several else _OF_MOLECULES
         if self.predictor is None:
             return _CONSERVATIVE
         if self.route == "hellmann_feynman":
@@ -138,6 +152,9 @@ class Calculator(AseCalculator):
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
         structure = Structure.from_ase(self.atoms)
+        if self.molecules is not None:
+            self._keep(self._of_molecule(self.molecules, structure, set(properties)))
+            return
         if "stress" in properties and not structure.periodic:
             raise PropertyNotImplementedError("stress is defined for periodic cells only")
         # who asks for the stress once asks for it at every step: get it from the same pass
@@ -151,9 +168,27 @@ class Calculator(AseCalculator):
             warnings.simplefilter("always")
             results = compute(structure, space, wanted)
         self._pass_on(caught)
+        self._keep(results)
+
+    def _keep(self, results: Mapping[str, Any]) -> None:
+        """Results in ASE's units."""
         for name, value in results.items():
             self.results[name] = _voigt(value) if name == "stress" else value
             self.results[name] = self.results[name] * _UNITS[name]
+
+    def _of_molecule(
+        self, model: MolecularModel, structure: Structure, wanted: set[str]
+    ) -> dict[str, Any]:
+        energy, forces = model.energy_and_forces(structure)
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
+        if wanted & {"dipole", "hellmann_feynman_forces", "energy_uncertainty"}:
+            prediction = model.predict(structure)
+            results["dipole"] = prediction.dipole
+            if "hellmann_feynman_forces" in wanted:
+                results["hellmann_feynman_forces"] = prediction.hellmann_feynman_forces
+            if prediction.energy_uncertainty is not None:
+                results["energy_uncertainty"] = prediction.energy_uncertainty
+        return results
 
     def _pass_on(self, caught: Sequence[warnings.WarningMessage]) -> None:
         """Issue warnings; that a model is out of its range only once, not at every step."""
@@ -166,6 +201,11 @@ class Calculator(AseCalculator):
 
     def density(self, atoms: Atoms) -> Density:
         """The density of a structure on the calculator's mesh, for pictures and analysis."""
+        if self.molecules is not None:
+            raise FedensError(
+                "a model of molecules has no mesh: model.predict(structure).fields(points) gives "
+                "the density at any points"
+            )
         structure = Structure.from_ase(atoms)
         space = self._meshes.space_for(structure)
         if self.predictor is None:

@@ -23,6 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 #: Module of each job but the main one; each has run(configuration, folder, progress).
 _JOB_MODULES = {
     "generalisation": "fedens.generalisation_run",
+    "molecules": "fedens.molecules_run",
     "reference_points": "fedens.reference_points_run",
 }
 

@@ -22,6 +22,7 @@ from fedens.configuration.material import (
     StructureFileOptions,
     ThermalCellsOptions,
 )
+from fedens.configuration.molecules import MoleculeOptions, MoleculesConfiguration
 from fedens.configuration.options import JobOptions, Options
 from fedens.configuration.reference_points import PointSetOptions, ReferencePointsConfiguration
 
@@ -33,6 +34,8 @@ __all__ = [
     "GeneralisationConfiguration",
     "GoodwinNeedsHeineOptions",
     "JobOptions",
+    "MoleculeOptions",
+    "MoleculesConfiguration",
     "NetworkOptions",
     "Options",
     "PointSetOptions",
@@ -51,6 +54,7 @@ JOBS: dict[str, type[JobOptions]] = {
     "learning": Configuration,
     "generalisation": GeneralisationConfiguration,
     "reference_points": ReferencePointsConfiguration,
+    "molecules": MoleculesConfiguration,
 }
 
 

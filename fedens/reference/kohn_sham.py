@@ -45,6 +45,11 @@ class KohnShamState:
         return bool(self.mean_field.converged)
 
     @property
+    def cycles(self) -> int:
+        """Cycles that the self-consistent field took."""
+        return int(self.mean_field.cycles)
+
+    @property
     def energy(self) -> float:
         """Total energy, hartree."""
         return float(self.mean_field.e_tot)
@@ -203,6 +208,7 @@ def solve_kohn_sham(
     grid_level: int = 4,
     max_cycles: int = 100,
     require_convergence: bool = True,
+    density_matrix: ArrayLike | None = None,
 ) -> KohnShamState:
     """Self-consistent Kohn-Sham orbitals of a molecule; spin-polarised where its spin is not 0.
 
@@ -212,6 +218,8 @@ def solve_kohn_sham(
         conv_tol: change of the energy to stop at, hartree.
         grid_level: of PySCF's integration grid, 0 to 9.
         require_convergence: raise when it is not met; otherwise the result says so.
+        density_matrix: to start from, as :func:`fedens.reference.harris.starting_density_matrix`
+            gives it; PySCF's superposed atoms (``minao``) by default.
 
     Raises:
         ConvergenceError: not converged (the unfinished :class:`KohnShamState` is in ``.result``).
@@ -227,7 +235,7 @@ def solve_kohn_sham(
     mean_field.conv_tol = conv_tol
     mean_field.max_cycle = max_cycles
     mean_field.grids.level = grid_level
-    mean_field.kernel()
+    mean_field.kernel(dm0=None if density_matrix is None else np.asarray(density_matrix))
     state = KohnShamState(structure, xc, basis, pseudopotential, mean_field)
     if require_convergence and not state.converged:
         raise ConvergenceError(
