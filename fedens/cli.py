@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -74,6 +75,8 @@ def _options(
     ] = False,
 ) -> None:
     del version
+    # its remarks about the size of a mesh would stand between the progress bars
+    logging.getLogger("skfem").setLevel(logging.ERROR)
 
 
 def _open_run(

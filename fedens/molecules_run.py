@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,8 +97,6 @@ class MoleculesRun:
         if resolved.is_file():
             _refuse_other_data(load_job(resolved), configuration, folder)
         configuration.write(resolved)
-        # its remarks about the size of a mesh would stand between the progress bars
-        logging.getLogger("skfem").setLevel(logging.ERROR)
         return cls(configuration, folder, progress)
 
     @cached_property

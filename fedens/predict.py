@@ -12,7 +12,10 @@ from ase.io import write
 
 from fedens.calculator import Calculator
 from fedens.errors import FedensError
+from fedens.fem.simplex import SimplexSpace
 from fedens.files import write_atomically
+from fedens.models.loading import load_model
+from fedens.models.molecular_model import MolecularModel
 from fedens.models.prediction import check_route
 from fedens.models.predictor import Predictor
 from fedens.models.training import resolve_device
@@ -22,7 +25,7 @@ from fedens.structure import Structure
 from fedens.structures import read_structures
 
 #: What ASE's own files keep; the rest goes into arrays and numbers beside it.
-_ASE_RESULTS = ("energy", "free_energy", "forces", "stress")
+_ASE_RESULTS = ("energy", "free_energy", "forces", "stress", "dipole")
 
 
 def predict_file(
@@ -41,7 +44,8 @@ def predict_file(
 
     Args:
         source: any file ASE reads. model: model folder. target: file to write.
-        route, refinement_steps: see :class:`fedens.calculator.Calculator`.
+        route, refinement_steps: see :class:`fedens.calculator.Calculator`; models of molecules
+            have neither.
         fields: also a VTU file of the density of each structure, and a PVD, in the folder named
             after ``target``. uncertainty: also estimated errors, and the density's in the fields.
 
@@ -50,7 +54,7 @@ def predict_file(
             structure fails, those before it are written.
     """
     check_route(route)
-    predictor = Predictor.load(model, resolve_device(device))
+    predictor = load_model(model, resolve_device(device))
     structures = read_structures(source)
     folder = target.with_suffix("")
     images: list[Atoms] = []
@@ -80,7 +84,11 @@ def predict_file(
 
 
 def _predicted(
-    predictor: Predictor, structure: Structure, route: str, refinement_steps: int, uncertainty: bool
+    predictor: Predictor | MolecularModel,
+    structure: Structure,
+    route: str,
+    refinement_steps: int,
+    uncertainty: bool,
 ) -> Atoms:
     """ASE atoms that carry all that the route offers."""
     atoms = structure.to_ase()
@@ -103,13 +111,26 @@ def _predicted(
 
 
 def _write_fields(
-    path: Path, predictor: Predictor, structure: Structure, refinement_steps: int
+    path: Path, predictor: Predictor | MolecularModel, structure: Structure, refinement_steps: int
 ) -> list[Path]:
+    if isinstance(predictor, MolecularModel):
+        return _write_molecule(path, predictor, structure)
     prediction = predictor.predict(structure, refinement_steps=refinement_steps)
     fields = {"density": prediction.density.values}
     if prediction.spread is not None:
         fields["density_uncertainty"] = prediction.spread
     return write_vtu(path, prediction.density.space, fields, structure)
+
+
+def _write_molecule(path: Path, model: MolecularModel, structure: Structure) -> list[Path]:
+    """Fields of a molecule on tetrahedra of the default sizes."""
+    space = SimplexSpace.for_structure(structure)
+    prediction = model.predict(structure)
+    fields = prediction.fields(space.points)
+    spread = prediction.density_uncertainty(space.points)
+    if spread is not None:
+        fields["density_uncertainty"] = spread
+    return write_vtu(path, space, fields, structure)
 
 
 def _write_xyz(target: Path, images: Sequence[Atoms]) -> None:
