@@ -36,7 +36,10 @@ class MoleculeEvaluation:
         name: of the sample. group: of its molecules in the configuration. formula: of it.
         numbers: errors and uncertainties by name with unit; errors of energies carry their sign.
         energy, predicted_energy: hartree.
-        forces, predicted_forces: (n_atoms, 3), hartree/bohr; the first None where not known.
+        symbols: of the atoms.
+        forces: (n_atoms, 3), hartree/bohr, by kind: ``predicted`` and, where they are known, the
+            reference's, ``reference``, and those of Hellmann and Feynman from the reference's
+            density, ``reference_hellmann_feynman``.
     """
 
     name: str
@@ -45,20 +48,12 @@ class MoleculeEvaluation:
     numbers: dict[str, float]
     energy: float
     predicted_energy: float
-    forces: Array | None
-    predicted_forces: Array
+    symbols: list[str]
+    forces: dict[str, Array]
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
-        forces = None if self.forces is None else self.forces.tolist()
-        return vars(self) | {"forces": forces, "predicted_forces": self.predicted_forces.tolist()}
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> MoleculeEvaluation:
-        """From what :meth:`to_json` gave."""
-        forces = None if found["forces"] is None else np.array(found["forces"])
-        predicted = np.array(found["predicted_forces"])
-        return cls(**found | {"forces": forces, "predicted_forces": predicted})
+        return vars(self) | {"forces": {kind: f.tolist() for kind, f in self.forces.items()}}
 
 
 @dataclass(frozen=True)
@@ -124,9 +119,15 @@ def evaluate_molecule(
         numbers,
         sample.total_energy,
         energy,
-        sample.forces,
-        forces,
+        list(sample.structure.symbols),
+        {"predicted": forces} | _reference_forces(sample),
     )
+
+
+def _reference_forces(sample: Sample) -> dict[str, Array]:
+    feynman = sample.provenance.get("hellmann_feynman_forces_hartree_per_bohr")
+    result = {} if sample.forces is None else {"reference": np.asarray(sample.forces)}
+    return result if feynman is None else result | {"reference_hellmann_feynman": np.array(feynman)}
 
 
 def _refuse_other_theory(model: MolecularModel, sample: Sample, name: str) -> None:
@@ -206,10 +207,9 @@ def _force_errors(
         "forces, spread of the reference (kcal/mol/angstrom)": unit
         * float(np.sqrt((sample.forces**2).mean())),
     }
-    feynman = sample.provenance.get("hellmann_feynman_forces_hartree_per_bohr")
-    if feynman is None:
+    reference = _reference_forces(sample).get("reference_hellmann_feynman")
+    if reference is None:
         return numbers
-    reference = np.array(feynman)
     pulay = np.abs(reference - sample.forces)
     heavy = sample.structure.numbers > 1
     numbers["Pulay difference of the reference, largest (kcal/mol/angstrom)"] = unit * pulay.max()

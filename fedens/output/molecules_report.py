@@ -100,11 +100,13 @@ def _figures(
         reference, predicted = energies.T
         picture = parity_plot(reference, predicted, "energy above the mean", "kcal/mol")
         figures.append(ReportFigure("Total energies", picture))
-    known = [one for one in evaluations if one.forces is not None]
+    known = [one for one in evaluations if "reference" in one.forces]
     if known:
         unit = HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM
-        reference = unit * np.concatenate([np.asarray(one.forces) for one in known])
-        predicted = unit * np.concatenate([one.predicted_forces for one in known])
+        reference, predicted = (
+            unit * np.concatenate([one.forces[kind] for one in known])
+            for kind in ("reference", "predicted")
+        )
         picture = parity_plot(reference, predicted, "force component", "kcal/mol/angstrom")
         figures.append(ReportFigure("Forces", picture))
     if len(curve) > 1:
@@ -152,6 +154,7 @@ def _tables(
                 "Forces here are derivatives of the energy.",
             )
         )
+        tables.append(_forces_of(next(one for one in evaluations if len(one.forces) == 3)))
     if len(curve) > 1:
         names = [n for n in (NMAPE, DIPOLE, ENERGY, FORCES) if n in curve[-1].errors]
         rows = [[p.size, p.members, *(p.errors[name] for name in names)] for p in curve]
@@ -161,6 +164,23 @@ def _tables(
     rows = [[one.name, *(one.numbers.get(name) for name in columns[1:])] for one in evaluations]
     tables.append(ReportTable("Every molecule", columns, rows))
     return tables
+
+
+def _forces_of(one: MoleculeEvaluation) -> ReportTable:
+    """Forces on every atom of a molecule, their sizes."""
+    unit = HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM
+    analytic, feynman = one.forces["reference"], one.forces["reference_hellmann_feynman"]
+    vectors = (one.forces["predicted"], analytic, feynman, feynman - analytic)
+    sizes = unit * np.linalg.norm(vectors, axis=2).T
+    columns = ["atom", "predicted", "analytic", "Hellmann-Feynman", "Pulay difference"]
+    atoms = [f"{symbol} {i}" for i, symbol in enumerate(one.symbols)]
+    return ReportTable(
+        f"Forces of {one.name}: lengths of the vectors",
+        columns,
+        [[atom, *row] for atom, row in zip(atoms, sizes.tolist(), strict=True)],
+        ["", *["kcal/mol/angstrom"] * 4],
+        "Analytic and Hellmann-Feynman: of the reference. Difference: of the vectors.",
+    )
 
 
 def _notes(means: dict[str, float]) -> list[str]:
