@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,29 +152,27 @@ class Calculator(AseCalculator):
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
         structure = Structure.from_ase(self.atoms)
-        if self.molecules is not None:
-            self._keep(self._of_molecule(self.molecules, structure, set(properties)))
-            return
-        if "stress" in properties and not structure.periodic:
+        if "stress" in properties and not (structure.periodic and self.molecules is None):
             raise PropertyNotImplementedError("stress is defined for periodic cells only")
         # who asks for the stress once asks for it at every step: get it from the same pass
         self._stress_wanted |= "stress" in properties
         wanted = set(properties)
         if self._stress_wanted and structure.periodic:
             wanted.add("stress")
-        space = self._meshes.space_for(structure)
-        compute = self._predicted if self.predictor else self._solved
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = compute(structure, space, wanted)
+            results = self._results(structure, wanted)
         self._pass_on(caught)
-        self._keep(results)
-
-    def _keep(self, results: Mapping[str, Any]) -> None:
-        """Results in ASE's units."""
         for name, value in results.items():
             self.results[name] = _voigt(value) if name == "stress" else value
             self.results[name] = self.results[name] * _UNITS[name]
+
+    def _results(self, structure: Structure, wanted: set[str]) -> dict[str, Any]:
+        if self.molecules is not None:
+            return self._of_molecule(self.molecules, structure, wanted)
+        space = self._meshes.space_for(structure)
+        compute = self._predicted if self.predictor else self._solved
+        return compute(structure, space, wanted)
 
     def _of_molecule(
         self, model: MolecularModel, structure: Structure, wanted: set[str]

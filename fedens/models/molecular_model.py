@@ -9,6 +9,7 @@ that a prediction needs no mesh, has no egg-box effect, and forces are exact der
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +27,7 @@ from fedens.energy.spherical_atoms import (
     pair_energy,
     superposed_fields,
 )
-from fedens.errors import ModelError
+from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
 from fedens.models.atomic_basis import AtomicBasis
@@ -45,6 +46,8 @@ Array = NDArray[np.float64]
 KIND = "molecular_model"
 #: Displacement of the central differences of a potential at a nucleus, bohr.
 _STEP = 1e-3
+#: Share of the range of a moment by which an atom may lie outside before it counts.
+_SLACK = 0.5
 _TABLE = ("r", *FIELDS)
 
 
@@ -200,6 +203,8 @@ class MolecularModel:
         descriptor: what each atom sees. basis: functions of the fields.
         atoms: free atoms by chemical symbol, at the level of theory of the training data.
         field_networks, energy_networks: the committee.
+        ranges: lowest and highest of the l = 0 moments seen in the training, by element,
+            (2, n_series); atoms far outside cause an ExtrapolationWarning.
         charge: of the molecules of the training.
         history: losses of the training. provenance: level of theory, settings, data.
     """
@@ -209,6 +214,7 @@ class MolecularModel:
     atoms: Mapping[str, SphericalAtom]
     field_networks: Sequence[EquivariantNetwork]
     energy_networks: Sequence[EquivariantNetwork]
+    ranges: Mapping[str, Tensor]
     charge: float = 0.0
     history: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -224,6 +230,7 @@ class MolecularModel:
         self.check(structure)
         positions = torch.tensor(structure.positions)
         components = atomic_moments(self.descriptor, structure, positions)
+        self._warn_outside(structure, components)
         charges = self.basis.integrals(structure)
         coefficients = torch.stack(
             [
@@ -253,6 +260,7 @@ class MolecularModel:
         self.check(structure)
         positions = torch.tensor(structure.positions, requires_grad=True)
         components = atomic_moments(self.descriptor, structure, positions)
+        self._warn_outside(structure, components.detach())
         energy = self._energies(structure, components, positions).mean()
         (gradient,) = torch.autograd.grad(energy, positions)
         if not (torch.isfinite(energy) and torch.isfinite(gradient).all()):
@@ -270,6 +278,22 @@ class MolecularModel:
                 f"{structure.formula}: pbc {structure.pbc.tolist()}, spin {structure.spin}, charge "
                 f"{structure.charge:g}; this model is for isolated molecules of charge "
                 f"{self.charge:g} without unpaired electrons"
+            )
+
+    def _warn_outside(self, structure: Structure, components: Tensor) -> None:
+        outside = []
+        for atom, symbol in enumerate(structure.symbols):
+            low, high = self.ranges[symbol]
+            slack = _SLACK * (high - low)
+            seen = components[atom, : len(low)]
+            if ((seen < low - slack) | (seen > high + slack)).any():
+                outside.append(f"{symbol} {atom}")
+        if outside:
+            warnings.warn(
+                f"{structure.formula} leaves the range of the training: the surroundings of "
+                f"{', '.join(outside)}; look at the committee's spread before you trust it",
+                ExtrapolationWarning,
+                stacklevel=3,
             )
 
     def _coefficients(
@@ -296,6 +320,7 @@ class MolecularModel:
         for symbol, atom in self.atoms.items():
             table = np.stack([getattr(atom, name) for name in _TABLE])
             tensors[f"atoms.{symbol}"] = torch.tensor(table)
+            tensors[f"ranges.{symbol}"] = self.ranges[symbol]
         for kind, networks in self._networks.items():
             for i, network in enumerate(networks):
                 state = network.state_dict()
@@ -348,6 +373,7 @@ class MolecularModel:
                 },
                 networks["fields"],
                 networks["energy"],
+                _under(tensors, "ranges."),
                 description["charge"],
                 description["history"],
                 description["provenance"],

@@ -120,6 +120,7 @@ def train_molecules(
         {s: atoms[s] for s in symbols},
         [trainer.fields(member) for member in range(settings.committee)],
         [trainer.energy(member) for member in range(settings.committee)],
+        {s: _range(moments[0].flatten(0, 1)) for s, moments in trainer.moments.items()},
         charge,
         trainer.history,
         {
@@ -129,6 +130,11 @@ def train_molecules(
             "formulas": sorted({sample.structure.formula for sample in samples}),
         },
     )
+
+
+def _range(rows: Tensor) -> Tensor:
+    """Lowest and highest of each column, (2, n_columns)."""
+    return torch.stack([rows.amin(dim=0), rows.amax(dim=0)])
 
 
 def _common_charge(samples: Sequence[Sample]) -> float:
