@@ -51,8 +51,10 @@ class AtomicBasis:
         exponents: Mapping[str, Sequence[Sequence[float]]],
         contractions: Mapping[str, Sequence[Tensor]] | None = None,
     ):
-        if not exponents or not all(all(shells) and shells for shells in exponents.values()):
-            raise ModelError(f"exponents are {dict(exponents)}: expected some for each element, l")
+        if not exponents or not all(map(_usable, exponents.values())):
+            raise ModelError(
+                f"exponents are {dict(exponents)}: expected some for each element and l, above 0"
+            )
         self.exponents = {
             symbol: [torch.tensor(shell, dtype=torch.float64) for shell in shells]
             for symbol, shells in exponents.items()
@@ -61,16 +63,15 @@ class AtomicBasis:
             contractions = {
                 s: [torch.eye(len(a)).double() for a in x] for s, x in exponents.items()
             }
-        self.contractions = {symbol: list(contractions[symbol]) for symbol in exponents}
         for symbol, shells in self.exponents.items():
-            for l, (shell, matrix) in enumerate(
-                zip(shells, self.contractions[symbol], strict=True)
-            ):
-                if matrix.shape[0] != len(shell):
-                    raise ModelError(
-                        f"{symbol}, l = {l}: {len(shell)} exponents, contraction of shape "
-                        f"{tuple(matrix.shape)}"
-                    )
+            counts = [len(shell) for shell in shells]
+            rows = [len(matrix) for matrix in contractions.get(symbol, [])]
+            if rows != counts:
+                raise ModelError(
+                    f"{symbol}: contractions of {rows} exponents for l = 0, 1, ..., expected "
+                    f"{counts}"
+                )
+        self.contractions = {symbol: list(contractions[symbol]) for symbol in exponents}
 
     @classmethod
     def even_tempered(cls, symbols: Sequence[str]) -> AtomicBasis:
@@ -251,6 +252,10 @@ class AtomicBasis:
             exponents,
             {s: [tensors[f"{s}.{l}"] for l in range(len(x))] for s, x in exponents.items()},
         )
+
+
+def _usable(shells: Sequence[Sequence[float]]) -> bool:
+    return bool(shells) and all(shell and all(a > 0 for a in shell) for shell in shells)
 
 
 def _norms(exponents: Tensor, l: int) -> Tensor:
