@@ -293,7 +293,10 @@ def export(
     chgcar: Annotated[bool, typer.Option("--chgcar", help="VASP CHGCAR files.")] = False,
     spacing: Annotated[
         float | None,
-        typer.Option(help="Of the uniform grid, angstrom; default: as fine as the sample's mesh."),
+        typer.Option(
+            help="Of the uniform grid, angstrom; default: as fine as the sample's mesh, 0.2 for "
+            "molecules on tetrahedra."
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Model folder: its predicted densities beside the others.")
@@ -305,6 +308,11 @@ def export(
     Cube files are in bohr and electron/bohr^3; CHGCAR files in angstrom, density times volume.
     The sum over the grid is the number of electrons to 0.1 % when the spacing resolves the
     density, which 0.2 angstrom does for valence electrons; each line printed says how many.
+
+    Of molecules with all their electrons, on tetrahedra, the grid holds the true density except
+    next to the nuclei: within three spacings, or half the distance to the next nucleus, a smooth
+    function with the same charge takes its place. The first line of the file says within what
+    radius.
 
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """

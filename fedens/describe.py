@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import torch
 
 from fedens.dataset import Dataset, read_sample
 from fedens.errors import FedensError, OutputError
-from fedens.fem.tensor import TensorSpace
 from fedens.models.predictor import Predictor
-from fedens.output.chgcar import write_chgcar
-from fedens.output.cube import write_cube
+from fedens.output.all_electron_grid import DEFAULT_SPACING, sample_grid
+from fedens.output.chgcar import write_chgcar_grid
+from fedens.output.cube import write_cube_grid
 from fedens.output.files import is_density
-from fedens.output.uniform_grid import uniform_grid
+from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.output.vtk import write_vtu
 from fedens.sample import Sample
-from fedens.units import HARTREE_IN_EV
+from fedens.units import FIELD_UNITS, HARTREE_IN_EV
 
 Say = Callable[[str], None]
 
@@ -45,9 +45,8 @@ def export_samples(
     endings = {"vtu": "vtu", "cube": "cube", "chgcar": "CHGCAR"}
     paths = []
     for name, sample in _samples(source):
-        for kind in kinds:
-            path = target / f"{name}.{endings[kind]}"
-            paths += _export(sample, path, kind, spacing, predictor, say)
+        targets = {kind: target / f"{name}.{endings[kind]}" for kind in kinds}
+        paths += _export(sample, targets, spacing, predictor, say)
     return paths
 
 
@@ -70,7 +69,8 @@ def export_sample(
     """A sample's fields as ``.vtu``, or its density on a uniform grid as ``.cube`` or CHGCAR.
 
     Args:
-        spacing: of the uniform grid, bohr; default: the finest of the sample's own space.
+        spacing: of the uniform grid, bohr; default: the finest of the sample's own space, for
+            molecules on tetrahedra :data:`fedens.output.all_electron_grid.DEFAULT_SPACING`.
         predictor: writes its density too, beside the reference: another field of the VTU file,
             another file with ``_predicted`` in its name.
         say: called with a line about each file that is written.
@@ -81,7 +81,7 @@ def export_sample(
     Raises:
         DatasetError: not a sample. OutputError: another name.
     """
-    return _export(read_sample(source), target, _kind(target), spacing, predictor, say)
+    return _export(read_sample(source), {_kind(target): target}, spacing, predictor, say)
 
 
 def _kind(target: Path) -> str:
@@ -95,39 +95,73 @@ def _kind(target: Path) -> str:
 
 def _export(
     sample: Sample,
-    target: Path,
-    kind: str,
+    targets: Mapping[str, Path],
     spacing: float | None,
     predictor: Predictor | None,
     say: Say,
 ) -> list[Path]:
-    structure, space = sample.structure, sample.space()
-    fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
-    if predictor is not None:
-        density = predictor.density(structure, space.to(predictor.device))
-        fields["density_predicted"] = density.values.cpu()
-    if kind == "vtu":
-        forces = {} if sample.forces is None else {"forces": sample.forces}
-        paths = write_vtu(target, space, fields, structure, atom_fields=forces)
+    """The files of a sample, by kind, each with the densities it holds."""
+    paths = []
+    if "vtu" in targets:
+        paths += _write_fields(sample, targets["vtu"], predictor)
         for path in paths:
             say(f"wrote {path}")
+    grid_files = {kind: path for kind, path in targets.items() if kind != "vtu"}
+    if not grid_files:
         return paths
-    paths = []
-    for name in [name for name in fields if is_density(name)]:
-        path = target.with_stem(target.stem + name.removeprefix("density"))
-        if kind == "cube":
-            write_cube(path, structure, space, fields[name], name, spacing=spacing)
-        else:
-            write_chgcar(path, structure, space, fields[name], spacing=spacing)
-        say(f"wrote {path}: {_electrons(space, fields[name], spacing)}")
-        paths.append(path)
+    for name, grid, electrons in _density_grids(sample, spacing, predictor):
+        for kind, target in grid_files.items():
+            path = target.with_stem(target.stem + name.removeprefix("density"))
+            if kind == "cube":
+                write_cube_grid(path, sample.structure, grid, name)
+            else:
+                write_chgcar_grid(path, sample.structure, grid)
+            say(f"wrote {path}: {_electrons(grid, electrons)}")
+            paths.append(path)
     return paths
 
 
-def _electrons(space: TensorSpace, density: torch.Tensor, spacing: float | None) -> str:
+def _write_fields(sample: Sample, target: Path, predictor: Predictor | None) -> list[Path]:
+    fields = _fields(sample, predictor)
+    space = sample.simplex_space() if _on_cells(sample) else sample.space()
+    units = {name: FIELD_UNITS[name] for name in fields if name in FIELD_UNITS}
+    forces = {} if sample.forces is None else {"forces": sample.forces}
+    return write_vtu(target, space, fields, sample.structure, units=units, atom_fields=forces)
+
+
+def _density_grids(
+    sample: Sample, spacing: float | None, predictor: Predictor | None
+) -> Iterator[tuple[str, UniformGrid, float]]:
+    """Name, values on a uniform grid and number of electrons of each density."""
+    fields = _fields(sample, predictor)
+    if _on_cells(sample):
+        grid = sample_grid(sample, DEFAULT_SPACING if spacing is None else spacing)
+        yield "density", grid, sample.number_of_electrons
+        return
+    space = sample.space()
+    space.check_matches(sample.structure)
+    for name, values in fields.items():
+        if is_density(name):
+            electrons = float(space.integrate(values))
+            yield name, uniform_grid(space, values, name, spacing), electrons
+
+
+def _on_cells(sample: Sample) -> bool:
+    """Whether a sample is of a molecule on tetrahedra or hexahedra."""
+    return "nuclei_bohr" in sample.provenance.get("space", {})
+
+
+def _fields(sample: Sample, predictor: Predictor | None) -> dict[str, torch.Tensor]:
+    """The fields of a sample, and the density predicted for it."""
+    fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
+    if predictor is not None:
+        density = predictor.density(sample.structure, sample.space(predictor.device))
+        fields["density_predicted"] = density.values.cpu()
+    return fields
+
+
+def _electrons(grid: UniformGrid, expected: float) -> str:
     """How many electrons a uniform grid holds, and a word where it is too coarse."""
-    expected = float(space.integrate(density))
-    grid = uniform_grid(space, density, "density", spacing)
     found = float(grid.values.sum()) * grid.voxel
     text = f"{found:.6f} electrons on the grid, {expected:.6f} in the sample"
     if abs(found - expected) > GRID_TOLERANCE * expected:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.output.uniform_grid import uniform_grid
+from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -37,14 +37,26 @@ def write_chgcar(
         SpaceError: for a density of the wrong shape, or a structure that does not fit the space.
         StructureError: for partial occupancies, which such files cannot hold.
     """
+    space.check_matches(structure)
+    return write_chgcar_grid(path, structure, uniform_grid(space, density, "density", spacing))
+
+
+def write_chgcar_grid(path: str | Path, structure: Structure, grid: UniformGrid) -> Path:
+    """A density that is on a uniform grid already; its remark goes to the first line.
+
+    See :func:`write_chgcar`.
+    """
     from ase.calculators.vasp import VaspChargeDensity
 
-    space.check_matches(structure)
-    grid = uniform_grid(space, density, "density", spacing)
-    moved = structure.replace(
-        positions=structure.positions - grid.origin, cell=space.lengths, pbc=True
-    )
-    atoms: Atoms = moved.to_ase()
+    positions = structure.positions - grid.origin
+    atoms: Atoms = structure.replace(positions=positions, cell=grid.lengths, pbc=True).to_ase()
     content = VaspChargeDensity(None)
     content.atoms, content.chg = [atoms], [grid.values / BOHR_IN_ANGSTROM**3]
-    return write_atomically(path, lambda file: content.write(str(file), format="chgcar"))
+
+    def write(file: Path) -> None:
+        content.write(str(file), format="chgcar")
+        if grid.remark:
+            first, rest = file.read_text().split("\n", 1)
+            file.write_text(f"{first.strip()}; fedens: {grid.remark}\n{rest}")
+
+    return write_atomically(path, write)

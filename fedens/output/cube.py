@@ -11,7 +11,7 @@ from torch import Tensor
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
 from fedens.output.files import field_unit
-from fedens.output.uniform_grid import uniform_grid
+from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.structure import Structure
 
 
@@ -42,11 +42,26 @@ def write_cube(
         SpaceError: for a field of the wrong shape, or a structure that does not fit the space.
     """
     space.check_matches(structure)
-    unit = field_unit(name, {name: unit} if unit else None)
     grid = uniform_grid(space, values, name, spacing)
+    return write_cube_grid(path, structure, grid, name, unit=unit)
+
+
+def write_cube_grid(
+    path: str | Path,
+    structure: Structure,
+    grid: UniformGrid,
+    name: str = "density",
+    *,
+    unit: str | None = None,
+) -> Path:
+    """A field that is on a uniform grid already; its remark goes to the first line.
+
+    See :func:`write_cube`.
+    """
+    unit = field_unit(name, {name: unit} if unit else None)
     atoms = zip(structure.numbers, structure.positions, strict=True)
     head = [
-        f"fedens: {name} in {unit}; lengths in bohr",
+        "; ".join(filter(None, [f"fedens: {name} in {unit}", "lengths in bohr", grid.remark])),
         "outer loop x, middle loop y, inner loop z",
         _line(len(structure), grid.origin),
         *(_step(n, h) for n, h in zip(grid.values.shape, np.diag(grid.steps), strict=True)),

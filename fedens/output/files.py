@@ -20,6 +20,7 @@ from fedens.units import (
 #: Unit inside fedens -> factor to multiply with, and unit in files.
 FILE_UNITS: dict[str, tuple[float, str]] = {
     "electron/bohr^3": (BOHR_IN_ANGSTROM**-3, "electron/angstrom^3"),
+    "electron/bohr^4": (BOHR_IN_ANGSTROM**-4, "electron/angstrom^4"),
     "hartree/bohr^3": (HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3, "eV/angstrom^3"),
     "hartree/bohr": (HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM, "eV/angstrom"),
     "hartree": (HARTREE_IN_EV, "eV"),

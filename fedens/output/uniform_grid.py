@@ -25,16 +25,43 @@ class UniformGrid:
     Attributes:
         values: (nx, ny, nz), as given. origin: lower corner, (3,), bohr.
         steps: distance of planes along each axis, (3,), bohr.
+        remark: what a reader of a file with it should know.
     """
 
     values: NDArray[np.float64]
     origin: NDArray[np.float64]
     steps: NDArray[np.float64]
+    remark: str = ""
 
     @property
     def voxel(self) -> float:
         """Volume that belongs to a grid point, bohr^3."""
         return float(np.prod(self.steps))
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """Edges of the box, (3,), bohr."""
+        return self.steps * self.values.shape
+
+
+def planes_of_box(
+    origin: ArrayLike, lengths: ArrayLike, spacing: float
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Coordinates of a grid's planes along each axis, and their distances (3,), bohr.
+
+    Args:
+        origin, lengths: lower corner and edges of the box, (3,), bohr.
+        spacing: largest distance of planes, bohr.
+
+    Raises:
+        OutputError: for a spacing that is not a positive number.
+    """
+    if not 0 < spacing < math.inf:
+        raise OutputError(f"spacing is {spacing} bohr; expected a positive number")
+    counts = np.ceil(np.asarray(lengths) / spacing - 1e-9).astype(int)
+    steps = np.asarray(lengths) / counts
+    corner = np.asarray(origin)
+    return [o + np.arange(n) * h for o, n, h in zip(corner, counts, steps, strict=True)], steps
 
 
 def uniform_grid(
@@ -50,10 +77,6 @@ def uniform_grid(
         OutputError: for a spacing that is not positive. SpaceError: for a field of the wrong shape.
     """
     spacing = space.finest_spacing if spacing is None else spacing
-    if not spacing > 0:
-        raise OutputError(f"spacing is {spacing} bohr; expected a positive number")
-    counts = np.array([math.ceil(length / spacing - 1e-9) for length in space.lengths])
     origin = np.array([float(axis.edges[0]) for axis in space.axes])
-    steps = np.array(space.lengths) / counts
-    planes = [o + np.arange(n) * h for o, n, h in zip(origin, counts, steps, strict=True)]
+    planes, steps = planes_of_box(origin, space.lengths, spacing)
     return UniformGrid(grid_values(space, values, planes, root=is_density(name)), origin, steps)
