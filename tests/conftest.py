@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import molecules
 import pytest
 import torch
 from systems import GTHFIT, dimer, rattled
@@ -41,3 +42,15 @@ def dimer_state():
     functional = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHFIT)
     space = TensorSpace.for_structure(structure, spacing=0.8, order=6, margin=8.0)
     return solve_ground_state(structure, space, functional, residual_tolerance=TIGHT)
+
+
+@pytest.fixture(scope="session")
+def water_samples():
+    """Coarse Kohn-Sham samples of displaced water molecules."""
+    return [molecules.label(molecules.rattled(molecules.WATER, seed)) for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def water_model(water_samples):
+    """A small model that has learned them; two networks of each kind."""
+    return molecules.train_water(water_samples)
