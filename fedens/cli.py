@@ -317,12 +317,12 @@ def export(
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
     from fedens.describe import export_sample, export_samples
-    from fedens.models.predictor import Predictor
+    from fedens.models.loading import load_model
     from fedens.models.training import resolve_device
     from fedens.units import BOHR_IN_ANGSTROM
 
     step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
-    predictor = None if model is None else Predictor.load(model, resolve_device(device))
+    predictor = None if model is None else load_model(model, resolve_device(device))
     kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
     if source.suffix == ".h5" and not kinds:
         export_sample(source, to, step, predictor, typer.echo)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from fedens.dataset import Dataset, read_sample
-from fedens.errors import FedensError, OutputError
+from fedens.errors import FedensError, ModelError, OutputError
+from fedens.models.loading import load_model
+from fedens.models.molecular_model import MolecularModel
 from fedens.models.predictor import Predictor
-from fedens.output.all_electron_grid import DEFAULT_SPACING, sample_grid
+from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
 from fedens.output.cube import write_cube_grid
 from fedens.output.files import is_density
@@ -21,7 +23,9 @@ from fedens.sample import Sample
 from fedens.units import FIELD_UNITS, HARTREE_IN_EV
 
 Say = Callable[[str], None]
+Model = Predictor | MolecularModel
 
+_WRONG_MODEL = "{} is on a mesh of {}, the model is for {}: choose the model of its data"
 #: Relative difference of electrons on a grid and in a sample that is worth a word.
 GRID_TOLERANCE = 1e-3
 
@@ -31,7 +35,7 @@ def export_samples(
     target: Path,
     kinds: Sequence[str] = ("vtu",),
     spacing: float | None = None,
-    predictor: Predictor | None = None,
+    predictor: Model | None = None,
     say: Say = lambda _: None,
 ) -> list[Path]:
     """One sample, or all of a data set, as files in the folder ``target``, named after them.
@@ -63,7 +67,7 @@ def export_sample(
     source: Path,
     target: Path,
     spacing: float | None = None,
-    predictor: Predictor | None = None,
+    predictor: Model | None = None,
     say: Say = lambda _: None,
 ) -> list[Path]:
     """A sample's fields as ``.vtu``, or its density on a uniform grid as ``.cube`` or CHGCAR.
@@ -97,7 +101,7 @@ def _export(
     sample: Sample,
     targets: Mapping[str, Path],
     spacing: float | None,
-    predictor: Predictor | None,
+    predictor: Model | None,
     say: Say,
 ) -> list[Path]:
     """The files of a sample, by kind, each with the densities it holds."""
@@ -121,7 +125,7 @@ def _export(
     return paths
 
 
-def _write_fields(sample: Sample, target: Path, predictor: Predictor | None) -> list[Path]:
+def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
     fields = _fields(sample, predictor)
     space = sample.simplex_space() if _on_cells(sample) else sample.space()
     units = {name: FIELD_UNITS[name] for name in fields if name in FIELD_UNITS}
@@ -130,17 +134,19 @@ def _write_fields(sample: Sample, target: Path, predictor: Predictor | None) -> 
 
 
 def _density_grids(
-    sample: Sample, spacing: float | None, predictor: Predictor | None
+    sample: Sample, spacing: float | None, predictor: Model | None
 ) -> Iterator[tuple[str, UniformGrid, float]]:
     """Name, values on a uniform grid and number of electrons of each density."""
-    fields = _fields(sample, predictor)
     if _on_cells(sample):
-        grid = sample_grid(sample, DEFAULT_SPACING if spacing is None else spacing)
-        yield "density", grid, sample.number_of_electrons
+        spacing, electrons = spacing or DEFAULT_SPACING, sample.number_of_electrons
+        yield "density", sample_grid(sample, spacing), electrons
+        if predictor is not None:
+            prediction = _of_molecules(predictor).predict(sample.structure)
+            yield "density_predicted", prediction_grid(sample, prediction, spacing), electrons
         return
     space = sample.space()
     space.check_matches(sample.structure)
-    for name, values in fields.items():
+    for name, values in _fields(sample, predictor).items():
         if is_density(name):
             electrons = float(space.integrate(values))
             yield name, uniform_grid(space, values, name, spacing), electrons
@@ -151,13 +157,27 @@ def _on_cells(sample: Sample) -> bool:
     return "nuclei_bohr" in sample.provenance.get("space", {})
 
 
-def _fields(sample: Sample, predictor: Predictor | None) -> dict[str, torch.Tensor]:
+def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
     """The fields of a sample, and the density predicted for it."""
     fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
-    if predictor is not None:
+    if predictor is None:
+        return fields
+    if _on_cells(sample):
+        prediction = _of_molecules(predictor).predict(sample.structure)
+        predicted = prediction.fields(torch.tensor(sample.points))
+        fields |= {f"{name}_predicted": values for name, values in predicted.items()}
+    else:
+        if isinstance(predictor, MolecularModel):
+            raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
         density = predictor.density(sample.structure, sample.space(predictor.device))
         fields["density_predicted"] = density.values.cpu()
     return fields
+
+
+def _of_molecules(predictor: Model) -> MolecularModel:
+    if not isinstance(predictor, MolecularModel):
+        raise ModelError(_WRONG_MODEL.format("the sample", "tetrahedra", "boxes"))
+    return predictor
 
 
 def _electrons(grid: UniformGrid, expected: float) -> str:
@@ -191,7 +211,16 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    predictor = Predictor.load(path)
+    predictor = load_model(path)
+    if isinstance(predictor, MolecularModel):
+        return {
+            "model": path,
+            "of molecules of": ", ".join(predictor.basis.exponents),
+            "functional": predictor.provenance["functional"],
+            "committee": len(predictor.field_networks),
+            "trained on": f"{predictor.provenance['n_samples']} samples of "
+            + ", ".join(predictor.provenance["formulas"]),
+        }
     return {
         "model": path,
         "functional": predictor.functional.describe(),

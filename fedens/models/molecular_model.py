@@ -373,7 +373,7 @@ class MolecularModel:
                 },
                 networks["fields"],
                 networks["energy"],
-                _under(tensors, "ranges."),
+                {s: tensors[f"ranges.{s}"] for s in description["nuclear_charges"]},
                 description["charge"],
                 description["history"],
                 description["provenance"],

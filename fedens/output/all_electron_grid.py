@@ -31,7 +31,8 @@ from torch import Tensor
 
 from fedens.energy.spherical_atoms import SphericalAtom, find_atom, superposed_fields
 from fedens.errors import OutputError
-from fedens.fem.simplex import DEFAULT_MARGIN
+from fedens.fem.simplex import DEFAULT_MARGIN, SimplexSpace
+from fedens.models.molecular_model import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
 from fedens.reference.free_atoms import free_atoms
 from fedens.sample import Sample
@@ -103,14 +104,31 @@ def sample_grid(sample: Sample, spacing: float = DEFAULT_SPACING) -> UniformGrid
     space = sample.simplex_space()
     superposed = superposed_fields(sample.structure, space.points, atoms)["density"]
     coefficients = space.project(torch.tensor(sample.fields["density"]) - superposed)
-    corners = space.mesh.p.T
     return all_electron_grid(
         sample.structure,
         atoms,
         lambda points: space.interpolate_at(coefficients, points),
         spacing,
-        [corners.min(axis=0), corners.max(axis=0)],
+        _box_of(space),
     )
+
+
+def prediction_grid(
+    sample: Sample, prediction: MolecularPrediction, spacing: float = DEFAULT_SPACING
+) -> UniformGrid:
+    """The density predicted for a sample, on the grid of :func:`sample_grid`."""
+    return all_electron_grid(
+        sample.structure,
+        prediction.atoms,
+        lambda points: prediction.differences(points)["density"],
+        spacing,
+        _box_of(sample.simplex_space()),
+    )
+
+
+def _box_of(space: SimplexSpace) -> Array:
+    corners = space.mesh.p.T
+    return np.array([corners.min(axis=0), corners.max(axis=0)])
 
 
 def _free_atoms(sample: Sample) -> dict[str, SphericalAtom]:
