@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,7 +36,13 @@ from fedens.calculator import Calculator
 from fedens.configuration import MoleculeOptions, MoleculesConfiguration, load_job
 from fedens.dataset import Dataset
 from fedens.energy.spherical_atoms import SphericalAtom
-from fedens.errors import ConfigurationError, ConvergenceError, DatasetError, StructureError
+from fedens.errors import (
+    ConfigurationError,
+    ConvergenceError,
+    DatasetError,
+    ExtrapolationWarning,
+    StructureError,
+)
 from fedens.fem.simplex import SimplexSpace
 from fedens.files import write_atomically
 from fedens.models.molecular_model import MolecularModel
@@ -234,14 +241,17 @@ class MoleculesRun:
         _, names = self.split
         options = self.configuration.evaluation
         evaluations, images, entries = [], [], []
-        calculator = Calculator(model)
-        with self.progress.stage("held-out molecules", len(names)) as advance:
+        with (
+            self.progress.stage("held-out molecules", len(names)) as advance,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", ExtrapolationWarning)  # their errors are known here
             for place, name in enumerate(_spread(names)):
                 sample = self.data[name]
                 evaluations.append(
                     evaluate_molecule(model, sample, name, _group(name), place < options.scf)
                 )
-                images.append(_named(_predicted(calculator, sample.structure), name))
+                images.append(_named(_predicted(model, sample.structure), name))
                 if place < options.fields:
                     entries.append((place, self._write_fields(model, sample, name)))
                 advance(1)
@@ -326,10 +336,10 @@ def _named(atoms: Atoms, name: str) -> Atoms:
     return atoms
 
 
-def _predicted(calculator: Calculator, structure: Structure) -> Atoms:
-    atoms = structure.to_ase()
-    calculator.calculate(atoms, ["energy", "forces", "dipole"])
-    known = ("energy", "forces", "dipole")
+def _predicted(model: MolecularModel, structure: Structure) -> Atoms:
+    atoms, known = structure.to_ase(), ("energy", "forces", "dipole")
+    calculator = Calculator(model)
+    calculator.calculate(atoms, known)
     atoms.calc = SinglePointCalculator(atoms, **{k: calculator.results[k] for k in known})
     return atoms
 

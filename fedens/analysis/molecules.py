@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fedens.analysis.evaluation import NEAR_NUCLEUS
 from fedens.energy.spherical_atoms import FIELDS, pair_energy, superposed_fields
-from fedens.errors import ModelError
+from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.models.molecular_data import atoms_energy
 from fedens.models.molecular_model import MolecularModel, MolecularPrediction
 from fedens.reference.harris import harris, starting_density_matrix
@@ -101,8 +102,10 @@ def evaluate_molecule(
         ModelError: a sample of another level of theory than the model's.
     """
     _refuse_other_theory(model, sample, name)
-    prediction = model.predict(sample.structure)
-    energy, forces = model.energy_and_forces(sample.structure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)  # here the errors are known
+        prediction = model.predict(sample.structure)
+        energy, forces = model.energy_and_forces(sample.structure)
     numbers = _field_errors(prediction, sample) | _integral_errors(prediction, sample)
     numbers["energy error (kcal/mol)"] = HARTREE_IN_KCAL_PER_MOL * (energy - sample.total_energy)
     if prediction.energy_uncertainty is not None:

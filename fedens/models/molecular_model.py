@@ -47,7 +47,7 @@ KIND = "molecular_model"
 #: Displacement of the central differences of a potential at a nucleus, bohr.
 _STEP = 1e-3
 #: Share of the range of a moment by which an atom may lie outside before it counts.
-_SLACK = 0.5
+_SLACK = 1.0
 _TABLE = ("r", *FIELDS)
 
 
@@ -219,7 +219,6 @@ class MolecularModel:
     history: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    @torch.no_grad()
     def predict(self, structure: Structure) -> MolecularPrediction:
         """Fields and energies of a molecule.
 
@@ -232,13 +231,10 @@ class MolecularModel:
         components = atomic_moments(self.descriptor, structure, positions)
         self._warn_outside(structure, components)
         charges = self.basis.integrals(structure)
-        coefficients = torch.stack(
-            [
-                with_charge(self._coefficients(net, components, structure), charges, -self.charge)
-                for net in self.field_networks
-            ]
-        )
-        energies = self._energies(structure, components, positions)
+        with torch.no_grad():
+            bare = [self._coefficients(net, components, structure) for net in self.field_networks]
+            coefficients = torch.stack([with_charge(c, charges, -self.charge) for c in bare])
+            energies = self._energies(structure, components, positions)
         prediction = MolecularPrediction(structure, self.basis, self.atoms, coefficients, energies)
         if not (torch.isfinite(coefficients).all() and torch.isfinite(energies).all()):
             raise ModelError(
