@@ -192,7 +192,7 @@ def _taylor(atom: SphericalAtom, radius: float) -> Array:
         derivatives.append(slope)
     taylor = np.array([float(d.detach()) / math.factorial(k) for k, d in enumerate(derivatives)])
     moments = np.array([_moment(k, radius) for k in range(4)])
-    return np.append(taylor, (0.97 * _charge_within(atom, radius) - taylor @ moments[:3]) / moments[3])
+    return np.append(taylor, (_charge_within(atom, radius) - taylor @ moments[:3]) / moments[3])
 
 
 def _charge_within(atom: SphericalAtom, radius: float) -> float:
