@@ -138,7 +138,8 @@ def _density_grids(
 ) -> Iterator[tuple[str, UniformGrid, float]]:
     """Name, values on a uniform grid and number of electrons of each density."""
     if _on_cells(sample):
-        spacing, electrons = spacing or DEFAULT_SPACING, sample.number_of_electrons
+        spacing = DEFAULT_SPACING if spacing is None else spacing
+        electrons = sample.number_of_electrons
         yield "density", sample_grid(sample, spacing), electrons
         if predictor is not None:
             prediction = _of_molecules(predictor).predict(sample.structure)

@@ -256,6 +256,8 @@ def test_samples_that_cannot_be_exported(folder):
         sample_grid(replaced(sample, space=imported))
     with pytest.raises(OutputError, match="spacing is 0 bohr; expected a positive number"):
         sample_grid(sample, 0)
+    with pytest.raises(OutputError, match="spacing is 0 bohr"):
+        export_sample(folder / "water.h5", folder / "water.cube", 0)
 
 
 @pytest.mark.parametrize(
