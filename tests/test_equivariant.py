@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from fedens.features.gmp import GMP
-from fedens.features.harmonics import solid_harmonics
+from fedens.fem.harmonics import solid_harmonics
 from fedens.models.equivariant import (
     ElementNetwork,
     EquivariantNetwork,

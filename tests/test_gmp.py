@@ -18,7 +18,7 @@ from fedens.features import (
     laplacian,
     pair_sum,
 )
-from fedens.features.harmonics import (
+from fedens.fem.harmonics import (
     addition_coefficients,
     harmonic_coefficients,
     monomials,

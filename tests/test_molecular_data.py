@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedens.energy.atomic_basis import AtomicBasis
 from fedens.energy.spherical_atoms import FIELDS, pair_energy, superposed_fields
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
-from fedens.models.atomic_basis import AtomicBasis
 from fedens.models.equivariant import atomic_moments
 from fedens.models.molecular_data import _TAIL, _draw, see_molecule, whitened_basis
 from fedens.testing import central_difference

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.harmonics import Powers, harmonic_coefficients, monomials
 from fedens.features.moments import Atoms, Moments, Reduction, no_moments
 from fedens.features.probes import Probes
+from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
 from fedens.fem.separable import gaussian_factors
 from fedens.fem.tensor import TensorSpace
 

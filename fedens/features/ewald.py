@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.harmonics import solid_harmonics
 from fedens.features.pairs import Images
 from fedens.features.power_law import PowerLaws
 from fedens.features.waves import Sources, Waves, wave_counts
+from fedens.fem.harmonics import solid_harmonics
 from fedens.fem.tensor import TensorSpace
 
 #: Pairs, and complex entries of a sum over waves, in one block of points.

@@ -224,7 +224,7 @@ class GMP(Descriptor):
             for each order n from 0 to ``max_order`` a tensor (n_channels * n_widths, 2n + 1,
             n_points), channels slowest, in bohr^(n-3): ("element": channels in the order of
             ``gaussians``). They turn as the real solid harmonics, m = -n to n, of
-            :func:`fedens.features.harmonics.harmonic_coefficients`; products with those of
+            :func:`fedens.fem.harmonics.harmonic_coefficients`; products with those of
             another descriptor, summed over m, are invariants of both.
 
         Arguments, derivatives and errors are those of the call.

@@ -196,7 +196,7 @@ class LODE(Descriptor):
         Returns:
             for each l from 0 to ``max_angular`` a tensor (n_fields, 2l + 1, n_points), fields in
             the order of :attr:`moment_names`, in bohr^-(p+l). They turn as the real solid harmonics
-            of :func:`fedens.features.harmonics.harmonic_coefficients`, like :meth:`GMP.moments`.
+            of :func:`fedens.fem.harmonics.harmonic_coefficients`, like :meth:`GMP.moments`.
 
         Arguments, derivatives and errors are those of the call.
         """

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedens.features.blocks import runner
-from fedens.features.harmonics import addition_coefficients, solid_harmonics
 from fedens.features.moments import Atoms, Moments, Reduction, added, no_moments
 from fedens.features.pairs import Images, compact_groups, wrapped
 from fedens.features.probes import Probes, SeenGaussians
+from fedens.fem.harmonics import addition_coefficients, solid_harmonics
 
 #: Gaussians are followed until exp(-30) = 1e-13 of their height, in float32 exp(-18) = 1.5e-8.
 _REACH_EXPONENT = {torch.float64: 30.0, torch.float32: 18.0}

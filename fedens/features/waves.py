@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.harmonics import Powers, harmonic_coefficients, monomials
 from fedens.features.power_law import PowerLaws, fourier_kernel
+from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
 
 #: Complex entries of one block of a structure factor.
 _BLOCK_ENTRIES = 1_000_000

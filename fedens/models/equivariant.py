@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedens.features.gmp import GMP
-from fedens.features.harmonics import solid_harmonics
+from fedens.fem.harmonics import solid_harmonics
 from fedens.structure import Structure
 
 #: Sizes of products of two and three functions against those of one, at the start.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedens.energy.atomic_basis import AtomicBasis
 from fedens.energy.spherical_atoms import (
     FIELDS,
     SphericalAtom,
@@ -24,7 +25,6 @@ from fedens.energy.spherical_atoms import (
 )
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
-from fedens.models.atomic_basis import AtomicBasis
 from fedens.models.energy_data import jacobian
 from fedens.models.equivariant import atomic_moments
 from fedens.sample import Sample

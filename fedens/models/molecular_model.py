@@ -1,7 +1,7 @@
 """Models of molecules: fields, energies and forces from what each atom sees.
 
 Density n, kinetic and xc energy densities are those of superposed free atoms plus differences,
-expanded in functions on the atoms (:mod:`fedens.models.atomic_basis`). The total energy is that of
+expanded in functions on the atoms (:mod:`fedens.energy.atomic_basis`). The total energy is that of
 the free atoms, of all pairs of them undeformed, and a learned one per atom. What is left of it
 beside the integrals of the kinetic and xc fields is electrostatic. Everything is in closed form, so
 that a prediction needs no mesh, has no egg-box effect, and forces are exact derivatives.
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fedens.energy.atomic_basis import AtomicBasis
 from fedens.energy.spherical_atoms import (
     FIELDS,
     SphericalAtom,
@@ -30,7 +31,6 @@ from fedens.energy.spherical_atoms import (
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
-from fedens.models.atomic_basis import AtomicBasis
 from fedens.models.equivariant import (
     ElementNetwork,
     EquivariantNetwork,

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fedens.energy.atomic_basis import AtomicBasis
 from fedens.energy.spherical_atoms import FIELDS, SphericalAtom
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
 from fedens.files import write_atomically
-from fedens.models.atomic_basis import AtomicBasis
 from fedens.models.equivariant import (
     ElementNetwork,
     EquivariantNetwork,

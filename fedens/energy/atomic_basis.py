@@ -18,7 +18,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from fedens.errors import ModelError
-from fedens.features.harmonics import solid_harmonics
+from fedens.fem.harmonics import solid_harmonics
 from fedens.structure import Structure
 
 #: Points whose functions are in memory at once.
