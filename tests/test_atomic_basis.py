@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedens.energy import atomic_basis
 from fedens.energy.atomic_basis import AtomicBasis
 from fedens.errors import ModelError
-from fedens.models import atomic_basis
 from fedens.structure import Structure
 from fedens.testing import central_difference
 
