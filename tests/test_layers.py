@@ -32,7 +32,7 @@ ALLOWED = {
 #: At the top: these may import everything, and nothing else may import them.
 TOP = {"output", "calculator", "configuration", "structures", "progress", "predict", "workflow"}
 TOP |= {"active_learning", "cli", "describe", "generalisation_run", "reference_points_run"}
-TOP |= {"importing"}
+TOP |= {"importing", "molecules_run"}
 #: Heavy packages, imported only inside the functions that use them.
 LAZY = {"pyscf", "gmsh", "matplotlib", "pyvista", "vtk"}
 
