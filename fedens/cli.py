@@ -24,7 +24,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 #: Module of each job but the main one; each has run(configuration, folder, progress).
 _JOB_MODULES = {
     "generalisation": "fedens.generalisation_run",
-    "molecules": "fedens.molecules_run",
     "reference_points": "fedens.reference_points_run",
 }
 
@@ -82,13 +81,18 @@ def _options(
 def _open_run(
     path: Path, output: Path | None, device: str | None, seed: int | None, quiet: bool
 ) -> Any:
-    from fedens.configuration import load_configuration
+    """The run of a configuration of the main job or of molecules."""
+    from fedens.configuration import MoleculesConfiguration, load_configuration, load_job
+    from fedens.molecules_run import MoleculesRun
     from fedens.progress import Progress
     from fedens.workflow import Run
 
-    configuration = load_configuration(path, {"device": device, "seed": seed})
-    folder = output or Path("runs") / configuration.name
-    return Run.open(configuration, folder, Progress(quiet))
+    overrides = {"device": device, "seed": seed}
+    chosen = load_job(path, overrides)
+    folder = output or Path("runs") / chosen.name
+    if isinstance(chosen, MoleculesConfiguration):
+        return MoleculesRun.open(chosen, folder, Progress(quiet))
+    return Run.open(load_configuration(path, overrides), folder, Progress(quiet))
 
 
 @app.command()
@@ -116,8 +120,7 @@ def run(
         return
     job = _open_run(config, output, device, seed, quiet)
     job.generate()
-    evaluations = job.evaluate(job.train())
-    _summary(job, evaluations)
+    _finish(job)
 
 
 @app.command()
@@ -158,7 +161,7 @@ def evaluate(
 ) -> None:
     """Only the comparison with held-out structures, for a run folder with data and model."""
     job = _open_run(config, output, device, seed, quiet)
-    _summary(job, job.evaluate(job.train()))
+    _finish(job)
 
 
 @app.command()
@@ -341,6 +344,17 @@ def info(
     for name, value in describe_path(path).items():
         table.add_row(name, str(value))
     Console().print(table)
+
+
+def _finish(job: Any) -> None:
+    """Evaluation of the trained model, report and summary."""
+    from fedens.molecules_run import MoleculesRun
+
+    model = job.train()
+    if isinstance(job, MoleculesRun):
+        job.report(model)
+    else:
+        _summary(job, job.evaluate(model))
 
 
 def _summary(job: Any, evaluations: Any) -> None:

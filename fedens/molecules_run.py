@@ -61,24 +61,6 @@ from fedens.structures import read_structures
 _DATA_SECTIONS = ("seed", "molecules", "theory", "space")
 
 
-def run(configuration: MoleculesConfiguration, folder: Path, progress: Progress) -> None:
-    """Do the job, or go on with it where it was cut off, and write its report.
-
-    Raises:
-        ConfigurationError: the folder holds data of another configuration.
-    """
-    job = MoleculesRun.open(configuration, folder, progress)
-    job.generate()
-    model = job.train()
-    evaluations = job.evaluate(model)
-    curve = job.learning_curve(evaluations)
-    path = write_molecules_report(folder / "report.html", job, model, evaluations, curve)
-    progress.console.print(job.summary(evaluations))
-    progress.say(f"open next: {path}")
-    if configuration.evaluation.fields:
-        progress.say(f"in ParaView: {folder / 'fields' / 'held_out.pvd'}")
-
-
 @dataclass(frozen=True)
 class MoleculesRun:
     """One configuration with its folder.
@@ -263,7 +245,19 @@ class MoleculesRun:
         write_atomically(self.folder / "results.json", content)
         return evaluations
 
-    def summary(self, evaluations: Sequence[MoleculeEvaluation]) -> Table:
+    def report(self, model: MolecularModel) -> Path:
+        """Evaluate a model, write the report and say where it is."""
+        evaluations = self.evaluate(model)
+        curve = self.learning_curve(evaluations)
+        path = self.folder / "report.html"
+        write_molecules_report(path, self, model, evaluations, curve)
+        self.progress.console.print(self._summary(evaluations))
+        self.progress.say(f"open next: {path}")
+        if self.configuration.evaluation.fields:
+            self.progress.say(f"in ParaView: {self.folder / 'fields' / 'held_out.pvd'}")
+        return path
+
+    def _summary(self, evaluations: Sequence[MoleculeEvaluation]) -> Table:
         """Mean and largest of every number, for the terminal."""
         table = Table(title=f"{len(evaluations)} held-out molecules")
         for column in ("quantity", "mean", "largest"):
