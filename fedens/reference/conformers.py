@@ -221,13 +221,17 @@ class _KohnSham(Calculator):
     def __init__(self, structure: Structure, xc: str, basis: str):
         super().__init__()
         self._structure, self._level = structure, (xc, basis)
+        self._start: Array | None = None
 
     def calculate(
         self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
     ) -> None:
         super().calculate(atoms, properties, system_changes)
         positions = Structure.from_ase(self.atoms).positions
-        state = solve_kohn_sham(self._structure.replace(positions=positions), *self._level)
+        moved = self._structure.replace(positions=positions)
+        state = solve_kohn_sham(moved, *self._level, density_matrix=self._start)
+        # the next structure is close to this one
+        self._start = state.spin_density_matrix
         self.results = {
             "energy": state.energy * HARTREE_IN_EV,
             "forces": state.forces * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM,

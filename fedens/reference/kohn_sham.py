@@ -57,11 +57,12 @@ class KohnShamState:
     @cached_property
     def density_matrix(self) -> Array:
         """Of both spins together, (n, n)."""
-        matrix = np.asarray(self._spin_density_matrix)
+        matrix = np.asarray(self.spin_density_matrix)
         return matrix if matrix.ndim == 2 else matrix.sum(axis=0)
 
     @cached_property
-    def _spin_density_matrix(self) -> Array:
+    def spin_density_matrix(self) -> Array:
+        """What PySCF starts from: (n, n), or (2, n, n) where there are unpaired electrons."""
         return np.array(self.mean_field.make_rdm1())
 
     @cached_property
@@ -128,7 +129,7 @@ class KohnShamState:
     @cached_property
     def dipole(self) -> Array:
         """Dipole moment of nuclei and electrons, (3,), elementary charge x bohr."""
-        moment = self.mean_field.dip_moment(unit="AU", dm=self._spin_density_matrix, verbose=0)
+        moment = self.mean_field.dip_moment(unit="AU", dm=self.spin_density_matrix, verbose=0)
         return np.asarray(moment)
 
     def fields(
@@ -144,7 +145,7 @@ class KohnShamState:
         points, _ = _points_and_weights(points)
         molecule = self.mean_field.mol
         fields = local_fields(
-            molecule, self._spin_density_matrix, self.mean_field.xc, points, gradient
+            molecule, self.spin_density_matrix, self.mean_field.xc, points, gradient
         )
         if potential:
             electrons = hartree_potential(molecule, self.density_matrix, points)
