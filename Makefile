@@ -22,6 +22,7 @@ test: $(READY)
 
 bench: $(READY) $(DFTPY) $(MACE) $(RUN)
 	$(VENV)/bin/python benchmarks/descriptors.py
+	$(VENV)/bin/python benchmarks/molecule_fields.py
 	$(VENV)/bin/python benchmarks/orbital_free_vs_dftpy.py
 	$(VENV)/bin/python benchmarks/prediction.py
 	$(VENV)/bin/python benchmarks/egg_box.py

@@ -244,8 +244,8 @@ class MolecularModel:
         return prediction
 
     def energy(self, structure: Structure) -> float:
-        """Total energy, hartree."""
-        return self.energy_and_forces(structure)[0]
+        """Total energy, hartree; errors as :meth:`predict`."""
+        return self.predict(structure).energy
 
     def energy_and_forces(self, structure: Structure) -> tuple[float, Array]:
         """Energy, hartree, and forces (n_atoms, 3), hartree/bohr, minus its exact gradient.
