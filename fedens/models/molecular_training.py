@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -108,6 +109,7 @@ def train_molecules(
     """
     settings = settings or MolecularTrainingSettings()
     charge = _common_charge(samples)
+    _refuse_mixed_theory(samples)
     symbols = sorted({s for sample in samples for s in sample.structure.symbols})
     descriptor = GMP(
         WIDTHS, MAX_ORDER, gaussians={s: [PROBED] for s in symbols}, channels="element"
@@ -148,6 +150,13 @@ def _common_charge(samples: Sequence[Sample]) -> float:
     return charges[0]
 
 
+def _refuse_mixed_theory(samples: Sequence[Sample]) -> None:
+    levels = [sample.provenance.get("functional") for sample in samples]
+    others = [level for level in levels if level != levels[0]]
+    if others:
+        raise ModelError(f"samples are of {levels[0]} and of {others[0]}: learn from one theory")
+
+
 def _see(
     samples: Sequence[Sample],
     atoms: Mapping[str, SphericalAtom],
@@ -156,7 +165,7 @@ def _see(
     report: Report,
 ) -> tuple[list[SeenMolecule], AtomicBasis]:
     """All samples in the functions of a whitened basis, and that basis."""
-    bare = AtomicBasis.even_tempered(list(atoms))
+    bare = AtomicBasis.even_tempered([s for sample in samples for s in sample.structure.symbols])
     sizes = [4 * bare.offsets(sample.structure)[-1] ** 2 for sample in samples]
     if sum(sizes) > MAX_BYTES:
         raise ModelError(
@@ -273,7 +282,10 @@ class _Trainer:
             None if self.folder is None else self.folder / f"{name.replace(' ', '-')}.safetensors"
         )
         if file is not None and file.exists():
-            network.load_state_dict(load_file(file))
+            try:
+                network.load_state_dict(load_file(file))
+            except (SafetensorError, RuntimeError) as error:
+                raise ModelError(f"{file} is broken ({error}): delete it") from error
             self.history[name] = []
             return network.eval()
         self.history[name] = self._optimise(name, network, loss, fit)
@@ -407,5 +419,6 @@ def _digest(seen: Sequence[SeenMolecule], settings: MolecularTrainingSettings) -
     digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     for one in seen:
         digest.update(one.structure.positions.tobytes() + one.loads.numpy().tobytes())
-        digest.update(repr((one.energy, one.structure.symbols)).encode())
+        forces = None if one.forces is None else one.forces.tolist()
+        digest.update(repr((one.energy, forces, one.structure.symbols)).encode())
     return digest.hexdigest()[:16]
