@@ -67,7 +67,7 @@ class MolecularTrainingOptions(Options):
     steps: PositiveInt = Field(default=4000, description="optimiser steps of a fields' network")
     energy_steps: PositiveInt = Field(default=4000, description="of an energies' network")
     batch: PositiveInt = Field(default=5, description="molecules per step")
-    learning_rate: PositiveFloat = Field(default=4e-3, description="highest rate of AdamW")
+    learning_rate: PositiveFloat = Field(default=2e-3, description="highest rate of AdamW")
     weight_decay: float = Field(default=0.5, ge=0, description="of the fields' networks")
     energy_weight_decay: float = Field(default=0.1, ge=0, description="of the energies' networks")
     dipole_weight: float = Field(

@@ -78,7 +78,7 @@ class MolecularTrainingSettings:
     steps: int = 4000
     energy_steps: int = 4000
     batch: int = 5
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.5
     energy_weight_decay: float = 0.1
     dipole_weight: float = 0.1
