@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,3 +257,53 @@ def test_a_model_folder_will_do(predictor, tmp_path):
     atoms = crystal(4)
     energy = Calculator(predictor).get_property("energy", atoms)
     assert Calculator(tmp_path).get_property("energy", atoms) == energy
+
+
+def test_a_model_of_molecules_in_ases_units(water_model, water_samples):
+    structure = water_samples[0].structure
+    atoms = structure.to_ase()
+    atoms.calc = Calculator(water_model)
+    energy, forces = water_model.energy_and_forces(structure)
+    assert atoms.get_potential_energy() == pytest.approx(energy * HARTREE_IN_EV, rel=1e-12)
+    expected = forces * HARTREE_IN_EV / BOHR_IN_ANGSTROM
+    np.testing.assert_allclose(atoms.get_forces(), expected, rtol=1e-9, atol=1e-12)
+    prediction = water_model.predict(structure)
+    dipole = prediction.dipole * BOHR_IN_ANGSTROM
+    np.testing.assert_allclose(atoms.get_dipole_moment(), dipole, rtol=1e-9)
+    uncertainty = atoms.calc.get_property("energy_uncertainty", atoms)
+    assert uncertainty == pytest.approx(prediction.energy_uncertainty * HARTREE_IN_EV)
+    feynman = atoms.calc.get_property("hellmann_feynman_forces", atoms)
+    expected = prediction.hellmann_feynman_forces * HARTREE_IN_EV / BOHR_IN_ANGSTROM
+    np.testing.assert_allclose(feynman, expected, rtol=1e-9)
+
+
+def test_a_molecules_forces_are_the_derivative_of_its_energy(water_model, water_samples):
+    atoms = water_samples[1].structure.to_ase()
+    atoms.calc = Calculator(water_model)
+    forces, start = atoms.get_forces(), atoms.positions.copy()
+
+    def energy(shift: float) -> float:
+        atoms.positions[:] = start
+        atoms.positions[0, 2] += shift
+        return atoms.get_potential_energy()
+
+    assert forces[0, 2] == pytest.approx(-central_difference(energy, 0.003), abs=1e-3)
+
+
+def test_what_a_model_of_molecules_lacks(water_model, water_samples, tmp_path):
+    atoms = water_samples[0].structure.to_ase()
+    water_model.save(tmp_path)
+    atoms.calc = Calculator(tmp_path)
+    for ask in (atoms.get_stress, lambda: atoms.calc.get_property("magmom", atoms)):
+        with pytest.raises(PropertyNotImplementedError, match=r"offers energy, .*dipole"):
+            ask()
+    with pytest.raises(FedensError, match=r"no mesh: .*fields\(points\)"):
+        atoms.calc.density(atoms)
+    single = replace(water_model, energy_networks=water_model.energy_networks[:1])
+    with pytest.raises(PropertyNotImplementedError, match="energy_uncertainty is not available"):
+        Calculator(single).get_property("energy_uncertainty", atoms)
+    crystal_of_water = atoms.copy()
+    crystal_of_water.cell, crystal_of_water.pbc = [9.0] * 3, True
+    crystal_of_water.calc = Calculator(water_model)
+    with pytest.raises(ModelError, match="isolated molecules"):
+        crystal_of_water.get_potential_energy()

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from fedens.configuration import (
     Configuration,
     GTHLocalOptions,
+    MoleculesConfiguration,
     Options,
     RecpotOptions,
     StructureFileOptions,
     ThermalCellsOptions,
     load_configuration,
+    load_job,
 )
 from fedens.errors import ConfigurationError, OutputError
 
@@ -267,6 +269,65 @@ def test_value_out_of_range_is_named_with_its_line(refused, text, line, named):
 def test_sections_that_disagree_are_named(refused, text, line, named):
     assert f"case.yaml, line {line}: " in refused(text)
     assert named in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named"),
+    [
+        ("molecules: {w: {train: 3}}", 1, "molecules.w.molecule: give either molecule, a name, or"),
+        (
+            "molecules:\n  w: {molecule: H2O, file: a.xyz}",
+            2,
+            "molecules.w.molecule: give either molecule, a name, or file",
+        ),
+        (
+            "molecules:\n  w:\n    molecule: H2O\n    train: 0\n    test: 0",
+            4,
+            "molecules.w.train: train and test are both 0",
+        ),
+        ("molecules: {w: {molecule: H2O, test: 0}}", 1, "molecules: no molecule has test above 0"),
+        ("molecules: {w: {molecule: H2O, train: 0}}", 1, "molecules: no molecule has train above"),
+        ("molecules: {}", 1, "molecules: "),
+        ("seed: 0", 1, "molecules: is missing"),
+        (
+            "molecules: {w: {molecule: H2O, train: 5}}\nlearning_curve: [2, 5]",
+            2,
+            "learning_curve: is (2, 5): sizes must be below 5, train",
+        ),
+        (
+            "molecules: {w: {molecule: H2O}}\ntraining: {stepz: 3}",
+            2,
+            "training.stepz: unknown key; did you mean 'steps'?",
+        ),
+        ("molecules:\n  w: {molecul: H2O}", 2, "molecules.w.molecul: unknown key"),
+        ("molecules: {w: {molecule: H2O}}\nspace: {order: 3}", 2, "space.order: "),
+    ],
+)
+def test_molecules_that_cannot_be_learned_are_named(tmp_path, text, line, named):
+    path = tmp_path / "case.yaml"
+    path.write_text(f"{text}\njob: molecules\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_job(path)
+    message = str(caught.value)
+    assert f"case.yaml, line {line}: " in message
+    assert named in message
+
+
+def test_job_on_molecules_reads_back(tmp_path):
+    path = tmp_path / "case.yaml"
+    path.write_text(
+        "job: molecules\n"
+        "molecules: {w: {molecule: H2O}, a: {file: a.xyz, index: 0, train: 0}}\n"
+        "learning_curve: [10, 20]\n"
+    )
+    configuration = load_job(path)
+    assert isinstance(configuration, MoleculesConfiguration)
+    assert configuration.molecules["a"].file == tmp_path / "a.xyz"
+    assert configuration.molecules["a"].index == "0"
+    assert (configuration.molecules["w"].train, configuration.molecules["w"].test) == (50, 10)
+    assert configuration.learning_curve == (10, 20)
+    configuration.write(tmp_path / "config.yaml")
+    assert load_job(tmp_path / "config.yaml") == configuration
 
 
 def test_all_errors_come_at_once(refused):

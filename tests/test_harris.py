@@ -141,6 +141,52 @@ def test_prediction_saves_cycles(structure):
     assert cycles[1] <= cycles[0]
 
 
+@pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
+def test_superposed_atoms_whose_difference_has_no_potential(level):
+    """The closed form without a space is exact where the difference is nothing."""
+    options = {**level, "grid_level": 3}
+    fields = superposed(WATER, level)
+    found = harris(WATER, lambda p: fields(p) | {"difference_potential": 0 * p[:, 0]}, **options)
+    expected = harris(WATER, atomic_density_matrix(WATER, level), **options)
+    assert found.energy == pytest.approx(expected.energy, abs=1e-6)
+
+
+def test_potential_of_a_prediction_in_closed_form_and_by_poissons_equation(
+    water_model, water_samples
+):
+    sample = water_samples[0]
+    prediction = water_model.predict(sample.structure)
+    options = {**PBE, "grid_level": 1, "atoms": prediction.atoms}
+    closed = harris(sample.structure, prediction.density_at, **options)
+
+    def without_potential(points):
+        fields = prediction.density_at(points)
+        del fields["difference_potential"]
+        return fields
+
+    differences = []
+    for sizes in (COARSE, FINE):
+        space = SimplexSpace.for_structure(sample.structure, *sizes)
+        step = harris(sample.structure, without_potential, **options, space=space)
+        differences.append(abs(step.energy - closed.energy))
+    assert 1e-4 < differences[0] < 3e-3
+    assert differences[1] < 0.5 * differences[0]
+    # of second order in an error of half a percent
+    assert closed.energy == pytest.approx(sample.energy, abs=1e-3)
+
+
+def test_self_consistency_from_a_prediction(water_model, water_samples):
+    structure = water_samples[0].structure
+    prediction = water_model.predict(structure)
+    start = starting_density_matrix(
+        structure, prediction.density_at, **PBE, atoms=water_model.atoms
+    )
+    plain = solve_kohn_sham(structure, **PBE, grid_level=1)
+    started = solve_kohn_sham(structure, **PBE, grid_level=1, density_matrix=start)
+    assert started.energy == pytest.approx(plain.energy, abs=1e-9)
+    assert started.cycles < plain.cycles
+
+
 @pytest.mark.parametrize("kind", ["matrix", "function"])
 def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
     molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])
@@ -174,6 +220,9 @@ def test_densities_that_cannot_be_used(water, coarse):
         "no gradient_x, gradient_y": lambda p: {"density": fields(p)["density"]},
         r"density of shape \(3,\)": lambda p: fields(p[:3]),
         "expected finite numbers": lambda p: fields(p) | {"density": np.full(len(p), np.nan)},
+        r"difference_potential of shape \(1,\) at": lambda p: (
+            fields(p) | {"difference_potential": np.zeros(1)}
+        ),
         "integrates to 5.0.* electrons, the molecule has 10": lambda p: {
             name: values / 2 for name, values in fields(p).items()
         },

@@ -222,10 +222,21 @@ def test_bare_points_have_no_weights(states):
             kohn_sham(oxygen(), points)
 
 
+@pytest.mark.parametrize("name", ["water", "polarised meta-gga"])
+def test_density_matrix_to_start_from(states, name):
+    """From the solution, of both spins where there are two, little is left to do."""
+    state = states(name)
+    options = CASES[name][1] | {"density_matrix": state.mean_field.make_rdm1()}
+    again = solve_kohn_sham(state.structure, **options)
+    assert again.cycles < state.cycles / 2
+    assert again.energy == pytest.approx(state.energy, abs=1e-9)
+
+
 def test_unfinished_result_is_kept():
     with pytest.raises(ConvergenceError, match="after 2 cycles") as caught:
         solve_kohn_sham(water(), max_cycles=2)
     assert not caught.value.result.converged
+    assert caught.value.result.cycles == 2
     state = solve_kohn_sham(water(), max_cycles=2, require_convergence=False)
     assert state.energy == pytest.approx(caught.value.result.energy)
 

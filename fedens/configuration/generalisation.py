@@ -78,7 +78,7 @@ class FitOptions(Options):
         for kinds in self.observations:
             missing = [kind for kind in kinds if kind not in self.targets]
             if missing or not kinds:
-                disagree("fits.targets", f"has none for {', '.join(missing) or 'an empty set'}")
+                disagree("targets", f"has none for {', '.join(missing) or 'an empty set'}")
         return self
 
 

@@ -108,7 +108,7 @@ def _explain(node: yaml.Node | None, details: ErrorDetails, root: type[Options])
     place: Sequence[int | str] = details["loc"]
     context = details.get("ctx", {})
     if details["type"] == "disagreement":
-        place, message = context["place"].split("."), context["message"]
+        place, message = [*place, *context["place"].split(".")], context["message"]
     elif details["type"] == "extra_forbidden":
         message = _unknown_key(place, root)
     elif details["type"] == "missing":

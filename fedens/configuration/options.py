@@ -95,5 +95,5 @@ class JobOptions(Options):
 
 
 def disagree(place: str, message: str) -> None:
-    """Refuse a value that does not go with others; ``place`` is its dotted name."""
+    """Refuse a value that does not go with others; ``place`` is its dotted name in the section."""
     raise PydanticCustomError("disagreement", "{message}", {"place": place, "message": message})
