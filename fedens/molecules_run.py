@@ -250,7 +250,7 @@ class MoleculesRun:
         evaluations = self.evaluate(model)
         curve = self.learning_curve(evaluations)
         path = self.folder / "report.html"
-        write_molecules_report(path, self, model, evaluations, curve)
+        write_molecules_report(path, self.configuration, model, evaluations, curve)
         self.progress.console.print(self._summary(evaluations))
         self.progress.say(f"open next: {path}")
         if self.configuration.evaluation.fields:

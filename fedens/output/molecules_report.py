@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fedens.analysis.molecules import LearningPoint, MoleculeEvaluation, mean_errors
+from fedens.configuration import MoleculesConfiguration
 from fedens.models.molecular_model import MolecularModel
 from fedens.output.figures import learning_curve, loss_curve, parity_plot
 from fedens.output.report import ReportContent, ReportFigure, ReportTable, write_report
@@ -16,9 +17,6 @@ from fedens.units import (
     HARTREE_IN_KCAL_PER_MOL,
     HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM,
 )
-
-if TYPE_CHECKING:
-    from fedens.molecules_run import MoleculesRun
 
 #: Names of the numbers of an evaluation that stand at the top, and in the learning curve.
 NMAPE, DIPOLE = "NMAPE (%)", "dipole (D)"
@@ -29,12 +27,12 @@ _CYCLES = ("self-consistent cycles from minao", "self-consistent cycles from the
 
 def write_molecules_report(
     path: Path,
-    run: MoleculesRun,
+    configuration: MoleculesConfiguration,
     model: MolecularModel,
     evaluations: Sequence[MoleculeEvaluation],
     curve: Sequence[LearningPoint],
 ) -> Path:
-    """Write the page.
+    """Write the page of a model, evaluated on molecules it has not seen.
 
     Raises:
         OutputError: the file cannot be written.
@@ -42,11 +40,11 @@ def write_molecules_report(
     means = mean_errors(evaluations)
     groups = sorted({one.group for one in evaluations})
     content = ReportContent(
-        title=f"{run.configuration.name}: electron density and energies of molecules",
+        title=f"{configuration.name}: electron density and energies of molecules",
         summary=f"Mean absolute errors over {len(evaluations)} molecules that were not learned "
         f"from; {model.provenance['n_samples']} were.",
         headline=_headline(means),
-        run=_what_was_run(run, model),
+        run=_what_was_run(configuration, model),
         figures=_figures(model, evaluations, curve),
         tables=_tables(evaluations, groups, curve),
         notes=_notes(means),
@@ -66,24 +64,24 @@ def _with_unit(name: str) -> tuple[str, str]:
     return label, unit.removesuffix(")")
 
 
-def _what_was_run(run: MoleculesRun, model: MolecularModel) -> dict[str, Any]:
-    theory, mesh = run.configuration.theory, run.configuration.space
-    points = [entry["n_points"] for entry in run.data.index.values()]
+def _what_was_run(configuration: MoleculesConfiguration, model: MolecularModel) -> dict[str, Any]:
+    theory, mesh = configuration.theory, configuration.space
     return {
         "reference": f"{theory.xc}/{theory.basis} by PySCF, all electrons",
-        "meshes": f"tetrahedra of order {mesh.order}, {min(points):,} to {max(points):,} points",
+        "meshes": f"tetrahedra of order {mesh.order}, {mesh.finest:g} bohr at hydrogen, "
+        f"growing by {mesh.growth:g}",
         "learned": ", ".join(
             f"{options.train} of {group}"
-            for group, options in run.configuration.molecules.items()
+            for group, options in configuration.molecules.items()
             if options.train
         ),
         "held out": ", ".join(
             f"{options.test} of {group}"
-            for group, options in run.configuration.molecules.items()
+            for group, options in configuration.molecules.items()
             if options.test
         ),
         "committee": f"{len(model.field_networks)} networks of fields, of energies as many",
-        "seed": run.configuration.seed,
+        "seed": configuration.seed,
     }
 
 
