@@ -107,15 +107,14 @@ class MoleculesRun:
     def structures(self) -> dict[str, Structure]:
         """All structures by the names of their samples."""
         path = self.folder / "structures.xyz"
+        groups = self.configuration.molecules.items()
+        names = [name for group, options in groups for name in _sample_names(group, options)]
         if not path.is_file():
-            named = [
-                (f"{group}-{number:04d}", structure)
-                for group, options in self.configuration.molecules.items()
-                for number, structure in enumerate(self._draw(group, options))
-            ]
-            _write_xyz(path, [_named(structure.to_ase(), name) for name, structure in named])
+            drawn = [one for group, options in groups for one in self._draw(group, options)]
+            named = zip(drawn, names, strict=True)
+            _write_xyz(path, [_named(structure.to_ase(), name) for structure, name in named])
         images = read(path, index=":", format="extxyz")
-        return {image.info["name"]: Structure.from_ase(image) for image in images}
+        return dict(zip(names, map(Structure.from_ase, images), strict=True))
 
     def _draw(self, group: str, options: MoleculeOptions) -> list[Structure]:
         count, seed = options.train + options.test, self.configuration.seed
@@ -141,7 +140,7 @@ class MoleculesRun:
         """Names of the samples to learn from, and of those to compare with."""
         train, test = [], []
         for group, options in self.configuration.molecules.items():
-            names = [f"{group}-{i:04d}" for i in range(options.train + options.test)]
+            names = _sample_names(group, options)
             train += names[: options.train]
             test += names[options.train :]
         missing = [name for name in train + test if name not in self.data]
@@ -314,6 +313,10 @@ def _from_g2(group: str, options: MoleculeOptions) -> Structure:
             f"molecules.{group}: ASE's g2 collection has no molecule {options.molecule!r}; use a "
             "name such as H2O or CH3CH2OH (ase.collections.g2.names), or file:"
         ) from error
+
+
+def _sample_names(group: str, options: MoleculeOptions) -> list[str]:
+    return [f"{group}-{i:04d}" for i in range(options.train + options.test)]
 
 
 def _group(name: str) -> str:

@@ -288,6 +288,7 @@ def test_sections_that_disagree_are_named(refused, text, line, named):
         ("molecules: {w: {molecule: H2O, test: 0}}", 1, "molecules: no molecule has test above 0"),
         ("molecules: {w: {molecule: H2O, train: 0}}", 1, "molecules: no molecule has train above"),
         ("molecules: {}", 1, "molecules: "),
+        ("molecules:\n  a/b: {molecule: H2O}", 2, "molecules.a/b: "),
         ("seed: 0", 1, "molecules: is missing"),
         (
             "molecules: {w: {molecule: H2O, train: 5}}\nlearning_curve: [2, 5]",

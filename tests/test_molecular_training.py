@@ -26,7 +26,7 @@ from fedens.models.molecular_training import (
 # models of one or two molecules find most others foreign
 pytestmark = pytest.mark.filterwarnings("ignore::fedens.errors.ExtrapolationWarning")
 
-QUICK = replace(molecules.SETTINGS, committee=1, steps=5, energy_steps=5, batch=2, points=500)
+QUICK = replace(molecules.SETTINGS, committee=1, steps=5, energy_steps=5, batch=2)
 
 
 def weights_of(model):
@@ -228,6 +228,11 @@ def test_too_large_molecules_are_refused(water_samples, monkeypatch):
     monkeypatch.setattr(molecular_training, "MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="train on fewer or smaller molecules"):
         molecules.train_water(water_samples[:1], QUICK)
+
+
+def test_too_few_points_are_refused(water_samples):
+    with pytest.raises(ModelError, match=r"too few points .*: raise points"):
+        molecules.train_water(water_samples[:1], replace(QUICK, points=100))
 
 
 def test_training_that_runs_away_is_stopped(water_samples):

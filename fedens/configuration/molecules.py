@@ -92,6 +92,8 @@ class MolecularEvaluationOptions(Options):
     fields: NonNegativeInt = Field(default=2, description="molecules written for ParaView")
 
 
+#: What files may be named after.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Sizes = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
 
@@ -99,7 +101,7 @@ class MoleculesConfiguration(JobOptions):
     """Everything ``fedens run`` needs to know to learn molecules."""
 
     job: Literal["molecules"] = Field(default="molecules", description="what fedens run does")
-    molecules: dict[str, MoleculeOptions] = Field(
+    molecules: dict[Name, MoleculeOptions] = Field(
         min_length=1, description="by a name of your own, which begins those of the samples"
     )
     theory: TheoryOptions = TheoryOptions()

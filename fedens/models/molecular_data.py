@@ -34,6 +34,8 @@ from fedens.structure import Structure
 _TAIL = 1e-2
 #: Share of the sampled points that are drawn anywhere in the molecule.
 _ANYWHERE, _MOLECULE = 0.1, 1e-6
+#: Functions of an atom are dependent when G's eigenvalues, single precision, have such a ratio.
+_DEPENDENT = 1e-8
 #: Matrices G of all samples may take this much memory, bytes.
 MAX_BYTES = 2**33
 
@@ -198,4 +200,6 @@ def whitened_basis(
 def _inverse_root(matrix: Tensor) -> Tensor:
     """C with C^T matrix C = 1."""
     sizes, directions = torch.linalg.eigh(matrix)
+    if sizes[0] < _DEPENDENT * sizes[-1]:
+        raise ModelError("too few points to tell the functions of an atom apart: raise points")
     return (directions / sizes.sqrt()).contiguous()
