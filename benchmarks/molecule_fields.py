@@ -38,6 +38,7 @@ from scipy.linalg import block_diag
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from fedens.energy.charge_near_atoms import coulomb_energy
 from fedens.energy.from_fields import electrostatic_potential, energy_from_fields
 from fedens.energy.spherical_atoms import SphericalAtom, superposed_fields
 from fedens.fem.simplex import SimplexSpace
@@ -170,7 +171,8 @@ def energy_row(reference: Reference, settings: Settings) -> Row:
     exact["electrostatic"] = sum(exact[name] for name in electrostatic)
     errors = {name: 1e3 * (float(value) - exact[name]) for name, value in energies.items()}
     superposed = superposed_fields(reference.structure, space.points, reference.atoms)
-    hartree = float(space.coulomb_energy(fields["density"] - superposed["density"]))
+    difference = fields["density"] - superposed["density"]
+    hartree = float(coulomb_energy(reference.structure, space, difference))
     errors["hartree"] = 1e3 * (hartree - reference.exact["hartree"])
     seconds = {"mesh": mesh, "fields": evaluation, "energy": summation}
     return {"mesh": label(settings), "points": space.n_points, "errors": errors, "seconds": seconds}
@@ -215,15 +217,19 @@ def run_pair(reference: Reference, settings: Settings, n_compared: int) -> tuple
     space, mesh = timed(lambda: make_space(structure, settings))
     fields, density = timed(lambda: reference.fields(space))
     free_atom.cache_clear()
-    found, ours = timed(
-        lambda: electrostatic_potential(
-            structure, space, fields["density"], free_atoms(structure.symbols, XC, state.basis)
-        )
-    )
     some = np.random.default_rng(0).permutation(space.n_points)[: n_compared or None]
     points, gaussians = space.points.numpy()[some], state.mean_field.mol
+    found, ours = timed(
+        lambda: electrostatic_potential(
+            structure,
+            space,
+            fields["density"],
+            free_atoms(structure.symbols, XC, state.basis),
+            torch.tensor(points) if n_compared else None,
+        )
+    )
     electrons, pyscf = timed(lambda: hartree_potential(gaussians, state.density_matrix, points))
-    errors = 1e3 * np.abs(found.numpy()[some] - electrons - ionic_potential(gaussians, points))
+    errors = 1e3 * np.abs(found.numpy() - electrons - ionic_potential(gaussians, points))
     away = cKDTree(structure.positions).query(points)[0] > AWAY
     seconds = {"mesh": mesh, "density": density, "ours": ours, "pyscf": pyscf}
     return seconds, {

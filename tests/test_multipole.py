@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import gamma, gammainc
 
 from fedens import TensorSpace
-from fedens.fem.multipole import MultipoleBoundary, _boys
+from fedens.fem.multipole import MultipoleBoundary
 from fedens.testing import central_difference
 
 
@@ -42,16 +41,6 @@ def box(length, elements=5, centre=0.5, order=8):
 
 def total(space, function, charges=CHARGES):
     return sum(q * function(space.points, centre, width) for centre, width, q in charges)
-
-
-def test_boys_functions_against_incomplete_gamma_functions():
-    x = torch.cat([vector(0.0, 1e-14, 1e-6), torch.logspace(-3, 3, 400, dtype=torch.float64)])
-    x = torch.cat([x, vector(0.4999999, 0.5, 0.5000001)])
-    for n, values in enumerate(_boys(x)):
-        safe = x.clamp(min=1e-13).numpy()
-        exact = gamma(n + 0.5) * gammainc(n + 0.5, safe) / (2 * safe ** (n + 0.5))
-        assert values.numpy() == pytest.approx(exact, rel=1e-11)
-        assert float(values[0]) == pytest.approx(1 / (2 * n + 1), rel=1e-14)
 
 
 @pytest.mark.parametrize(

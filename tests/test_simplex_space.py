@@ -289,12 +289,44 @@ def test_potential_is_the_derivative_of_the_coulomb_energy():
     assert torch.allclose(second, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("kind", [MeshTet, MeshHex])
+def test_matrices_are_those_of_the_quadrature(kind, generator):
+    """Assembled with a rule of their own degree on tetrahedra."""
+    space = SimplexSpace(cube(4, kind=kind), 2, np.zeros((1, 3)))
+    one, two = torch.randn(2, space.n_coefficients, generator=generator, dtype=torch.float64)
+    by_points = space.integrate(space.evaluate(one) * space.evaluate(two))
+    assert float(one @ space.mass(two)) == pytest.approx(float(by_points), rel=1e-12)
+    slopes = [space.evaluate_gradient(c) for c in (one, two)]
+    by_points = float(space.integrate((slopes[0] * slopes[1]).sum(dim=1)))
+    applied = torch.tensor(space._inner_stiffness @ two.numpy())
+    assert float(one @ applied) == pytest.approx(by_points, rel=1e-12)
+
+
+def neutral_charge(points):
+    """A quadrupole and more, without charge and dipole."""
+    centres = [[0.0, 0.0, 0.8], [0.0, 0.0, -0.8], [0.0, 0.0, 0.0]]
+    factors = (1.0, 1.0, -2.0)
+    return sum(q * gaussian_charge(points, c, 0.9) for q, c in zip(factors, centres, strict=True))
+
+
+def test_potential_confined_to_the_mesh_is_close_to_that_of_a_neutral_charge():
+    space = graded(finest=0.2, growth=0.4)
+    charge = neutral_charge(space.points)
+    free, confined = space.solve_poisson(charge), space.evaluate(space.solve_confined(charge))
+    assert float((free - confined).abs().max()) < 2e-2 * float(free.abs().max())
+    energy = float(space.confined_energy(charge))
+    assert energy == pytest.approx(0.5 * float(space.integrate(charge * confined)), rel=1e-12)
+    assert energy == pytest.approx(float(space.coulomb_energy(charge)), rel=1e-3)
+    charged = gaussian_charge(space.points, [0.0] * 3, 0.9)
+    assert float(space.confined_energy(charged)) < 0.9 * float(space.coulomb_energy(charged))
+
+
 def test_preconditioner_is_symmetric_positive_and_close(generator):
     space = graded()
     approximate = space.helmholtz_preconditioner(0.5, 2.0)
     a, b = torch.randn(2, space.n_coefficients, generator=generator, dtype=torch.float64)
     assert float(a @ approximate(b)) == pytest.approx(float(b @ approximate(a)), rel=1e-8)
-    masses, stiffness = space._inner_matrices
+    masses, stiffness = space._inner_masses, space._inner_stiffness
     applied = torch.tensor((0.5 * stiffness + 2.0 * masses) @ a.numpy())
     left = approximate(applied) - a
     # spectrum of the cycle times the matrix within (0, 1], most of it near 1
@@ -370,7 +402,7 @@ def test_moving_space_is_differentiable():
         local = there.integrate(values**4 + (slopes**2).sum(dim=1) * values)
         attraction = there.integrate(values**2 / (there.points - positions[0]).norm(dim=1))
         parts = there.norm2(c) + there.gradient_norm2(c) + there.coulomb_energy(values**2)
-        return local - attraction + parts
+        return local - attraction + parts + 2 * there.confined_energy(values**3)
 
     positions = torch.tensor(structure.positions, requires_grad=True)
     (gradient,) = torch.autograd.grad(energy(positions), positions)

@@ -10,7 +10,7 @@ point: values, integrals, dipoles; a mesh is needed only to fit a field (:meth:`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,15 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from fedens.errors import ModelError
+from fedens.fem.boys import boys_functions
 from fedens.fem.harmonics import solid_harmonics
 from fedens.structure import Structure
 
+#: Exponents, r^2 (n_points,), largest l -> for each l functions of r (n_exponents, n_points).
+_Radial = Callable[[Tensor, Tensor, int], list[Tensor]]
+
 #: Points whose functions are in memory at once.
-_BLOCK = 20_000
-#: At a nucleus the closed form of the potential is 0/0: r^2 is at least this, bohr^2.
-_SMALLEST_SQUARE = 1e-16
+_BLOCK = 5_000
 #: Smallest and largest exponent (bohr^-2) and their ratio for each l: hydrogen and helium, carbon.
 _LIGHT = ((0.08, 40, 2.2), (0.1, 8, 2.2), (0.15, 4, 2.4), (0.3, 2, 2.5))
 _CARBON = ((0.08, 600, 2.2), (0.1, 100, 2.2), (0.12, 60, 2.2), (0.15, 20, 2.2), (0.2, 10, 2.2))
@@ -72,6 +74,7 @@ class AtomicBasis:
                     f"{counts}"
                 )
         self.contractions = {symbol: list(contractions[symbol]) for symbol in exponents}
+        self._distinct = {symbol: _distinct(shells) for symbol, shells in self.exponents.items()}
 
     @classmethod
     def even_tempered(cls, symbols: Sequence[str]) -> AtomicBasis:
@@ -148,46 +151,51 @@ class AtomicBasis:
         Returns:
             (n_fields, n_points); differentiable in the points.
         """
-        positions = torch.tensor(structure.positions)
-        parts = [
-            self._evaluate(structure, part, positions, coefficients)
-            for part in points.split(_BLOCK)
-        ]
-        return torch.cat(parts, dim=1)
-
-    def _evaluate(
-        self, structure: Structure, points: Tensor, positions: Tensor, coefficients: Tensor
-    ) -> Tensor:
-        total = points.new_zeros(len(coefficients), len(points))
-        seen = self._seen(structure, points, positions)
-        for (radial, angular), (_, l, where) in zip(seen, self.shells(structure), strict=True):
-            local = coefficients[:, where].unflatten(1, (-1, 2 * l + 1))
-            total = total + torch.einsum("fpm,pm->fp", radial @ local, angular)
-        return total
+        return self._sum(structure, points, coefficients, _gaussians)
 
     def potential(self, structure: Structure, points: Tensor, coefficients: Tensor) -> Tensor:
         """Coulomb potential (n_points,) of the field of coefficients (n_functions,); hartree.
 
-        In closed form at points (n_points, 3), bohr: outside and inside of r the Gaussian acts as
-        4 pi/(2l+1) R_lm (r^-(2l+1) int_0^r s^(2l+2) exp(-a s^2) ds + int_r^oo s exp(-a s^2) ds).
+        In closed form at points (n_points, 3), bohr, with Boys functions F_l: that of
+        R_lm exp(-a r^2) is (2 pi / a) F_l(a r^2) R_lm. Differentiable in the points.
+        """
+        return self._sum(structure, points, coefficients[None], _potentials)[0]
+
+    def _sum(
+        self, structure: Structure, points: Tensor, coefficients: Tensor, radial: _Radial
+    ) -> Tensor:
+        """Sums over functions whose Gaussians are replaced by what ``radial`` gives.
+
+        Returns:
+            (n_fields, n_points).
         """
         self.check(structure)
-        harmonics = solid_harmonics(self.max_order)
-        shells = iter(self.shells(structure))
-        total = points.new_zeros(len(points))
-        for symbol, position in zip(
-            structure.symbols, torch.tensor(structure.positions), strict=True
-        ):
-            away = points - position
-            angular, squared = harmonics(away), (away * away).sum(dim=1, keepdim=True)
-            for exponents, matrix in zip(
-                self.exponents[symbol], self.contractions[symbol], strict=True
-            ):
-                _, l, where = next(shells)
-                radial = _coulomb(squared, exponents, l) @ (_norms(exponents, l)[:, None] * matrix)
-                local = radial @ coefficients[where].unflatten(0, (-1, 2 * l + 1))
-                total = total + (local * angular[:, l * l : (l + 1) ** 2]).sum(dim=1)
-        return total
+        local = self._by_exponent(structure, coefficients)
+        positions = torch.tensor(structure.positions)
+        harmonics, ones = solid_harmonics(self.max_order), points.new_ones(3)
+        parts = []
+        for part in points.split(_BLOCK):
+            total = part.new_zeros(len(coefficients), len(part))
+            for symbol, position, shells in zip(structure.symbols, positions, local, strict=True):
+                away = part - position
+                angular = harmonics(away)[:, : len(shells) ** 2].T.contiguous()
+                exponents, places = self._distinct[symbol]
+                rows = radial(exponents, (away * away) @ ones, len(shells) - 1)
+                values = [f @ r[where] for f, r, where in zip(shells, rows, places, strict=True)]
+                total = total + (torch.cat(values, dim=1) * angular).sum(dim=1)
+            parts.append(total)
+        return torch.cat(parts, dim=1)
+
+    def _by_exponent(self, structure: Structure, coefficients: Tensor) -> list[list[Tensor]]:
+        """For each atom and l what multiplies R_lm exp(-a r^2), (n_fields, 2l+1, n_exponents)."""
+        result: list[list[Tensor]] = [[] for _ in structure.symbols]
+        for atom, l, where in self.shells(structure):
+            symbol = structure.symbols[atom]
+            norms = _norms(self.exponents[symbol][l], l)
+            own = coefficients[:, where].unflatten(1, (-1, 2 * l + 1))
+            primitive = (norms[:, None] * self.contractions[symbol][l]) @ own
+            result[atom].append(primitive.transpose(1, 2))
+        return result
 
     def test(self, structure: Structure, points: Tensor, fields: Tensor) -> Tensor:
         """Sums over points of fields (n_fields, n_points) times each function.
@@ -264,14 +272,21 @@ def _norms(exponents: Tensor, l: int) -> Tensor:
     return squared**-0.5
 
 
-def _coulomb(squared: Tensor, exponents: Tensor, l: int) -> Tensor:
-    """What R_lm is to be multiplied by, (n_points, n_exponents); r^2 is (n_points, 1)."""
-    order = torch.tensor(l + 1.5, dtype=torch.float64)
-    squared = squared.clamp(min=_SMALLEST_SQUARE)
-    inside = torch.special.gammainc(order, exponents * squared) * math.gamma(l + 1.5)
-    inside = inside / (2 * exponents ** (l + 1.5) * squared ** (l + 0.5))
-    outside = torch.exp(-exponents * squared) / (2 * exponents)
-    return 4 * math.pi / (2 * l + 1) * (inside + outside)
+def _distinct(shells: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Exponents of all l, each once, and the places of each l's own among them."""
+    exponents, places = torch.unique(torch.cat(list(shells)), return_inverse=True)
+    return exponents, list(places.split([len(shell) for shell in shells]))
+
+
+def _gaussians(exponents: Tensor, squared: Tensor, max_order: int) -> list[Tensor]:
+    """exp(-a r^2) for each l, (n_exponents, n_points)."""
+    return (max_order + 1) * [torch.exp(-torch.outer(exponents, squared))]
+
+
+def _potentials(exponents: Tensor, squared: Tensor, max_order: int) -> list[Tensor]:
+    """Of the Gaussians, without R_lm, for each l, (n_exponents, n_points)."""
+    factors = 2 * math.pi / exponents[:, None]
+    return [factors * f for f in boys_functions(torch.outer(exponents, squared), max_order)]
 
 
 def _default_exponents(symbol: str) -> list[list[float]]:

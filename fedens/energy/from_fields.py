@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from fedens.energy.charge_near_atoms import coulomb_energy, coulomb_potential
 from fedens.energy.spherical_atoms import (
     FIELDS,
     SphericalAtom,
@@ -56,12 +57,13 @@ def energy_from_fields(
         for name in ("kinetic", "xc")
     )
     difference = fields["density"] - superposed["density"]
+    at = structure if positions is None else structure.replace(positions=positions.detach().numpy())
     electrostatic = (
         _sum_over_atoms(structure, atoms, "nuclear_attraction")
         + _sum_over_atoms(structure, atoms, "hartree")
         + pair_energy(structure, atoms, positions)
         + space.integrate(difference * superposed["potential"])
-        + space.coulomb_energy(difference)
+        + coulomb_energy(at, space, difference)
     )
     total = kinetic + xc + electrostatic
     return {"kinetic": kinetic, "xc": xc, "electrostatic": electrostatic, "total": total}
@@ -72,16 +74,23 @@ def electrostatic_potential(
     space: FunctionSpace,
     density: Tensor,
     atoms: Mapping[str, SphericalAtom],
+    points: Tensor | None = None,
 ) -> Tensor:
     """Potential of electrons and nuclei as an electron feels it, (n_points,), hartree.
 
-    That of superposed atoms in closed form, that of the difference to them by Poisson's equation.
+    That of superposed atoms in closed form, that of the difference to them by
+    :mod:`fedens.energy.charge_near_atoms`.
 
     Args:
-        density: (n_points,). atoms: by chemical symbol; any basis will do.
+        density: (n_points,) at the points of the space. atoms: by chemical symbol; any basis will
+            do.
+        points: (n, 3) where the potential is wanted, bohr; those of the space by default.
     """
-    superposed = superposed_fields(structure, space.points, atoms)
-    return superposed["potential"] + space.solve_poisson(density - superposed["density"])
+    own = superposed_fields(structure, space.points, atoms, names=["density"])["density"]
+    potential = coulomb_potential(structure, space, density - own, points)
+    there = space.points if points is None else points
+    names = ["potential"]
+    return superposed_fields(structure, there, atoms, names=names)["potential"] + potential
 
 
 def _sum_over_atoms(structure: Structure, atoms: Mapping[str, SphericalAtom], name: str) -> float:

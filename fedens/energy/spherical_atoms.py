@@ -15,7 +15,7 @@ where V is the Hartree potential of one of them; in bipolar coordinates the last
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,12 +47,16 @@ class RadialTable:
         coefficients = CubicSpline(logarithm, values).c
         self._coefficients = torch.tensor(np.ascontiguousarray(coefficients.swapaxes(0, 1)))
 
-    def __call__(self, r: Tensor) -> Tensor:
-        """Values (n, n_columns) at radii (n,), bohr; differentiable once and more."""
+    def __call__(self, r: Tensor, columns: Sequence[int] | None = None) -> Tensor:
+        """Values (n, n_columns) of some or all columns at radii (n,), bohr.
+
+        Differentiable once and more.
+        """
+        coefficients = self._coefficients if columns is None else self._coefficients[..., columns]
         x = torch.log(r.clamp(*self._range)) - self._start
-        i = (x.detach() / self._step).long().clamp(0, len(self._coefficients) - 1)
+        i = (x.detach() / self._step).long().clamp(0, len(coefficients) - 1)
         t = (x - i.to(x) * self._step)[:, None]
-        cubic, quadratic, linear, constant = self._coefficients[i].unbind(1)
+        cubic, quadratic, linear, constant = coefficients[i].unbind(1)
         return ((cubic * t + quadratic) * t + linear) * t + constant
 
 
@@ -102,9 +106,10 @@ class SphericalAtom:
         moment = CubicSpline(x, self._hartree * r**2).antiderivative()(x)
         return RadialTable(r, np.column_stack([self._hartree * r, moment]))
 
-    def fields(self, r: Tensor) -> dict[str, Tensor]:
-        """``density``, ``kinetic``, ``xc`` at radii (n,), bohr."""
-        return dict(zip(FIELDS, self._splines(r).unbind(1), strict=True))
+    def fields(self, r: Tensor, names: Sequence[str] = FIELDS) -> dict[str, Tensor]:
+        """``density``, ``kinetic``, ``xc``, or some of them, at radii (n,), bohr."""
+        columns = [FIELDS.index(name) for name in names]
+        return dict(zip(names, self._splines(r, columns).unbind(1), strict=True))
 
     def hartree_potential(self, r: Tensor) -> Tensor:
         """Potential V of the electrons at radii (n,), hartree."""
@@ -162,19 +167,23 @@ def superposed_fields(
     points: Tensor,
     atoms: Mapping[str, SphericalAtom],
     positions: Tensor | None = None,
+    names: Sequence[str] = (*FIELDS, "potential"),
 ) -> dict[str, Tensor]:
     """``density``, ``kinetic``, ``xc`` and ``potential`` of superposed atoms, each (n_points,).
 
     Args:
         points: (n_points, 3), bohr. atoms: by chemical symbol.
         positions: (n_atoms, 3), bohr; replaces the structure's own, to differentiate.
+        names: which of them; all by default.
     """
     positions = _positions(structure, positions)
-    names = (*FIELDS, "potential")
+    local = [name for name in names if name != "potential"]
     total = {name: points.new_zeros(len(points)) for name in names}
     for symbol, position in zip(structure.symbols, positions, strict=True):
         atom, r = find_atom(atoms, symbol), (points - position).norm(dim=1)
-        fields = atom.fields(r) | {"potential": atom.potential(r)}
+        fields = atom.fields(r, local) if local else {}
+        if "potential" in names:
+            fields["potential"] = atom.potential(r)
         total = {name: total[name] + fields[name] for name in names}
     return total
 

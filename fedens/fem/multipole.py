@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fedens.fem.boys import boys_functions
+
 #: Five orthonormal symmetric traceless matrices: the quadrupole components.
 QUADRUPOLES = torch.tensor(
     [
@@ -46,7 +48,7 @@ class MultipoleBoundary:
         r2 = (r**2).sum(dim=1)
         a2 = 1.0 / (2 * width**2)
         gaussian = (a2 / math.pi) ** 1.5 * torch.exp(-a2 * r2)
-        f0, f1, f2 = _boys(a2 * r2)
+        f0, f1, f2 = boys_functions(a2 * r2, 2)
         prefactor = 2 * math.sqrt(a2 / math.pi)
         per_moment = torch.tensor(
             [1.0] + 3 * [1 / width**2] + 5 * [0.5 / width**4],
@@ -90,18 +92,3 @@ class CoulombEnergy(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted: keep its history
             potential = ctx.space.solve_poisson(charge)
         return upstream * ctx.space.weights * potential, None
-
-
-def _boys(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boys functions F_0, F_1, F_2 at x >= 0, F_n(x) = int_0^1 t^2n exp(-x t^2) dt."""
-    small = x < 0.5
-    safe = torch.where(small, torch.ones_like(x), x)
-    root = torch.sqrt(safe)
-    e = torch.exp(-safe)
-    f0 = 0.5 * math.sqrt(math.pi) * torch.erf(root) / root
-    f1 = (f0 - e) / (2 * safe)
-    f2 = (3 * f1 - e) / (2 * safe)
-    near = x[small]
-    for n, f in enumerate((f0, f1, f2)):
-        f[small] = sum((-near) ** k / (math.factorial(k) * (2 * n + 2 * k + 1)) for k in range(14))
-    return f0, f1, f2

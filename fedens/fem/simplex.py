@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from skfem import (
     Basis,
+    BilinearForm,
     Element,
     ElementHex1,
     ElementHex2,
@@ -400,45 +401,59 @@ class SimplexSpace:
 
         In the order of :attr:`all_nodes`.
         """
-        masses = self._matrices[0]
-        return solver(masses, jacobi(masses))(self._test(field))
+        return solver(self._masses, jacobi(self._masses))(self._test(field))
 
     def integrate(self, field: Tensor) -> Tensor:
         """Integral over the mesh of a field (..., n_points)."""
         return field @ self.weights
 
     @cached_property
-    def _matrices(self) -> tuple[csr_matrix, csr_matrix]:
-        """Mass and stiffness of all nodes."""
-        masses, stiffness = (csr_matrix((self._basis.N, self._basis.N)) for _ in range(2))
-        for block in self._blocks:
-            basis = Basis(self.mesh, self._element, elements=block.cells, quadrature=block.rule)
-            masses, stiffness = masses + mass.assemble(basis), stiffness + laplace.assemble(basis)
-        order = self._order_of_nodes
-        return masses[order][:, order].tocsr(), stiffness[order][:, order].tocsr()
+    def _masses(self) -> csr_matrix:
+        """Of all nodes."""
+        return self._assembled(mass, 2 * self.order)
 
     @cached_property
-    def _inner_matrices(self) -> tuple[csr_matrix, csr_matrix]:
-        """Mass and stiffness of the nodes inside."""
-        n = self.n_coefficients
-        masses, stiffness = self._matrices
-        return masses[:n, :n].tocsr(), stiffness[:n, :n].tocsr()
+    def _stiffness(self) -> csr_matrix:
+        """Of all nodes."""
+        return self._assembled(laplace, 2 * self.order - 2)
+
+    def _assembled(self, form: BilinearForm, degree: int) -> csr_matrix:
+        """Of all nodes; ``degree`` is that of the integrand where the cells' maps are linear."""
+        if isinstance(self.mesh, MeshTet1):
+            matrix = form.assemble(Basis(self.mesh, self._element, intorder=degree))
+        else:
+            matrix = sum(
+                form.assemble(
+                    Basis(self.mesh, self._element, elements=block.cells, quadrature=block.rule)
+                )
+                for block in self._blocks
+            )
+        order = self._order_of_nodes
+        return matrix[order][:, order].tocsr()
+
+    @cached_property
+    def _inner_masses(self) -> csr_matrix:
+        """Of the nodes inside."""
+        return self._masses[: self.n_coefficients, : self.n_coefficients].tocsr()
+
+    @cached_property
+    def _inner_stiffness(self) -> csr_matrix:
+        """Of the nodes inside."""
+        return self._stiffness[: self.n_coefficients, : self.n_coefficients].tocsr()
 
     @cached_property
     def mass(self) -> SymmetricMap:
         """Coefficients (n_coefficients,) to the load vector of their field."""
-        return product(self._inner_matrices[0])
+        return product(self._inner_masses)
 
     @cached_property
     def inverse_mass(self) -> SymmetricMap:
         """Load vector (n_coefficients,) to the coefficients of its projection."""
-        masses = self._inner_matrices[0]
-        return solver(masses, jacobi(masses))
+        return solver(self._inner_masses, jacobi(self._inner_masses))
 
     @cached_property
     def _inverse_stiffness(self) -> SymmetricMap:
-        stiffness = self._inner_matrices[1]
-        return solver(stiffness, v_cycle(stiffness, self._from_linear))
+        return solver(self._inner_stiffness, v_cycle(self._inner_stiffness, self._from_linear))
 
     @cached_property
     def _from_linear(self) -> csr_matrix | None:
@@ -467,8 +482,8 @@ class SimplexSpace:
 
         A symmetric map of load vectors to coefficients (n_coefficients,): one multigrid cycle.
         """
-        masses, laplacian = self._inner_matrices
-        return v_cycle(stiffness * laplacian + mass * masses, self._from_linear)
+        matrix = stiffness * self._inner_stiffness + mass * self._inner_masses
+        return v_cycle(matrix, self._from_linear)
 
     @property
     def _moves(self) -> bool:
@@ -485,7 +500,7 @@ class SimplexSpace:
         """Integral of the squared gradient of the field of coefficients (n_coefficients,)."""
         if self._moves:
             return self._gradient_norm2(self._with_surface(coefficients))
-        return torch.dot(coefficients, product(self._inner_matrices[1])(coefficients))
+        return torch.dot(coefficients, product(self._inner_stiffness)(coefficients))
 
     def _gradient_norm2(self, nodal: Tensor) -> Tensor:
         return self.integrate((self._evaluate_gradient(nodal) ** 2).sum(dim=-1))
@@ -500,12 +515,25 @@ class SimplexSpace:
         surface = self._surface
         moments = surface.shapes @ (self.weights * charge)
         mirrored = surface.fields @ (self.weights * charge) - self._response @ moments
-        confined = self.evaluate(self._confined(charge))
+        confined = self.evaluate(self.solve_confined(charge))
         return confined + moments @ surface.fields + mirrored @ surface.shapes
 
-    def _confined(self, charge: Tensor) -> Tensor:
-        """Coefficients of the potential with zero values at the surface."""
+    def solve_confined(self, charge: Tensor) -> Tensor:
+        """Coefficients of the potential of a charge (n_points,) that is zero at the surface.
+
+        Close to that in free space of a charge without monopole and dipole; with them see
+        :meth:`solve_poisson`, which costs ten times as much the first time.
+        """
         return 4 * math.pi * self._inverse_stiffness(self.test(charge))
+
+    def confined_energy(self, charge: Tensor) -> Tensor:
+        """(1/2) integral of charge x potential of :meth:`solve_confined`, hartree."""
+        if self._moves:
+            potential = self.solve_confined(charge.detach()).detach()
+            field = self.gradient_norm2(potential)
+            # stationary in the potential, see _stationary_coulomb_energy
+            return self.integrate(charge * self.evaluate(potential)) - field / (8 * math.pi)
+        return 0.5 * self.integrate(charge * self.evaluate(self.solve_confined(charge)))
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:
         """Self energy (1/2) integral of charge x potential, hartree."""
@@ -523,7 +551,7 @@ class SimplexSpace:
         surface = self._surface
         moments = surface.multipoles.shapes(self.points) @ (self.weights * charge)
         harmonic = moments @ surface.nodal
-        potential = harmonic + self._with_surface(self._confined(charge.detach()).detach())
+        potential = harmonic + self._with_surface(self.solve_confined(charge.detach()).detach())
         field = self._gradient_norm2(potential) - self._gradient_norm2(harmonic)
         mirrored = 0.5 * moments @ self._response @ moments
         energy = self.integrate(charge * self._evaluate(potential))
@@ -532,7 +560,7 @@ class SimplexSpace:
     @cached_property
     def _surface(self) -> _Surface:
         multipoles = SurfaceMultipoles(self.all_nodes[self.n_coefficients :])
-        coupling = self._matrices[1][: self.n_coefficients, self.n_coefficients :]
+        coupling = self._stiffness[: self.n_coefficients, self.n_coefficients :]
         loads = torch.tensor((coupling @ multipoles.values.numpy().T).T)
         inside = [-self._inverse_stiffness(load) for load in loads]
         nodal = torch.cat([torch.stack(inside), multipoles.values], dim=1)
