@@ -17,7 +17,14 @@ AMMONIA = Structure(
 )
 #: A model of these settings knows its samples and little else.
 SETTINGS = MolecularTrainingSettings(
-    committee=2, channels=8, hidden=16, steps=120, energy_steps=120, batch=3, points=3000
+    committee=2,
+    channels=8,
+    hidden=16,
+    steps=120,
+    energy_steps=120,
+    batch=3,
+    points=3000,
+    learning_rate=4e-3,
 )
 
 

@@ -28,7 +28,14 @@ SMALL = {
     "molecules": {"water": {"molecule": "H2O", "temperature": 150, "train": 8, "test": 3}},
     "theory": {"basis": "sto-3g", "grid_level": 1, "conv_tol": 1e-9},
     "space": {"finest": 0.7},
-    "training": {"steps": 250, "energy_steps": 250, "points": 3000, "channels": 8, "hidden": 16},
+    "training": {
+        "steps": 250,
+        "energy_steps": 250,
+        "points": 3000,
+        "channels": 8,
+        "hidden": 16,
+        "learning_rate": 4e-3,
+    },
     "evaluation": {"scf": 1, "fields": 1},
     "learning_curve": [2],
 }
