@@ -9,7 +9,7 @@ error is of second order in that of n, also where n has a wrong number of electr
 
 Matrix elements and int n v are sums on PySCF's grid, whose error cancels where the orbitals'
 density is n. E_H is that of superposed free atoms in closed form and of the difference to them on a
-space.
+space (:mod:`fedens.energy.charge_near_atoms`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.density import Density
+from fedens.energy.charge_near_atoms import split_charge
 from fedens.energy.spherical_atoms import SphericalAtom, find_atom, superposed_fields
 from fedens.errors import FunctionalError, StructureError
 from fedens.fem.simplex import SimplexSpace
@@ -264,9 +265,14 @@ def _from_difference(
     atoms: Mapping[str, SphericalAtom],
 ) -> _Input:
     """From the density on the grid and its difference to superposed atoms on a space."""
-    own = space.solve_poisson(difference).detach()
-    energy = 0.5 * float(space.integrate(difference * own).detach())
-    there = _interpolate(space, own[None], torch.tensor(mean_field.grids.coords))[0]
+    grid = torch.tensor(mean_field.grids.coords)
+    if isinstance(space, SimplexSpace):
+        split = split_charge(structure, space, difference)
+        there, energy = split.potential(grid).detach(), float(split.energy().detach())
+    else:
+        own = space.solve_poisson(difference).detach()
+        there = _interpolate(space, own[None], grid)[0]
+        energy = 0.5 * float(space.integrate(difference * own).detach())
     return _from_potential(mean_field, structure, rho, there, energy, atoms)
 
 
