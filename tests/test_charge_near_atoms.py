@@ -3,8 +3,10 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from skfem import MeshTet
 
 from fedens.energy.charge_near_atoms import (
     FittedCharge,
@@ -12,6 +14,7 @@ from fedens.energy.charge_near_atoms import (
     coulomb_potential,
     split_charge,
 )
+from fedens.errors import FunctionalError, SpaceError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -145,3 +148,32 @@ def test_other_spaces_do_it_themselves():
     inside = torch.nonzero(space.points.abs().amax(dim=1) < 5)[::5000, 0]
     there = coulomb_potential(PAIR, space, charge, space.points[inside])
     torch.testing.assert_close(there, found[inside], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("charge", [torch.zeros(5).double(), torch.zeros(()).double()])
+def test_charges_that_do_not_fit_are_refused(space, charge):
+    with pytest.raises(FunctionalError, match="expected finite numbers"):
+        split_charge(PAIR, space, charge)
+
+
+def test_charges_that_are_not_finite_are_refused(space):
+    charge = density(space.points)
+    charge[7] = math.nan
+    with pytest.raises(FunctionalError, match="expected finite numbers"):
+        coulomb_potential(PAIR, space, charge)
+
+
+def test_coarse_meshes_and_those_too_coarse():
+    """16 bohr in cubes, each of six tetrahedra; the atoms anywhere in them."""
+    space = cubes(12)
+    charge = density(space.points)
+    alone = float(space.coulomb_energy(charge)) - exact_energy()
+    error = float(coulomb_energy(PAIR, space, charge)) - exact_energy()
+    assert abs(error) < 0.1 * abs(alone)
+    space = cubes(4)
+    with pytest.raises(SpaceError, match=r"are 3\.5 bohr large per order, expected at most 1\.5"):
+        coulomb_energy(PAIR, space, density(space.points))
+
+
+def cubes(n):
+    return SimplexSpace(MeshTet.init_tensor(*[np.linspace(-8, 8, n + 1)] * 3))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedens.energy.atomic_basis import AtomicBasis
+from fedens.errors import FunctionalError, SpaceError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
 from fedens.structure import Structure
@@ -32,6 +33,9 @@ _HEAVY = [_EXPONENTS, _EXPONENTS[:5], _EXPONENTS[:5], _EXPONENTS[1:4]]
 _POINTS, _ANY = 20, 0.2
 #: Points whose functions are in memory at once, and the least that a charge sums to.
 _BLOCK, _NOTHING = 20_000, 1e-300
+#: Largest cells at the atoms, longest edge over order, bohr: a little less than where a mesh no
+#: longer sees the Gaussians.
+_COARSEST = 1.5
 #: Added to the diagonal of the normal equations, whose own is 1.
 _RIDGE = 1e-10
 
@@ -92,7 +96,23 @@ class ChargeNearAtoms:
 
 
 def split_charge(structure: Structure, space: SimplexSpace, charge: Tensor) -> ChargeNearAtoms:
-    """Fit Gaussians on the atoms to a charge (n_points,) that is small far from them."""
+    """Fit Gaussians on the atoms to a charge (n_points,) that is small far from them.
+
+    Raises:
+        FunctionalError: a charge of another shape, or that is not finite.
+        SpaceError: cells at the atoms too large for the Gaussians.
+    """
+    spacing = space.spacing_at(torch.tensor(structure.positions))
+    if spacing > _COARSEST:
+        raise SpaceError(
+            f"cells at the atoms are {spacing:.2g} bohr large per order, expected at most "
+            f"{_COARSEST:g}: use SimplexSpace.for_structure(structure)"
+        )
+    if charge.shape != (space.n_points,) or not bool(charge.isfinite().all()):
+        raise FunctionalError(
+            f"charge has shape {tuple(charge.shape)}: expected finite numbers ({space.n_points},), "
+            "one per point of the space"
+        )
     basis = AtomicBasis({symbol: _exponents(structure, symbol) for symbol in structure.symbols})
     points, weights = space.points.detach(), space.weights.detach()
     coefficients = _fit(structure, basis, points, weights, charge.detach())
@@ -136,14 +156,14 @@ def _fit(
     sizes = weights ** (1 / 3)  # of the cells, but for a factor
     n_functions = basis.offsets(structure)[-1]
     chosen, shares = _draw(weights * sizes * charge.abs(), _POINTS * n_functions)
-    gram, load = torch.zeros(n_functions, n_functions).double(), torch.zeros(n_functions).double()
+    gram, load = weights.new_zeros(n_functions, n_functions), weights.new_zeros(n_functions)
     for part, share in zip(chosen.split(_BLOCK), shares.split(_BLOCK), strict=True):
         functions = basis.functions(structure, points[part])
         weighted = (share * weights[part] * sizes[part] ** 2)[:, None] * functions
         gram += functions.T @ weighted
         load += charge[part] @ weighted
     scale = gram.diagonal().rsqrt()
-    gram = scale[:, None] * gram * scale + _RIDGE * torch.eye(n_functions)
+    gram = scale[:, None] * gram * scale + _RIDGE * torch.eye(n_functions, dtype=torch.float64)
     integrals = torch.cat([basis.integrals(structure)[:, None], basis.dipoles(structure)], dim=1)
     moments = torch.cat([weights[None], (weights[:, None] * points).T]) @ charge
     return scale * _constrained(gram, scale * load, scale[:, None] * integrals, moments)
@@ -154,7 +174,7 @@ def _draw(chance: Tensor, n: int) -> tuple[Tensor, Tensor]:
     chance = chance / chance.sum().clamp(min=_NOTHING)
     chance = (1 - _ANY) * chance + _ANY / len(chance)
     reached = chance.cumsum(dim=0)
-    places = (torch.arange(n) + 0.5) / n * reached[-1]
+    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n * reached[-1]
     chosen = torch.searchsorted(reached, places)
     return chosen, 1 / (n * chance[chosen])
 
