@@ -164,7 +164,21 @@ def test_potential_is_pyscfs_coulomb_integral(basis, distance):
     expected = gto.intor_cross("int2c2e", pyscf_molecule(), charges)[in_our_order(basis)]
     for row, unit in zip(expected, torch.eye(len(expected), dtype=torch.float64), strict=True):
         found = basis.potential(WATER, points, unit)
-        np.testing.assert_allclose(found, row, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(found, row, rtol=1e-11, atol=1e-11)
+
+
+def test_potential_can_be_differentiated_in_the_points(contracted):
+    """Also at a nucleus, where the series is used."""
+    coefficients = random(contracted.offsets(WATER)[-1])
+    start = torch.cat([random(2, 3), torch.tensor(WATER.positions[:1])])
+    points, direction = start.clone().requires_grad_(), random(3, 3, seed=5)
+    values = contracted.potential(WATER, points, coefficients)
+    (slope,) = torch.autograd.grad(values.sum(), points)
+
+    def along(shift):
+        return float(contracted.potential(WATER, start + shift * direction, coefficients).sum())
+
+    assert float((slope * direction).sum()) == pytest.approx(central_difference(along, 1e-3))
 
 
 def test_potential_solves_poissons_equation(contracted):
