@@ -145,7 +145,7 @@ def _refuse_other_theory(model: MolecularModel, sample: Sample, name: str) -> No
 def _field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, float]:
     """Absolute errors integrated, against the integral of what is learned or of the density."""
     points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
-    superposed = superposed_fields(sample.structure, points, prediction.atoms)
+    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=FIELDS)
     learned = prediction.differences(points)
     true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS}
     wrong = {f: (learned[f] - true[f]).abs() for f in FIELDS}
@@ -173,7 +173,7 @@ def _integral_errors(prediction: MolecularPrediction, sample: Sample) -> dict[st
     """Charge and dipole moment, and the energy of the predicted fields by quadrature."""
     points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
     learned = prediction.differences(points)
-    superposed = superposed_fields(sample.structure, points, prediction.atoms)
+    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=["density"])
     difference = torch.tensor(sample.fields["density"]) - superposed["density"]
     dipole = -(weights * difference) @ points
     wrong = np.linalg.norm(prediction.dipole - dipole.numpy())

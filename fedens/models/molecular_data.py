@@ -91,7 +91,7 @@ def see_molecule(
     structure = sample.structure
     _refuse(sample)
     points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
-    superposed = superposed_fields(structure, points, atoms)
+    superposed = superposed_fields(structure, points, atoms, names=FIELDS)
     differences = torch.stack([torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS])
     chosen, shares = _draw(superposed["density"], differences[0], weights, n_points, seed)
     importance = shares * weights[chosen] / (superposed["density"][chosen] + _TAIL)

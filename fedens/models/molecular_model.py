@@ -136,7 +136,7 @@ class MolecularPrediction:
 
     def fields(self, points: Tensor) -> dict[str, Tensor]:
         """``density``, ``kinetic``, ``xc`` at points (n_points, 3) in bohr, (n_points,) each."""
-        superposed = superposed_fields(self.structure, points, self.atoms)
+        superposed = superposed_fields(self.structure, points, self.atoms, names=FIELDS)
         return {name: superposed[name] + d for name, d in self.differences(points).items()}
 
     def density_uncertainty(self, points: Tensor) -> Tensor | None:
@@ -168,9 +168,9 @@ class MolecularPrediction:
         d (phi_atoms + phi_d / 2) of the predicted difference d; unlike :attr:`energies` it knows
         of no learned total energy.
         """
-        superposed = superposed_fields(self.structure, points, self.atoms)["potential"]
+        superposed = superposed_fields(self.structure, points, self.atoms, names=["potential"])
         own = self.difference_potential(points)
-        return self.differences(points)["density"] * (superposed + 0.5 * own)
+        return self.differences(points)["density"] * (superposed["potential"] + 0.5 * own)
 
     @property
     def hellmann_feynman_forces(self) -> Array:

@@ -102,8 +102,9 @@ def sample_grid(sample: Sample, spacing: float = DEFAULT_SPACING) -> UniformGrid
     """
     atoms = _free_atoms(sample)
     space = sample.simplex_space()
-    superposed = superposed_fields(sample.structure, space.points, atoms)["density"]
-    coefficients = space.project(torch.tensor(sample.fields["density"]) - superposed)
+    superposed = superposed_fields(sample.structure, space.points, atoms, names=["density"])
+    difference = torch.tensor(sample.fields["density"]) - superposed["density"]
+    coefficients = space.project(difference)
     return all_electron_grid(
         sample.structure,
         atoms,
