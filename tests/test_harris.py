@@ -75,6 +75,7 @@ def test_exact_density_matrix_gives_the_energy(level):
     assert step.energy == pytest.approx(state.energy, abs=1e-8)
     assert step.density_matrix == pytest.approx(state.density_matrix, abs=1e-5)
     assert step.orbital_energies == pytest.approx(state.mean_field.mo_energy, abs=1e-5)
+    assert step.dipole == pytest.approx(state.dipole, abs=2e-4)
 
 
 @pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])

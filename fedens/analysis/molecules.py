@@ -240,7 +240,9 @@ def _self_consistency(prediction: MolecularPrediction, sample: Sample) -> dict[s
     run = level | {"grid_level": grid_level, "conv_tol": sample.provenance["conv_tol_hartree"]}
     plain = solve_kohn_sham(structure, **run)
     started = solve_kohn_sham(structure, **run, density_matrix=start)
+    wrong = np.linalg.norm(step.dipole - plain.dipole)
     return {
+        "dipole after one Kohn-Sham step (D)": ELECTRON_BOHR_IN_DEBYE * float(wrong),
         "Harris energy error (kcal/mol)": HARTREE_IN_KCAL_PER_MOL * (step.energy - plain.energy),
         "self-consistent cycles from minao": plain.cycles,
         "self-consistent cycles from the prediction": started.cycles,

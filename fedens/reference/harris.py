@@ -54,11 +54,13 @@ class HarrisStep:
 
     Attributes:
         energy: total energy. orbital_energies: (n,). density_matrix: of its orbitals, (n, n).
+        dipole: moment of nuclei and its orbitals, (3,), elementary charge x bohr.
     """
 
     energy: float
     orbital_energies: Array
     density_matrix: Array
+    dipole: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,8 @@ def harris(
     of_xc = weights @ (np.einsum("xn,xn->n", given.rho, vxc) - given.rho[0] * exc)
     energy = occupations @ energies - given.counted_twice - of_xc + mean_field.energy_nuc()
     matrix = np.array(mean_field.make_rdm1(orbitals, occupations))
-    return HarrisStep(float(energy), energies, matrix)
+    dipole = np.asarray(mean_field.dip_moment(unit="AU", dm=matrix, verbose=0))
+    return HarrisStep(float(energy), energies, matrix, dipole)
 
 
 def starting_density_matrix(
