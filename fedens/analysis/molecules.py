@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedens.analysis.evaluation import NEAR_NUCLEUS
 from fedens.energy.spherical_atoms import FIELDS, pair_energy, superposed_fields
-from fedens.errors import ExtrapolationWarning, ModelError
+from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError, ModelError
 from fedens.models.molecular_data import atoms_energy
 from fedens.models.molecular_model import MolecularModel, MolecularPrediction
 from fedens.reference.harris import harris, starting_density_matrix
@@ -114,7 +114,10 @@ def evaluate_molecule(
     if sample.forces is not None:
         numbers |= _force_errors(prediction, sample, forces)
     if scf:
-        numbers |= _self_consistency(prediction, sample)
+        try:
+            numbers |= _self_consistency(prediction, sample)
+        except (ConvergenceError, FunctionalError) as error:
+            warnings.warn(f"{name}: no step from the prediction: {error}", stacklevel=2)
     return MoleculeEvaluation(
         name,
         group,

@@ -24,6 +24,8 @@ from fedens.structure import Structure
 _PRODUCT_SCALES = (1.0, 0.7, 0.5)
 #: Directions of the moments with less than such a share of the largest variance are left out.
 _NO_VARIANCE = 1e-2
+#: Whitened moments come no farther than this, in standard deviations.
+_LARGEST = 5.0
 
 
 def atomic_moments(descriptor: GMP, structure: Structure, positions: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class ElementNetwork(nn.Module):
 
     def forward(self, moments: Sequence[Tensor]) -> list[Tensor]:
         """Outputs (n_atoms, n_outputs, 2l+1) for each l from moments (n_atoms, 2l+1, n_series)."""
-        white = self.whitening(moments)
+        white = [_limited(a) for a in self.whitening(moments)]
         mixed = torch.cat([a @ w for a, w in zip(white, self.mixing, strict=True)], dim=1)
         first, second, third = (self.up @ mixed).chunk(3, dim=2)
         scales = _PRODUCT_SCALES
@@ -152,6 +154,13 @@ class ElementNetwork(nn.Module):
             results.append((gated @ weights).transpose(1, 2))
         results[0] = results[0] + self.scalars(inside)[:, :, None]
         return results
+
+
+def _limited(moments: Tensor) -> Tensor:
+    """Whitened moments (n_atoms, 2l+1, n), cut smoothly where they are far larger than in the
+    training: products of three of them would run away."""
+    squared = (moments / _LARGEST).pow(2).mean(dim=1, keepdim=True)
+    return moments * torch.rsqrt(1 + squared)
 
 
 class EquivariantNetwork(nn.Module):
