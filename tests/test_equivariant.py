@@ -207,3 +207,13 @@ def test_angles_are_seen():
 def test_molecule_without_an_element_of_the_network(network):
     hydrogen = Structure(["H", "H"], [[0, 0, 0], [0, 0, 1.4]])
     assert [len(parts) for parts in predicted(network, hydrogen)] == [3, 3]
+
+
+def test_surroundings_far_outside_the_training_do_not_run_away(moments):
+    """Cubic in the moments without the cut: a hundred times larger is a million times more."""
+    torch.manual_seed(0)
+    network = ElementNetwork(Whitening.fit(moments["H"], 1e-3), 6, OUTPUTS["H"], 8)
+    with torch.no_grad():
+        near = max(float(y.abs().max()) for y in network(moments["H"]))
+        far = max(float(y.abs().max()) for y in network([100 * a for a in moments["H"]]))
+    assert far < 1e3 * near

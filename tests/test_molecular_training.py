@@ -13,7 +13,7 @@ from fedens.analysis.molecules import (
     evaluate_molecule,
     mean_errors,
 )
-from fedens.errors import ModelError
+from fedens.errors import FunctionalError, ModelError
 from fedens.models import molecular_training
 from fedens.models.molecular_data import see_molecule, whitened_basis
 from fedens.models.molecular_training import (
@@ -305,3 +305,14 @@ def test_samples_of_another_theory_are_not_compared(water_model, water_samples):
     changed = replace(sample, provenance=sample.provenance | {"functional": other})
     with pytest.raises(ModelError, match=r"sample w is of .*lda_pz.*the model was trained on"):
         evaluate_molecule(water_model, changed, "w")
+
+
+def test_a_step_that_fails_does_not_end_the_evaluation(water_model, water_samples, monkeypatch):
+    def refuses(*_, **__):
+        raise FunctionalError("density integrates to 28 electrons")
+
+    monkeypatch.setattr("fedens.analysis.molecules.harris", refuses)
+    with pytest.warns(UserWarning, match="w: no step from the prediction: density integrates"):
+        one = evaluate_molecule(water_model, water_samples[0], "w", scf=True)
+    assert "NMAPE (%)" in one.numbers
+    assert not [name for name in one.numbers if "Harris" in name]
