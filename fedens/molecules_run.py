@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -325,7 +326,8 @@ def _group(name: str) -> str:
 
 def _spread(names: Sequence[str]) -> list[str]:
     """The first of every molecule, then the second of every one, and so on."""
-    return sorted(names, key=lambda name: (name.rpartition("-")[2], name))
+    groups = [list(group) for _, group in groupby(names, _group)]
+    return [name for row in zip_longest(*groups) for name in row if name is not None]
 
 
 def _named(atoms: Atoms, name: str) -> Atoms:

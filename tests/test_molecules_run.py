@@ -319,3 +319,9 @@ def test_number_of_structures_may_not_change_with_data_there(from_file, tmp_path
     MoleculesRun.open(from_file(), tmp_path / "out", QUIET)
     with pytest.raises(ConfigurationError, match=r"\(molecules differs\)"):
         MoleculesRun.open(from_file(train=3), tmp_path / "out", QUIET)
+
+
+def test_the_first_of_every_molecule_comes_first():
+    names = ["water-0012", "water-0013", "ethanol-0000", "ethanol-0001", "ethanol-0002"]
+    expected = ["water-0012", "ethanol-0000", "water-0013", "ethanol-0001", "ethanol-0002"]
+    assert molecules_run._spread(names) == expected
