@@ -41,6 +41,7 @@ from fedens.errors import (
     ConfigurationError,
     ConvergenceError,
     DatasetError,
+    DeviceError,
     ExtrapolationWarning,
     StructureError,
 )
@@ -82,7 +83,10 @@ class MoleculesRun:
 
         Raises:
             ConfigurationError: the folder holds data of another configuration.
+            DeviceError: for a GPU, which this job does not use.
         """
+        if configuration.device == "cuda":
+            raise DeviceError("device is cuda, molecules are learned on the CPU: use auto or cpu")
         resolved = folder / "config.yaml"
         if resolved.is_file():
             _refuse_other_data(load_job(resolved), configuration, folder)

@@ -15,7 +15,13 @@ from fedens import molecules_run
 from fedens.cli import app
 from fedens.configuration import MoleculesConfiguration, load_job
 from fedens.dataset import Dataset
-from fedens.errors import ConfigurationError, ConvergenceError, DatasetError, StructureError
+from fedens.errors import (
+    ConfigurationError,
+    ConvergenceError,
+    DatasetError,
+    DeviceError,
+    StructureError,
+)
 from fedens.models.molecular_model import MolecularModel
 from fedens.molecules_run import MoleculesRun
 from fedens.progress import Progress
@@ -325,3 +331,9 @@ def test_the_first_of_every_molecule_comes_first():
     names = ["water-0012", "water-0013", "ethanol-0000", "ethanol-0001", "ethanol-0002"]
     expected = ["water-0012", "ethanol-0000", "water-0013", "ethanol-0001", "ethanol-0002"]
     assert molecules_run._spread(names) == expected
+
+
+def test_a_gpu_is_refused_rather_than_ignored(tmp_path):
+    wanted = load_job(configured(tmp_path, {"device": "cuda"}))
+    with pytest.raises(DeviceError, match="use auto or cpu"):
+        MoleculesRun.open(wanted, tmp_path / "run", QUIET)
