@@ -10,7 +10,6 @@ A run lives in one folder::
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule as g2_molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import read
 from rich.table import Table
 
 from fedens.analysis.molecules import (
@@ -57,7 +56,7 @@ from fedens.reference.free_atoms import free_atoms
 from fedens.reference.kohn_sham import kohn_sham
 from fedens.sample import Sample
 from fedens.structure import Structure
-from fedens.structures import read_structures
+from fedens.structures import read_structures, write_xyz
 
 #: What must be the same for samples of a folder to be used again.
 _DATA_SECTIONS = ("seed", "molecules", "theory", "space")
@@ -117,7 +116,7 @@ class MoleculesRun:
         if not path.is_file():
             drawn = [one for group, options in groups for one in self._draw(group, options)]
             named = zip(drawn, names, strict=True)
-            _write_xyz(path, [_named(structure.to_ase(), name) for structure, name in named])
+            write_xyz(path, [_named(structure.to_ase(), name) for structure, name in named])
         images = read(path, index=":", format="extxyz")
         return dict(zip(names, map(Structure.from_ase, images), strict=True))
 
@@ -241,7 +240,7 @@ class MoleculesRun:
                 if place < options.fields:
                     entries.append((place, self._write_fields(model, sample, name)))
                 advance(1)
-        _write_xyz(self.folder / "predicted.xyz", images)
+        write_xyz(self.folder / "predicted.xyz", images)
         if entries:
             write_pvd(self.folder / "fields" / "held_out.pvd", entries)
         evaluations = sorted(evaluations, key=lambda one: one.name)
@@ -345,9 +344,3 @@ def _predicted(model: MolecularModel, structure: Structure) -> Atoms:
     calculator.calculate(atoms, known)
     atoms.calc = SinglePointCalculator(atoms, **{k: calculator.results[k] for k in known})
     return atoms
-
-
-def _write_xyz(path: Path, images: Sequence[Atoms]) -> None:
-    text = io.StringIO()
-    write(text, list(images), format="extxyz")
-    write_atomically(path, text.getvalue())

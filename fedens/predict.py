@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 
 from fedens.calculator import Calculator
 from fedens.errors import FedensError
 from fedens.fem.simplex import SimplexSpace
-from fedens.files import write_atomically
 from fedens.models.loading import load_model
 from fedens.models.molecular_model import MolecularModel
 from fedens.models.prediction import check_route
@@ -22,7 +18,7 @@ from fedens.models.training import resolve_device
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.structure import Structure
-from fedens.structures import read_structures
+from fedens.structures import read_structures, write_xyz
 
 #: What ASE's own files keep; the rest goes into arrays and numbers beside it.
 _ASE_RESULTS = ("energy", "free_energy", "forces", "stress", "dipole")
@@ -71,13 +67,13 @@ def predict_file(
                         (index, _write_fields(path, predictor, structure, refinement_steps))
                     )
             except FedensError as error:
-                _write_xyz(target, images)
+                write_xyz(target, images)
                 raise type(error)(
                     f"structure {index} of {source} ({structure.formula}): {error}; "
                     f"{len(images)} predictions before it are in {target}"
                 ) from error
             advance(1)
-    _write_xyz(target, images)
+    write_xyz(target, images)
     progress.say(f"{len(images)} structures in {target} (eV, angstrom)")
     if entries:
         progress.say(f"in ParaView: {write_pvd(folder / 'density.pvd', entries)}")
@@ -131,9 +127,3 @@ def _write_molecule(path: Path, model: MolecularModel, structure: Structure) -> 
     if spread is not None:
         fields["density_uncertainty"] = spread
     return write_vtu(path, space, fields, structure)
-
-
-def _write_xyz(target: Path, images: Sequence[Atoms]) -> None:
-    text = io.StringIO()
-    write(text, images, format="extxyz")
-    write_atomically(target, text.getvalue())

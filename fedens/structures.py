@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
 from fedens.configuration import StructureFileOptions, ThermalCellsOptions
 from fedens.errors import ConfigurationError, StructureError
+from fedens.files import write_atomically
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -147,3 +151,16 @@ def read_structures(path: str | Path, index: int | str = ":") -> list[Structure]
         except StructureError as error:
             raise StructureError(f"{path}, structure {number} of {index}: {error}") from error
     return structures
+
+
+def write_xyz(path: str | Path, images: Sequence[Atoms]) -> None:
+    """Write ASE's atoms, and what their calculators hold, as one extended XYZ file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from ase.io import write
+
+    text = io.StringIO()
+    write(text, list(images), format="extxyz")
+    write_atomically(path, text.getvalue())

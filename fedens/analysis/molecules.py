@@ -106,7 +106,7 @@ def evaluate_molecule(
         warnings.simplefilter("ignore", ExtrapolationWarning)  # here the errors are known
         prediction = model.predict(sample.structure)
         energy, forces = model.energy_and_forces(sample.structure)
-    numbers = _field_errors(prediction, sample) | _integral_errors(prediction, sample)
+    numbers = _errors_on_mesh(prediction, sample)
     numbers["energy error (kcal/mol)"] = HARTREE_IN_KCAL_PER_MOL * (energy - sample.total_energy)
     if prediction.energy_uncertainty is not None:
         spread = prediction.energy_uncertainty
@@ -145,12 +145,26 @@ def _refuse_other_theory(model: MolecularModel, sample: Sample, name: str) -> No
         )
 
 
-def _field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, float]:
-    """Absolute errors integrated, against the integral of what is learned or of the density."""
-    points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
+def _errors_on_mesh(prediction: MolecularPrediction, sample: Sample) -> dict[str, float]:
+    """Errors of the fields and of their integrals, by quadrature."""
+    points = torch.tensor(sample.points)
     superposed = superposed_fields(sample.structure, points, prediction.atoms, names=FIELDS)
     learned = prediction.differences(points)
     true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS}
+    return _field_errors(prediction, sample, points, learned, true) | _integral_errors(
+        prediction, sample, points, learned, true
+    )
+
+
+def _field_errors(
+    prediction: MolecularPrediction,
+    sample: Sample,
+    points: Tensor,
+    learned: dict[str, Tensor],
+    true: dict[str, Tensor],
+) -> dict[str, float]:
+    """Absolute errors integrated, against the integral of what is learned or of the density."""
+    weights = torch.tensor(sample.weights)
     wrong = {f: (learned[f] - true[f]).abs() for f in FIELDS}
     electrons = sample.number_of_electrons
     nearest = torch.cdist(points, torch.tensor(sample.structure.positions)).amin(dim=1)
@@ -172,13 +186,16 @@ def _field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, 
     return numbers
 
 
-def _integral_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, float]:
+def _integral_errors(
+    prediction: MolecularPrediction,
+    sample: Sample,
+    points: Tensor,
+    learned: dict[str, Tensor],
+    true: dict[str, Tensor],
+) -> dict[str, float]:
     """Charge and dipole moment, and the energy of the predicted fields by quadrature."""
-    points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
-    learned = prediction.differences(points)
-    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=["density"])
-    difference = torch.tensor(sample.fields["density"]) - superposed["density"]
-    dipole = -(weights * difference) @ points
+    weights = torch.tensor(sample.weights)
+    dipole = -(weights * true["density"]) @ points
     wrong = np.linalg.norm(prediction.dipole - dipole.numpy())
     charge = float(weights @ learned["density"]) + sample.structure.charge
     by_fields = _energy_by_quadrature(prediction, sample, weights, learned, points)
