@@ -38,14 +38,14 @@ from scipy.linalg import block_diag
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from fedens.energy.charge_near_atoms import coulomb_energy
-from fedens.energy.from_fields import electrostatic_potential, energy_from_fields
-from fedens.energy.spherical_atoms import SphericalAtom, superposed_fields
+from fedens.atoms.charge_near_atoms import coulomb_energy
+from fedens.atoms.energy_from_fields import electrostatic_potential, energy_from_fields
+from fedens.atoms.spherical import SphericalAtom, superposed_fields
 from fedens.fem.simplex import SimplexSpace
 from fedens.files import write_atomically
-from fedens.reference.free_atoms import free_atom, free_atoms, solve_atom
-from fedens.reference.kohn_sham import KohnShamState, solve_kohn_sham
-from fedens.reference.orbital_fields import hartree_potential, ionic_potential
+from fedens.reference.pyscf.free_atoms import free_atom, free_atoms, solve_atom
+from fedens.reference.pyscf.kohn_sham import KohnShamState, solve_kohn_sham
+from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential
 from fedens.structure import Structure
 
 Settings = Mapping[str, Any]

@@ -20,7 +20,7 @@ from demo_run import DemoRun, arguments
 from fedens import Predictor, Structure, solve_ground_state
 from fedens.configuration import ThermalCellsOptions
 from fedens.errors import ExtrapolationWarning
-from fedens.structures import make_structures
+from fedens.sources.structures import make_structures
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 DISPLACEMENT = 0.2

@@ -11,8 +11,8 @@ from fedens.configuration import (
     TrainingOptions,
     load_configuration,
 )
+from fedens.jobs.crystals import Run
 from fedens.progress import Progress
-from fedens.workflow import Run
 
 #: The demo of this folder: 12 structures and four networks, some minutes.
 DEMO = Path(__file__).with_name("aluminium.yaml")

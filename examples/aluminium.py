@@ -16,7 +16,7 @@ from fedens import (
     write_vtu,
 )
 from fedens.configuration import ThermalCellsOptions
-from fedens.structures import make_structures
+from fedens.sources.structures import make_structures
 from fedens.units import HARTREE_IN_MEV
 
 

@@ -20,7 +20,7 @@ from fedens import (
     train_energy_model,
 )
 from fedens.configuration import ThermalCellsOptions
-from fedens.structures import make_structures
+from fedens.sources.structures import make_structures
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
 #: Reference points, lengths in bohr.

@@ -29,7 +29,7 @@ from fedens import (
     write_vtu,
 )
 from fedens.configuration import ThermalCellsOptions
-from fedens.dataset import Dataset
+from fedens.data.dataset import Dataset
 from fedens.errors import ExtrapolationWarning
 from fedens.features.descriptor import Concatenation
 from fedens.features.response import ResponseFields
@@ -39,9 +39,9 @@ from fedens.generalisation.density import density_errors, shell_errors, squared_
 from fedens.generalisation.lattice import GreenOperator, force_constants
 from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import LOOSE, relax
-from fedens.models.training import TrainingSettings
-from fedens.output.figures import power_law_plot
-from fedens.structures import make_structures
+from fedens.models.crystal.training import TrainingSettings
+from fedens.report.figures import power_law_plot
+from fedens.sources.structures import make_structures
 from fedens.units import (
     BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,

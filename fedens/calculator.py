@@ -13,14 +13,14 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
-from fedens.models.loading import load_model
-from fedens.models.molecular_model import MolecularModel
-from fedens.models.prediction import check_route
-from fedens.models.predictor import Predictor
+from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.prediction import check_route
+from fedens.models.molecule.model import MolecularModel
+from fedens.models.registry import load_model
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.structure import Structure
 from fedens.units import (
@@ -69,7 +69,7 @@ class Calculator(AseCalculator):
     Beyond ASE's names, ``get_property`` knows ``hellmann_feynman_forces``, and for models
     ``energy_uncertainty`` and ``forces_uncertainty``. ``density(atoms)`` gives the density.
 
-    A model of molecules (:class:`fedens.models.molecular_model.MolecularModel`) has neither routes
+    A model of molecules (:class:`fedens.models.molecule.model.MolecularModel`) has neither routes
     nor a mesh, and also gives the dipole moment (e angstrom).
 
     Forces are the exact derivative of the energy on a fixed mesh, and so is the stress: a cell

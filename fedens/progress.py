@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,28 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+
+
+@dataclass(frozen=True)
+class Advance:
+    """How far a piece of work is.
+
+    Attributes:
+        task: what is done. done, total: of its steps. loss: of a training, now.
+    """
+
+    task: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+#: What long work calls as it goes on.
+Report = Callable[[Advance], None]
+
+
+def silent(_: Advance) -> None:
+    """A report that says nothing."""
 
 
 class Progress:
@@ -36,17 +58,17 @@ class Progress:
             yield lambda n: bars.advance(task, n)
 
     @contextmanager
-    def reporter(self, label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Bars for the reports of :func:`fedens.models.training.train`."""
+    def reporter(self, label: str) -> Iterator[Report]:
+        """A bar for every task that is reported."""
         with self._bars() as bars:
             tasks: dict[str, TaskID] = {}
 
-            def report(state: dict[str, Any]) -> None:
-                name = f"{label}: {state.get('network', state['stage'])}"
+            def report(state: Advance) -> None:
+                name = f"{label}: {state.task}"
                 if name not in tasks:
-                    tasks[name] = bars.add_task(name, total=state["total"], note="")
-                loss = f"loss {state['loss']:.2e}" if "loss" in state else ""
-                bars.update(tasks[name], completed=state["done"], note=loss)
+                    tasks[name] = bars.add_task(name, total=state.total, note="")
+                note = "" if state.loss is None else f"loss {state.loss:.2e}"
+                bars.update(tasks[name], completed=state.done, note=note)
 
             yield report
 

@@ -2,7 +2,7 @@
 
 Made by ``scripts/element_gaussians.py``, which says how. Light atoms (to krypton) are computed with
 all electrons; heavier ones with a relativistic pseudopotential, or with all electrons and a
-relativistic Hamiltonian. The method of each element is named in ``data/element_gaussians.json``.
+relativistic Hamiltonian. The method of each element is named in ``tables/element_gaussians.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedens.errors import DescriptorError
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Any]:
-    text = resources.files("fedens").joinpath("data/element_gaussians.json").read_text("utf-8")
+    text = resources.files("fedens").joinpath("tables/element_gaussians.json").read_text("utf-8")
     return json.loads(text)["elements"]
 
 
@@ -49,7 +49,7 @@ def element_gaussians(symbol: str) -> list[tuple[float, float]]:
     """Valence density of the free atom as [(B, beta), ...]: sum of B exp(-beta r^2).
 
     B in electrons/bohr^3, beta in bohr^-2; the integral is :func:`valence_electrons`. Fitted to
-    spherical atoms (PBE), as said in ``data/element_gaussians.json``.
+    spherical atoms (PBE), as said in ``tables/element_gaussians.json``.
 
     Raises:
         DescriptorError: for elements without data.

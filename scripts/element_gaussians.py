@@ -1,4 +1,4 @@
-"""Make ``fedens/data/element_gaussians.json``: free-atom valence densities as few Gaussians.
+"""Make ``fedens/tables/element_gaussians.json``: free-atom valence densities as few Gaussians.
 
 Recipe. Each neutral atom is computed with PySCF as a spherical, spin-restricted atom with
 fractional occupations of its ground-state configuration (PBE):

@@ -3,9 +3,9 @@
 import numpy as np
 
 from fedens.fem.simplex import SimplexSpace
-from fedens.models.molecular_training import MolecularTrainingSettings, train_molecules
-from fedens.reference.free_atoms import free_atoms
-from fedens.reference.kohn_sham import kohn_sham
+from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
+from fedens.reference.pyscf.free_atoms import free_atoms
+from fedens.reference.pyscf.kohn_sham import kohn_sham
 from fedens.structure import Structure
 
 LEVEL = {"xc": "pbe", "basis": "sto-3g"}

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from test_workflow import SMALL, configured, run_of
 from typer.testing import CliRunner
 
-import fedens.workflow as workflow
+import fedens.jobs.crystals as workflow
 from fedens import Dataset, Predictor
-from fedens.active_learning import energy_uncertainty, is_added, most_uncertain
-from fedens.cli import app
+from fedens.commands.cli import app
 from fedens.errors import ConfigurationError, ConvergenceError
+from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},

@@ -9,16 +9,16 @@ from ase.calculators.vasp import VaspChargeDensity
 from ase.io.cube import read_cube
 from scipy.special import gammainc
 
-from fedens.dataset import Dataset
-from fedens.describe import export_sample, export_samples
-from fedens.energy.spherical_atoms import SphericalAtom, superposed_fields
+from fedens.atoms.spherical import SphericalAtom, superposed_fields
+from fedens.commands.describe import export_sample, export_samples
+from fedens.data.dataset import Dataset
+from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FunctionalError, OutputError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.output import all_electron_grid as module
 from fedens.output.all_electron_grid import all_electron_grid, sample_grid
-from fedens.reference.kohn_sham import solve_kohn_sham
-from fedens.sample import Sample
+from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 

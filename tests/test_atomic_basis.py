@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedens.energy import atomic_basis
-from fedens.energy.atomic_basis import AtomicBasis
+from fedens.atoms import gaussian_basis as atomic_basis
+from fedens.atoms.gaussian_basis import AtomicBasis
 from fedens.errors import ModelError
 from fedens.structure import Structure
 from fedens.testing import central_difference

@@ -7,7 +7,7 @@ import torch
 from systems import ERF, EVANESCENT, FREE_ATOMS, GNH, GTHFIT, atom, dimer, rattled
 
 from fedens import EnergyFunctional, GTHLocal, TensorSpace, solve_ground_state
-from fedens.baseline import (
+from fedens.atoms.baseline import (
     BASELINES,
     baseline_density,
     default_baseline,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from skfem import MeshTet
 
-from fedens.energy.charge_near_atoms import (
+from fedens.atoms.charge_near_atoms import (
     FittedCharge,
     coulomb_energy,
     coulomb_potential,

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from fedens.errors import ConvergenceError, StructureError
-from fedens.reference.conformers import (
+from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.sources.conformers import (
     conformers,
     modes_of_hessian,
     normal_modes,
     relaxed,
 )
-from fedens.reference.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 
 LEVEL = {"xc": "lda_pz", "basis": "sto-3g"}

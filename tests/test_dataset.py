@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from fedens.dataset import SCHEMA_VERSION, Dataset, read_sample, write_sample
+from fedens.data.dataset import SCHEMA_VERSION, Dataset, read_sample, write_sample
+from fedens.data.sample import Sample
 from fedens.errors import DatasetError, OutputError
-from fedens.sample import Sample
 from fedens.structure import Structure
 from fedens.units import FIELD_UNITS
 
@@ -208,7 +208,7 @@ KILLED_WRITER = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
 from test_dataset import make_sample
-from fedens.dataset import Dataset
+from fedens.data.dataset import Dataset
 
 os.replace = lambda source, target: os._exit(9)
 Dataset.open(sys.argv[1]).add(make_sample(3), "d")

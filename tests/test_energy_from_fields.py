@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedens.energy.from_fields import electrostatic_potential, energy_from_fields
-from fedens.energy.spherical_atoms import pair_energy, superposed_fields
+from fedens.atoms.energy_from_fields import electrostatic_potential, energy_from_fields
+from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.errors import FunctionalError
 from fedens.fem.simplex import SimplexSpace
-from fedens.reference.free_atoms import free_atom, free_atoms, solve_atom
-from fedens.reference.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.free_atoms import free_atom, free_atoms, solve_atom
+from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 
 #: Edges of the tetrahedra at the nuclei, bohr: short where the core is small.

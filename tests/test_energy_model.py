@@ -5,18 +5,18 @@ import pytest
 import torch
 from systems import GTHFIT
 
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DescriptorError, ModelError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
-from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
-from fedens.models.energy_data import jacobian, see
-from fedens.models.energy_model import EnergyModel, PointModel
-from fedens.models.energy_training import EnergyTrainingSettings, train_energy_model
-from fedens.models.pointwise import PointwiseNetwork
-from fedens.models.predictor import Predictor
-from fedens.sample import Sample
+from fedens.learning.pointwise import PointwiseNetwork
+from fedens.learning.scaling import Standardise
+from fedens.models.crystal.model import Predictor
+from fedens.models.points.data import jacobian, see
+from fedens.models.points.model import EnergyModel, PointModel
+from fedens.models.points.training import EnergyTrainingSettings, train_energy_model
 from fedens.structure import Structure
 
 DESCRIPTOR = GMP([1.0, 2.0], 2, form="smooth")
@@ -213,7 +213,7 @@ def test_a_model_is_stored_and_read(tmp_path):
     assert [part.points for part in again.parts] == [ATOMS, BONDS]
     with pytest.raises(ModelError):
         Predictor.load(tmp_path / "model")
-    (tmp_path / "model" / "model.json").write_text('{"schema_version": 2}')
+    (tmp_path / "model" / "model.json").write_text('{"schema_version": 3}')
     with pytest.raises(ModelError, match="no energy model"):
         EnergyModel.load(tmp_path / "model")
 
@@ -238,7 +238,7 @@ def test_labels_that_are_missing():
 
 
 def test_too_many_derivatives(monkeypatch):
-    monkeypatch.setattr("fedens.models.energy_data.MAX_BYTES", 1000)
+    monkeypatch.setattr("fedens.models.points.data.MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="fewer points"):
         see(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
 

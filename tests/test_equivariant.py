@@ -9,14 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from fedens.features.gmp import GMP
 from fedens.fem.harmonics import solid_harmonics
-from fedens.models.equivariant import (
+from fedens.learning.equivariant import (
     ElementNetwork,
     EquivariantNetwork,
     Whitening,
     _sphere,
-    atomic_moments,
     split_orders,
 )
+from fedens.models.molecule.data import atomic_moments
 from fedens.structure import Structure
 from fedens.testing import central_difference
 

@@ -11,9 +11,9 @@ from systems import GTHFIT
 from test_workflow import SMALL, run_of
 
 from fedens import EnergyFunctional
-from fedens.analysis.evaluation import evaluate_sample, summarise
+from fedens.analysis.crystals import evaluate_sample, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
-from fedens.output.run_report import summary_rows
+from fedens.report.crystals import summary_rows
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 #: The handful of cells that the model is trained on leaves most others outside.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedens.cli import app
+from fedens.commands.cli import app
 from fedens.configuration import load_job
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

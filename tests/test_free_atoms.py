@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedens.energy.spherical_atoms import find_atom
+from fedens.atoms.spherical import find_atom
 from fedens.errors import ConvergenceError, FunctionalError
-from fedens.reference import free_atoms as module
-from fedens.reference.free_atoms import free_atom, free_atoms, solve_atom
-from fedens.reference.orbital_fields import hartree_potential, local_fields
+from fedens.reference.pyscf import free_atoms as module
+from fedens.reference.pyscf.free_atoms import free_atom, free_atoms, solve_atom
+from fedens.reference.pyscf.orbital_fields import hartree_potential, local_fields
 
 
 @pytest.fixture(autouse=True)

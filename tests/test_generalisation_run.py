@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedens.cli import app
+from fedens.commands.cli import app
 from fedens.configuration import GeneralisationConfiguration, load_job
 from fedens.errors import ConfigurationError, StructureError
-from fedens.generalisation_run import run
+from fedens.jobs.generalisation import run
 from fedens.progress import Progress
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "generalisation.yaml"

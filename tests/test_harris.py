@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.linalg import block_diag
 
-from fedens.density import Density
-from fedens.energy.spherical_atoms import superposed_fields
+from fedens.atoms.spherical import superposed_fields
+from fedens.data.density import Density
 from fedens.errors import FunctionalError, SpaceError, StructureError
 from fedens.fem.simplex import SimplexSpace
-from fedens.reference.free_atoms import free_atoms, solve_atom
-from fedens.reference.harris import harris, harris_forces, starting_density_matrix
-from fedens.reference.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.free_atoms import free_atoms, solve_atom
+from fedens.reference.pyscf.harris import harris, harris_forces, starting_density_matrix
+from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 
 PBE, LDA = ({"xc": xc, "basis": "sto-3g"} for xc in ("pbe", "lda_pz"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedens.dataset import read_sample, write_sample
+from fedens.data.dataset import read_sample, write_sample
 from fedens.errors import (
     ConvergenceError,
     FunctionalError,
@@ -12,8 +12,8 @@ from fedens.errors import (
     StructureError,
 )
 from fedens.fem.tensor import TensorSpace
-from fedens.reference.kohn_sham import kohn_sham, solve_kohn_sham
-from fedens.reference.orbital_fields import hartree_potential
+from fedens.reference.pyscf.kohn_sham import kohn_sham, solve_kohn_sham
+from fedens.reference.pyscf.orbital_fields import hartree_potential
 from fedens.structure import Structure
 
 

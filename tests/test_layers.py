@@ -1,6 +1,7 @@
 """Who may import whom: the table of the design, kept by reading every import."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,30 +10,35 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "fedens"
 
-#: Direct imports allowed to each layer; closed transitively below. Anyone may import errors.
-ALLOWED = {
+#: The ground: anyone may import these, and they import each other only as said.
+GROUND = {
     "errors": set(),
     "units": set(),
     "files": set(),
+    "progress": set(),
     "structure": {"units"},
     "species": {"units"},
-    "fem": {"units"},
-    "density": {"structure", "fem"},
-    "sample": {"structure", "fem"},
-    "energy": {"density", "sample", "structure", "species", "fem"},
-    "baseline": {"energy", "structure", "species", "fem"},
-    "features": {"structure", "species", "fem", "energy"},
-    "reference": {"baseline", "energy", "density", "sample", "structure", "fem", "files"},
-    "dataset": {"sample", "features", "files"},
-    "models": {"features", "dataset", "baseline", "density", "energy", "files"},
+}
+#: Direct imports allowed to each layer beside the ground; closed transitively below.
+ALLOWED = {
+    "fem": set(),
+    "data": {"fem"},
+    "energy": {"data"},
+    "atoms": {"energy"},
+    "features": {"energy"},
+    "learning": {"fem"},
+    "reference": {"atoms"},
+    "sources": {"reference", "configuration"},
+    "models": {"learning", "features", "atoms"},
     "analysis": {"models", "reference"},
-    "generalisation": {"analysis"},
-    "testing": {"energy", "features"},
+    "generalisation": {"fem"},
+    "configuration": {"features"},
+    "output": {"data", "atoms", "models", "reference"},
+    "report": {"output", "analysis", "configuration"},
+    "testing": {"models"},
 }
 #: At the top: these may import everything, and nothing else may import them.
-TOP = {"output", "calculator", "configuration", "structures", "progress", "predict", "workflow"}
-TOP |= {"active_learning", "cli", "describe", "generalisation_run", "reference_points_run"}
-TOP |= {"importing", "molecules_run"}
+TOP = {"jobs", "commands", "calculator"}
 #: Heavy packages, imported only inside the functions that use them.
 LAZY = {"pyscf", "gmsh", "matplotlib", "pyvista", "vtk"}
 
@@ -51,26 +57,30 @@ def closure(allowed):
     return closed
 
 
-CLOSED = closure(ALLOWED)
+CLOSED = {name: direct | {"errors"} for name, direct in GROUND.items()}
+CLOSED |= {name: reached | set(GROUND) for name, reached in closure(ALLOWED).items()}
 
 
 def is_type_checking(node):
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
-def imports(tree, inside_functions=True):
-    """Dotted names a module imports when it runs; what only type checkers read does not count."""
+def imports(tree, at_start_only=False):
+    """Dotted names that a module imports, also inside functions and for type checkers only.
+
+    ``at_start_only`` leaves those two out.
+    """
     pending = list(tree.body)
     while pending:
         node = pending.pop()
-        if is_type_checking(node):
+        if at_start_only and is_type_checking(node):
             pending.extend(node.orelse)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "write imports in full: from fedens.x import y"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif not (at_start_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             pending.extend(ast.iter_child_nodes(node))
 
 
@@ -86,7 +96,7 @@ def wrong_imports(layer, tree):
     for name in imports(tree):
         package, _, rest = name.partition(".")
         other = rest.split(".")[0]
-        if package != "fedens" or other in (layer, "errors", "__version__"):
+        if package != "fedens" or other in (layer, "__version__"):
             continue
         if layer not in TOP and other not in CLOSED[layer]:
             wrong.append(name)
@@ -99,29 +109,29 @@ MODULES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_follow_the_table(path):
     layer = layer_of(path)
-    assert layer in ALLOWED or layer in TOP, f"{layer} has no place in the table of layers"
+    assert layer in CLOSED or layer in TOP, f"{layer} has no place in the table of layers"
     assert wrong_imports(layer, ast.parse(path.read_text())) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
-    at_the_top = {name.split(".")[0] for name in imports(ast.parse(path.read_text()), False)}
+    at_the_top = {name.split(".")[0] for name in imports(ast.parse(path.read_text()), True)}
     assert not at_the_top & LAZY
 
 
 @pytest.mark.parametrize(
     ("layer", "source", "caught"),
     [
-        ("fem", "from fedens.structure import Structure", True),
+        ("fem", "from fedens.data.density import Density", True),
         ("fem", "def f():\n    import fedens.energy.forces", True),
-        ("fem", "class A:\n    def f(self):\n        from fedens import density", True),
-        ("energy", "from fedens.baseline import free_atom", True),
-        ("density", "from fedens.cli import app", True),
+        ("fem", "class A:\n    def f(self):\n        from fedens import data", True),
+        ("energy", "from fedens.atoms.baseline import free_atom", True),
+        ("data", "from fedens.commands.cli import app", True),
         ("models", "from fedens.reference.orbital_free import solve_ground_state", True),
-        ("fem", "if TYPE_CHECKING:\n    from fedens.structure import Structure", False),
+        ("fem", "if TYPE_CHECKING:\n    from fedens.data.sample import Sample", True),
         ("fem", "from fedens.errors import SpaceError\nfrom fedens.fem.axis import Axis", False),
         ("energy", "from fedens.units import HARTREE_IN_EV", False),
-        ("cli", "from fedens.models import training", False),
+        ("commands", "from fedens.models.crystal import training", False),
     ],
 )
 def test_the_check_notices(layer, source, caught):
@@ -129,10 +139,27 @@ def test_the_check_notices(layer, source, caught):
 
 
 def test_layers_are_closed_transitively():
-    assert CLOSED["density"] == {"structure", "fem", "units"}
-    assert "units" in CLOSED["models"]
+    assert CLOSED["data"] == {"fem", *GROUND}
+    assert "fem" in CLOSED["models"]
     assert "reference" not in CLOSED["models"]
-    assert "energy" not in CLOSED["fem"]
+    assert not {"energy", "structure"} & CLOSED["units"]
+
+
+def modules():
+    """Name of every module -> the modules of the package that it imports, anywhere in it."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in MODULES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    found = {}
+    for name, path in names.items():
+        imported = [i.removeprefix("fedens.") for i in imports(ast.parse(path.read_text()))]
+        direct = {i if i in names else i.rpartition(".")[0] for i in imported}
+        found[name] = (direct & set(names)) - {name}
+    return found
+
+
+@pytest.mark.xfail(strict=True, reason="rounds and the job on crystals know each other")
+def test_no_import_runs_in_a_circle():
+    graphlib.TopologicalSorter(modules()).prepare()  # raises CycleError, with the circle
 
 
 def test_import_of_the_package_is_light():

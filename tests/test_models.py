@@ -19,15 +19,15 @@ from fedens import (
     solve_ground_state,
 )
 from fedens.errors import DatasetError, DeviceError, ModelError
-from fedens.models.losses import EnergyDensityLoss, RootDensityLoss, gauss_differentiation
-from fedens.models.pointwise import PointwiseNetwork, ridge_regression
-from fedens.models.predictor import Predictor
-from fedens.models.training import (
+from fedens.learning.pointwise import PointwiseNetwork, ridge_regression
+from fedens.models.crystal.data import TrainingData
+from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss, gauss_differentiation
+from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.training import (
     TrainingSettings,
     resolve_device,
     train,
 )
-from fedens.models.training_data import TrainingData
 from fedens.testing import central_difference
 
 #: The handful of cells that these models are trained on leaves most others outside.
@@ -149,7 +149,7 @@ def test_interrupted_training_goes_on_where_it_stopped(samples, descriptor, tmp_
     )
 
     def interrupt(state):
-        if state["stage"] == "training" and state["done"] == 50:
+        if state.loss is not None and state.done == 50:
             raise KeyboardInterrupt
 
     whole = train(samples[:1], descriptor, settings, device="cpu")
@@ -224,7 +224,7 @@ def test_interrupted_continued_training_goes_on_where_it_stopped(
     arguments = {"device": "cpu", "start_from": predictor}
 
     def interrupt(state):
-        if state["stage"] == "training" and state["done"] == 50:
+        if state.loss is not None and state.done == 50:
             raise KeyboardInterrupt
 
     whole = train(samples, descriptor, settings, **arguments)

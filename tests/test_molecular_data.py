@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedens.energy.atomic_basis import AtomicBasis
-from fedens.energy.spherical_atoms import FIELDS, pair_energy, superposed_fields
+from fedens.atoms.gaussian_basis import AtomicBasis
+from fedens.atoms.spherical import FIELDS, pair_energy, superposed_fields
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
-from fedens.models.equivariant import atomic_moments
-from fedens.models.molecular_data import _TAIL, _draw, see_molecule, whitened_basis
+from fedens.models.molecule.data import _TAIL, _draw, atomic_moments, see_molecule, whitened_basis
 from fedens.testing import central_difference
 
 N_POINTS = 2000

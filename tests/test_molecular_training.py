@@ -14,9 +14,9 @@ from fedens.analysis.molecules import (
     mean_errors,
 )
 from fedens.errors import FunctionalError, ModelError
-from fedens.models import molecular_training
-from fedens.models.molecular_data import see_molecule, whitened_basis
-from fedens.models.molecular_training import (
+from fedens.models.molecule import training as molecular_training
+from fedens.models.molecule.data import see_molecule, whitened_basis
+from fedens.models.molecule.training import (
     EnergyLoss,
     FieldLoss,
     MolecularTrainingSettings,
@@ -78,8 +78,8 @@ def test_finished_networks_are_not_trained_again(water_samples, tmp_path):
         trained = []
 
         def report(state):
-            if state["stage"] == "training":
-                trained.append(state["network"])
+            if state.loss is not None:
+                trained.append(state.task)
 
         model = molecules.train_water(samples, settings, checkpoints=tmp_path, report=report)
         return weights_of(model), trained, model.history
@@ -115,11 +115,11 @@ def test_progress_is_reported(water_samples):
     states = []
     settings = replace(QUICK, steps=120)
     molecules.train_water(water_samples[:2], settings, report=states.append)
-    seen = [s["done"] for s in states if s["stage"] == "fields of the samples"]
+    seen = [s.done for s in states if s.task == "fields of the samples"]
     assert seen == [1, 2]
-    fields = [s for s in states if s.get("network") == "fields 1"]
-    assert [s["done"] for s in fields] == [50, 100, 120]
-    assert all(s["total"] == 120 and np.isfinite(s["loss"]) for s in fields)
+    fields = [s for s in states if s.task == "fields 1"]
+    assert [s.done for s in fields] == [50, 100, 120]
+    assert all(s.total == 120 and np.isfinite(s.loss) for s in fields)
 
 
 def test_energies_without_forces(water_samples):

@@ -11,10 +11,9 @@ import yaml
 from ase.io import read, write
 from typer.testing import CliRunner
 
-from fedens import molecules_run
-from fedens.cli import app
+from fedens.commands.cli import app
 from fedens.configuration import MoleculesConfiguration, load_job
-from fedens.dataset import Dataset
+from fedens.data.dataset import Dataset
 from fedens.errors import (
     ConfigurationError,
     ConvergenceError,
@@ -22,8 +21,9 @@ from fedens.errors import (
     DeviceError,
     StructureError,
 )
-from fedens.models.molecular_model import MolecularModel
-from fedens.molecules_run import MoleculesRun
+from fedens.jobs import molecules as molecules_run
+from fedens.jobs.molecules import MoleculesRun
+from fedens.models.molecule.model import MolecularModel
 from fedens.progress import Progress
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV

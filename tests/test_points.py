@@ -6,8 +6,8 @@ import torch
 
 from fedens.errors import DescriptorError, SpaceError
 from fedens.features.points import bond_weight, reference_points
-from fedens.features.scaling import Standardise
 from fedens.fem.tensor import TensorSpace
+from fedens.learning.scaling import Standardise
 from fedens.structure import Structure
 
 CELL = np.array([[4.0, 0.0, 0.0], [1.0, 5.0, 0.0], [0.5, -1.0, 6.0]])

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedens.analysis.reference_points import Cost, Outcome, averages, findings, structures_needed
-from fedens.cli import app
+from fedens.commands.cli import app
 from fedens.configuration import load_job
 from fedens.errors import ConfigurationError
 

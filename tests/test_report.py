@@ -11,7 +11,7 @@ from PIL import Image
 
 from fedens.errors import OutputError
 from fedens.fem.tensor import TensorSpace
-from fedens.output.figures import (
+from fedens.report.figures import (
     calibration_plot,
     learning_curve,
     loss_curve,
@@ -19,7 +19,7 @@ from fedens.output.figures import (
     slice_field,
     slices_figure,
 )
-from fedens.output.report import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 

@@ -11,10 +11,10 @@ from skfem.refdom import RefHex, RefTet
 
 from fedens import SimplexSpace, Structure, TensorSpace, write_vtu
 from fedens.errors import ConvergenceError, SpaceError
-from fedens.fem.interpolation import CellFinder
 from fedens.fem.mesh import load_mesh
-from fedens.fem.quadrature import cell_rule, vertex_rule
-from fedens.fem.refinement import cell_sizes, graded_tetrahedra
+from fedens.fem.simplex.interpolation import CellFinder
+from fedens.fem.simplex.quadrature import cell_rule, vertex_rule
+from fedens.fem.simplex.refinement import cell_sizes, graded_tetrahedra
 from fedens.fem.space import FunctionSpace
 from fedens.testing import central_difference, check_function_space
 from fedens.units import BOHR_IN_ANGSTROM

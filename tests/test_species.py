@@ -35,7 +35,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def table():
-    return json.loads(resources.files("fedens").joinpath("data/element_gaussians.json").read_text())
+    return json.loads(
+        resources.files("fedens").joinpath("tables/element_gaussians.json").read_text()
+    )
 
 
 def test_valence_electrons():

@@ -14,11 +14,11 @@ from fedens import (
     solve_ground_state,
     train,
 )
-from fedens.baseline import baseline_density
+from fedens.atoms.baseline import baseline_density
 from fedens.errors import FunctionalError, ModelError
-from fedens.models.domain import TrainingDomain
-from fedens.models.structure_loss import StructureLoss
-from fedens.models.training_data import left_out
+from fedens.learning.domain import TrainingDomain
+from fedens.models.crystal.data import left_out
+from fedens.models.crystal.structure_loss import StructureLoss
 
 FUNCTIONAL = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)
 

@@ -7,7 +7,7 @@ from ase.build import bulk, molecule
 
 from fedens.configuration import StructureFileOptions, ThermalCellsOptions
 from fedens.errors import ConfigurationError, StructureError
-from fedens.structures import (
+from fedens.sources.structures import (
     displacement_amplitude,
     further_structures,
     has_vacancy,

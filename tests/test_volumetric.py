@@ -22,17 +22,17 @@ from fedens import (
     solve_ground_state,
     train,
 )
-from fedens.baseline import baseline_density
-from fedens.cli import app
-from fedens.dataset import Dataset
-from fedens.describe import describe_path, export_sample, export_samples
+from fedens.atoms.baseline import baseline_density
+from fedens.commands.cli import app
+from fedens.commands.describe import describe_path, export_sample, export_samples
+from fedens.commands.importing import import_files
+from fedens.data.dataset import Dataset
+from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FedensError, ModelError, OutputError, StructureError
-from fedens.importing import import_files
 from fedens.output.chgcar import write_chgcar
 from fedens.output.cube import write_cube
 from fedens.progress import Progress
 from fedens.reference.volumetric import GridDensity, read_density
-from fedens.sample import Sample
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 

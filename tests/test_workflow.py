@@ -11,9 +11,10 @@ import yaml
 from typer.testing import CliRunner
 
 from fedens import Dataset, Predictor
-from fedens.cli import app
+from fedens.commands.cli import app
+from fedens.commands.describe import describe_path, export_sample
+from fedens.commands.predict import predict_file
 from fedens.configuration import load_configuration
-from fedens.describe import describe_path, export_sample
 from fedens.errors import (
     ConfigurationError,
     DatasetError,
@@ -22,9 +23,8 @@ from fedens.errors import (
     ModelError,
 )
 from fedens.fem.axis import Axis
-from fedens.predict import predict_file
+from fedens.jobs.crystals import Run
 from fedens.progress import Progress
-from fedens.workflow import Run
 
 SMALL = {
     "structures": {"supercell": [1, 1, 1], "count": 5, "displacement": [0.05, 0.2]},
@@ -133,7 +133,7 @@ def test_second_run_repeats_neither_data_nor_training(finished):
 
 
 def test_killed_generation_goes_on(tmp_path, monkeypatch):
-    import fedens.workflow as workflow
+    import fedens.jobs.crystals as workflow
 
     labelled = []
     original = workflow.label_structure
@@ -161,7 +161,7 @@ def test_killed_generation_goes_on(tmp_path, monkeypatch):
 
 def test_labelling_is_a_pure_function(finished):
     folder, _ = finished
-    from fedens.workflow import label_structure
+    from fedens.jobs.crystals import label_structure
 
     run = Run.open(load_configuration(folder / "config.yaml"), folder, QUIET)
     stored = run.data[0]
@@ -281,7 +281,7 @@ def test_help_teaches():
 
 
 def test_errors_are_messages_not_tracebacks(tmp_path, monkeypatch, capsys):
-    from fedens.cli import main
+    from fedens.commands.cli import main
 
     path = tmp_path / "bad.yaml"
     path.write_text("training:\n  stepps: 3\n")

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedens.analysis.evaluation import NEAR_NUCLEUS
-from fedens.energy.spherical_atoms import FIELDS, pair_energy, superposed_fields
+from fedens.analysis.crystals import NEAR_NUCLEUS
+from fedens.atoms.spherical import FIELDS, pair_energy, superposed_fields
+from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError, ModelError
-from fedens.models.molecular_data import atoms_energy
-from fedens.models.molecular_model import MolecularModel, MolecularPrediction
-from fedens.reference.harris import harris, starting_density_matrix
-from fedens.reference.kohn_sham import solve_kohn_sham
-from fedens.sample import Sample
+from fedens.models.molecule.data import atoms_energy
+from fedens.models.molecule.model import MolecularModel, MolecularPrediction
+from fedens.reference.pyscf.harris import harris, starting_density_matrix
+from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.units import (
     ELECTRON_BOHR_IN_DEBYE,
     HARTREE_IN_KCAL_PER_MOL,

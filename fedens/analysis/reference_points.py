@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedens.models.energy_data import SeenStructure
-from fedens.models.energy_model import EnergyModel
-from fedens.models.energy_training import energy_and_forces
+from fedens.models.points.data import SeenStructure
+from fedens.models.points.model import EnergyModel
+from fedens.models.points.training import energy_and_forces
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedens.analysis.evaluation import Evaluation
+from fedens.analysis.crystals import Evaluation
 from fedens.units import HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]

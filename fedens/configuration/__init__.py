@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedens.configuration.crystals import Configuration, NetworkOptions, TrainingOptions
 from fedens.configuration.generalisation import GeneralisationConfiguration
-from fedens.configuration.learning import Configuration, NetworkOptions, TrainingOptions
 from fedens.configuration.loading import read_options
 from fedens.configuration.material import (
     EvanescentCoreOptions,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from fedens.configuration.learning import GMPOptions
+from fedens.configuration.crystals import GMPOptions
 from fedens.configuration.material import (
     FunctionalOptions,
     SolverOptions,

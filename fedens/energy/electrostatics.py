@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import PseudopotentialError, SpaceError
 from fedens.fem.radial import radial_sum

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.electrostatics import place_ions
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import FunctionalError

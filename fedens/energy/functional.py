@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.electrostatics import (
     DEFAULT_GAUSSIAN_WIDTH,
     Ions,

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.terms import DensityTerm, LocalTerm
 
 #: Thomas-Fermi constant C_F = (3/10) (3 pi^2)^(2/3).

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.kinetic import THOMAS_FERMI
 from fedens.energy.terms import DensityTerm
 from fedens.fem.tensor import TensorSpace

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fedens.density import Density
+    from fedens.data.density import Density
 
 
 class DensityTerm(ABC):

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.terms import DensityTerm, LocalTerm
 from fedens.errors import FunctionalError
 

@@ -8,7 +8,6 @@ from fedens.features.gmp import GMP
 from fedens.features.lode import LODE
 from fedens.features.points import reference_points
 from fedens.features.response import ResponseFields
-from fedens.features.scaling import Standardise
 from fedens.features.spectrum import PowerSpectrum
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "Descriptor",
     "PowerSpectrum",
     "ResponseFields",
-    "Standardise",
     "descriptor_from_description",
     "reference_points",
 ]

@@ -29,13 +29,13 @@ from scipy.interpolate import CubicSpline
 from scipy.special import beta
 from torch import Tensor
 
-from fedens.energy.spherical_atoms import SphericalAtom, find_atom, superposed_fields
+from fedens.atoms.spherical import SphericalAtom, find_atom, superposed_fields
+from fedens.data.sample import Sample
 from fedens.errors import OutputError
 from fedens.fem.simplex import DEFAULT_MARGIN, SimplexSpace
-from fedens.models.molecular_model import MolecularPrediction
+from fedens.models.molecule.model import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
-from fedens.reference.free_atoms import free_atoms
-from fedens.sample import Sample
+from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 

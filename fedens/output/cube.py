@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.output.files import field_unit
+from fedens.output.naming import field_unit
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.structure import Structure
 
@@ -33,7 +33,7 @@ def write_cube(
     Args:
         values: (n_points,), at ``space.points``.
         name: of the field; ``unit`` (atomic) if the name does not tell it, see
-            :data:`fedens.output.files.FILE_UNITS`.
+            :data:`fedens.output.naming.FILE_UNITS`.
         spacing: largest distance of grid points, bohr; default: the finest spacing of the space.
 
     Raises:

@@ -30,7 +30,7 @@ from fedens.fem.mesh import (
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.files import write_atomically
-from fedens.output.files import FILE_UNITS, field_unit, inside_box, is_density
+from fedens.output.naming import FILE_UNITS, field_unit, inside_box, is_density
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -74,7 +74,7 @@ def write_vtu(
         subdivisions: linear cells per element and axis; default: the order of the elements.
             Of a SimplexSpace none are made.
         units: atomic unit of each field whose name does not tell it, such as
-            ``{"potential": "hartree"}``; see :data:`fedens.output.files.FILE_UNITS`.
+            ``{"potential": "hartree"}``; see :data:`fedens.output.naming.FILE_UNITS`.
         atom_fields: with ``structure``: see :func:`write_atoms`.
 
     Returns:

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedens.baseline import baseline_density, default_guess
-from fedens.density import Density
+from fedens.atoms.baseline import baseline_density, default_guess
+from fedens.data.density import Density
+from fedens.data.sample import Sample
 from fedens.energy.forces import (
     hellmann_feynman_forces,
     moving_mesh_forces,
@@ -25,7 +26,6 @@ from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
-from fedens.sample import Sample
 from fedens.structure import Structure
 
 

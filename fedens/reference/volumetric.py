@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from scipy.special import diric
 from torch import Tensor
 
+from fedens.data.sample import Sample
 from fedens.errors import DatasetError
 from fedens.fem.tensor import TensorSpace, kronecker_product
 from fedens.reference.volumetric_files import VALUE_UNITS, GridFile, read_grid_file
-from fedens.sample import Sample
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedens.density import Density
+from fedens.data.density import Density
 from fedens.energy.terms import DensityTerm
 from fedens.fem.tensor import TensorSpace
 from fedens.testing.differences import central_difference

@@ -1,0 +1,372 @@
+"""The command line: ``fedens run`` and its steps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedens import __version__
+from fedens.errors import FedensError
+
+# Threads that wait should sleep, not spin: on a busy machine spinning is many times slower. Read
+# when torch and NumPy are first imported, which is inside the commands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+#: Module of each job but the main one; each has run(configuration, folder, progress).
+_JOB_MODULES = {
+    "generalisation": "fedens.jobs.generalisation",
+    "reference_points": "fedens.jobs.reference_points",
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Learn electron densities and energy densities on finite-element meshes.\n\n"
+        "**Start here:** `fedens run examples/aluminium.yaml` makes reference data with "
+        "orbital-free DFT, trains a model, compares it with held-out structures and writes a "
+        "report and ParaView files. A run that is cut off goes on when it is started again.\n\n"
+        "Files and tables are in eV and angstrom, configurations in bohr and hartree."
+    ),
+)
+
+ConfigurationFile = Annotated[Path, typer.Argument(help="YAML configuration of the run.")]
+OutputFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder; default runs/<name>.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; overrides the configuration.")]
+Seed = Annotated[int | None, typer.Option(help="Overrides the configuration's seed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no summary.")]
+
+
+def main() -> None:
+    """Entry point: errors of our own are one readable message, not a traceback."""
+    try:
+        app()
+    except FedensError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("[red]error:[/red]", end=" ")
+        console.print(str(error), markup=False)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    del version
+    # its remarks about the size of a mesh would stand between the progress bars
+    logging.getLogger("skfem").setLevel(logging.ERROR)
+
+
+def _open_run(
+    path: Path, output: Path | None, device: str | None, seed: int | None, quiet: bool
+) -> Any:
+    """The run of a configuration of the main job or of molecules."""
+    from fedens.configuration import MoleculesConfiguration, load_configuration, load_job
+    from fedens.jobs.crystals import Run
+    from fedens.jobs.molecules import MoleculesRun
+    from fedens.progress import Progress
+
+    overrides = {"device": device, "seed": seed}
+    chosen = load_job(path, overrides)
+    folder = output or Path("runs") / chosen.name
+    if isinstance(chosen, MoleculesConfiguration):
+        return MoleculesRun.open(chosen, folder, Progress(quiet))
+    return Run.open(load_configuration(path, overrides), folder, Progress(quiet))
+
+
+@app.command()
+def run(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """The whole job: data, training, held-out evaluation, report, ParaView files.
+
+    Another job where the configuration names one with its key `job`.
+
+    Start it again after an interruption: structures already labelled and training steps already
+    taken are not repeated.
+    """
+    from fedens.configuration import load_job
+    from fedens.progress import Progress
+
+    chosen = load_job(config, {"device": device, "seed": seed})
+    if chosen.job in _JOB_MODULES:
+        folder = output or Path("runs") / chosen.name
+        import_module(_JOB_MODULES[chosen.job]).run(chosen, folder, Progress(quiet))
+        return
+    job = _open_run(config, output, device, seed, quiet)
+    job.generate()
+    _finish(job)
+
+
+@app.command()
+def generate(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the reference data: one HDF5 file per structure in DIR/data."""
+    job = _open_run(config, output, device, seed, quiet)
+    job.generate()
+    job.progress.say(f"{len(job.data)} samples in {job.folder / 'data'}")
+
+
+@app.command()
+def train(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the training, with its rounds if there are any, on the data a run folder holds."""
+    job = _open_run(config, output, device, seed, quiet)
+    job.train()
+    job.progress.say(f"model in {job.folder / 'model'}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigurationFile,
+    output: OutputFolder = None,
+    device: Device = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Only the comparison with held-out structures, for a run folder with data and model."""
+    job = _open_run(config, output, device, seed, quiet)
+    _finish(job)
+
+
+@app.command()
+def predict(
+    structures: Annotated[Path, typer.Argument(help="Any file that ASE reads.")],
+    model: Annotated[Path, typer.Option(help="Model folder, such as runs/aluminium/model.")],
+    out: Annotated[Path, typer.Option(help="File to write; extended XYZ.")] = Path("predicted.xyz"),
+    route: Annotated[
+        str,
+        typer.Option(
+            help="functional, energy_density: energies and their exact derivatives; "
+            "hellmann_feynman: forces of the density alone."
+        ),
+    ] = "functional",
+    refinement_steps: Annotated[
+        int, typer.Option(min=0, help="Minimisation steps from the predicted density.")
+    ] = 0,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Also VTU files of the densities, beside the file.")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also estimated errors; takes a few times longer.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Energies (eV), forces (eV/angstrom), stress and densities from a trained model."""
+    from fedens.commands.predict import predict_file
+    from fedens.progress import Progress
+
+    predict_file(
+        structures,
+        model,
+        out,
+        Progress(quiet),
+        route=route,
+        refinement_steps=refinement_steps,
+        fields=fields,
+        uncertainty=uncertainty,
+        device=device,
+    )
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Gaussian cube (.cube, .cub), VASP CHGCAR or XCrySDen .xsf files."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; made if it is missing.")],
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the density: electron/bohr^3 or electron/angstrom^3. Cube files have the "
+            "first by convention, xsf files do not say, in CHGCAR files it is fixed."
+        ),
+    ] = None,
+    periodic: Annotated[
+        bool,
+        typer.Option(
+            "--periodic",
+            help="Cube files are crystals. They do not say so themselves; without this (or "
+            "--structures) their density must vanish at the walls of the box.",
+        ),
+    ] = False,
+    structures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Any file that ASE reads: the structures of all files, in their order, with more "
+            "digits than these have. Atoms and cells are compared."
+        ),
+    ] = None,
+    energies: Annotated[
+        Path | None,
+        typer.Option(help="Text file, lines of a sample's name and its total energy in eV."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Electrons that the integral may be from a whole number.")
+    ] = 0.01,
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the finite elements (length over order), angstrom; default 0.34 bohr."
+        ),
+    ] = None,
+    order: Annotated[int, typer.Option(min=1, max=10, help="Of the finite elements.")] = 10,
+    quiet: Quiet = False,
+) -> None:
+    """Total electron densities of other codes as a data set to learn from.
+
+    Each file becomes one sample, named after the file; after its folder, if it is just called
+    CHGCAR. The uniform grid is interpolated by trigonometric polynomials at the points of a
+    finite-element mesh: exact for the densities of plane-wave codes, blurred at the nuclei of
+    all-electron ones; the line about each file says by how much, relative to all electrons. A
+    file is refused, with the numbers, if its density does not integrate to a whole number of
+    electrons, has negative or missing values, or belongs to another cell. To learn from the
+    densities, import them into the folder `data` of a run and go on with `fedens train`, with
+    pseudopotentials of as many valence electrons in the configuration.
+
+    **Example:** `fedens import run*/CHGCAR --out data --energies energies.txt`
+    """
+    from fedens.commands.importing import import_files
+    from fedens.fem.tensor import DEFAULT_SPACING
+    from fedens.progress import Progress
+    from fedens.units import BOHR_IN_ANGSTROM
+
+    import_files(
+        files,
+        out,
+        Progress(quiet),
+        structures=structures,
+        energies=energies,
+        unit=unit,
+        periodic=periodic,
+        tolerance=tolerance,
+        spacing=DEFAULT_SPACING if spacing is None else spacing / BOHR_IN_ANGSTROM,
+        order=order,
+    )
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A data set, or one sample (.h5) of it.")],
+    to: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder for the files; for one sample without --cube or --chgcar, the file, "
+            "with a name that ends in .vtu or .cube or holds CHGCAR."
+        ),
+    ],
+    cube: Annotated[bool, typer.Option("--cube", help="Gaussian cube files.")] = False,
+    chgcar: Annotated[bool, typer.Option("--chgcar", help="VASP CHGCAR files.")] = False,
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the uniform grid, angstrom; default: as fine as the sample's mesh, 0.2 for "
+            "molecules on tetrahedra."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder: its predicted densities beside the others.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; for the model.")] = "auto",
+) -> None:
+    """Fields as VTU files for ParaView, or densities on uniform grids as cube or CHGCAR files.
+
+    Cube files are in bohr and electron/bohr^3; CHGCAR files in angstrom, density times volume.
+    The sum over the grid is the number of electrons to 0.1 % when the spacing resolves the
+    density, which 0.2 angstrom does for valence electrons; each line printed says how many.
+
+    Of molecules with all their electrons, on tetrahedra, the grid holds the true density except
+    next to the nuclei: within three spacings, or half the distance to the next nucleus, a smooth
+    function with the same charge takes its place. The first line of the file says within what
+    radius.
+
+    **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
+    """
+    from fedens.commands.describe import export_sample, export_samples
+    from fedens.models.crystal.training import resolve_device
+    from fedens.models.registry import load_model
+    from fedens.units import BOHR_IN_ANGSTROM
+
+    step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
+    predictor = None if model is None else load_model(model, resolve_device(device))
+    kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
+    if source.suffix == ".h5" and not kinds:
+        export_sample(source, to, step, predictor, typer.echo)
+    else:
+        export_samples(source, to, kinds or ["vtu"], step, predictor, typer.echo)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A data set, a sample (.h5) or a model folder.")],
+) -> None:
+    """What a data set, a sample or a model is: elements, functional, units, sizes."""
+    from fedens.commands.describe import describe_path
+
+    table = Table(show_header=False, box=None)
+    for name, value in describe_path(path).items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _finish(job: Any) -> None:
+    """Evaluation of the trained model, report and summary."""
+    from fedens.jobs.molecules import MoleculesRun
+
+    model = job.train()
+    if isinstance(job, MoleculesRun):
+        job.report(model)
+    else:
+        _summary(job, job.evaluate(model))
+
+
+def _summary(job: Any, evaluations: Any) -> None:
+    from fedens.analysis.crystals import summarise
+    from fedens.report.crystals import summary_rows
+
+    table = Table(title=f"{len(evaluations)} held-out structures")
+    for column in ("quantity", "mean", "largest", "unit"):
+        table.add_column(column, justify="left" if column in ("quantity", "unit") else "right")
+    for label, mean, largest, unit in summary_rows(summarise(evaluations)):
+        table.add_row(label, f"{mean:.3g}", f"{largest:.3g}", unit)
+    job.progress.console.print(table)
+    job.progress.say(f"open next: {job.folder / 'report.html'}")
+    if job.configuration.output.fields:
+        job.progress.say(f"in ParaView: {job.folder / 'fields' / 'held_out.pvd'}")

@@ -1,0 +1,254 @@
+"""What the command line does with files that are there: describe and export them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedens.data.dataset import Dataset, read_sample
+from fedens.data.sample import Sample
+from fedens.errors import FedensError, ModelError, OutputError
+from fedens.models.crystal.model import Predictor
+from fedens.models.molecule.model import MolecularModel
+from fedens.models.registry import load_model
+from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
+from fedens.output.chgcar import write_chgcar_grid
+from fedens.output.cube import write_cube_grid
+from fedens.output.naming import is_density
+from fedens.output.uniform_grid import UniformGrid, uniform_grid
+from fedens.output.vtk import write_vtu
+from fedens.units import FIELD_UNITS, HARTREE_IN_EV
+
+Say = Callable[[str], None]
+Model = Predictor | MolecularModel
+
+_WRONG_MODEL = "{} is on a mesh of {}, the model is for {}: choose the model of its data"
+#: Relative difference of electrons on a grid and in a sample that is worth a word.
+GRID_TOLERANCE = 1e-3
+
+
+def export_samples(
+    source: Path,
+    target: Path,
+    kinds: Sequence[str] = ("vtu",),
+    spacing: float | None = None,
+    predictor: Model | None = None,
+    say: Say = lambda _: None,
+) -> list[Path]:
+    """One sample, or all of a data set, as files in the folder ``target``, named after them.
+
+    Args:
+        kinds: ``vtu``, ``cube``, ``chgcar``. spacing, predictor, say: see :func:`export_sample`.
+
+    Raises:
+        DatasetError: no data set or sample. OutputError: a file that cannot be written.
+    """
+    endings = {"vtu": "vtu", "cube": "cube", "chgcar": "CHGCAR"}
+    paths = []
+    for name, sample in _samples(source):
+        targets = {kind: target / f"{name}.{endings[kind]}" for kind in kinds}
+        paths += _export(sample, targets, spacing, predictor, say)
+    return paths
+
+
+def _samples(source: Path) -> Iterator[tuple[str, Sample]]:
+    if source.suffix == ".h5":
+        yield source.stem, read_sample(source)
+        return
+    data = Dataset.open(source)
+    for name in data.names:
+        yield name, data[name]
+
+
+def export_sample(
+    source: Path,
+    target: Path,
+    spacing: float | None = None,
+    predictor: Model | None = None,
+    say: Say = lambda _: None,
+) -> list[Path]:
+    """A sample's fields as ``.vtu``, or its density on a uniform grid as ``.cube`` or CHGCAR.
+
+    Args:
+        spacing: of the uniform grid, bohr; default: the finest of the sample's own space, for
+            molecules on tetrahedra :data:`fedens.output.all_electron_grid.DEFAULT_SPACING`.
+        predictor: writes its density too, beside the reference: another field of the VTU file,
+            another file with ``_predicted`` in its name.
+        say: called with a line about each file that is written.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DatasetError: not a sample. OutputError: another name.
+    """
+    return _export(read_sample(source), {_kind(target): target}, spacing, predictor, say)
+
+
+def _kind(target: Path) -> str:
+    name = target.name.lower()
+    if name.endswith((".vtu", ".cube")):
+        return target.suffix[1:].lower()
+    if "chgcar" in name:
+        return "chgcar"
+    raise OutputError(f"{target}: expected a name that ends in .vtu or .cube, or holds CHGCAR")
+
+
+def _export(
+    sample: Sample,
+    targets: Mapping[str, Path],
+    spacing: float | None,
+    predictor: Model | None,
+    say: Say,
+) -> list[Path]:
+    """The files of a sample, by kind, each with the densities it holds."""
+    paths = []
+    if "vtu" in targets:
+        paths += _write_fields(sample, targets["vtu"], predictor)
+        for path in paths:
+            say(f"wrote {path}")
+    grid_files = {kind: path for kind, path in targets.items() if kind != "vtu"}
+    if not grid_files:
+        return paths
+    for name, grid, electrons in _density_grids(sample, spacing, predictor):
+        for kind, target in grid_files.items():
+            path = target.with_stem(target.stem + name.removeprefix("density"))
+            if kind == "cube":
+                write_cube_grid(path, sample.structure, grid, name)
+            else:
+                write_chgcar_grid(path, sample.structure, grid)
+            say(f"wrote {path}: {_electrons(grid, electrons)}")
+            paths.append(path)
+    return paths
+
+
+def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
+    fields = _fields(sample, predictor)
+    space = sample.simplex_space() if _on_cells(sample) else sample.space()
+    units = {name: FIELD_UNITS[name] for name in fields if name in FIELD_UNITS}
+    forces = {} if sample.forces is None else {"forces": sample.forces}
+    return write_vtu(target, space, fields, sample.structure, units=units, atom_fields=forces)
+
+
+def _density_grids(
+    sample: Sample, spacing: float | None, predictor: Model | None
+) -> Iterator[tuple[str, UniformGrid, float]]:
+    """Name, values on a uniform grid and number of electrons of each density."""
+    if _on_cells(sample):
+        spacing = DEFAULT_SPACING if spacing is None else spacing
+        electrons = sample.number_of_electrons
+        yield "density", sample_grid(sample, spacing), electrons
+        if predictor is not None:
+            prediction = _of_molecules(predictor).predict(sample.structure)
+            yield "density_predicted", prediction_grid(sample, prediction, spacing), electrons
+        return
+    space = sample.space()
+    space.check_matches(sample.structure)
+    for name, values in _fields(sample, predictor).items():
+        if is_density(name):
+            electrons = float(space.integrate(values))
+            yield name, uniform_grid(space, values, name, spacing), electrons
+
+
+def _on_cells(sample: Sample) -> bool:
+    """Whether a sample is of a molecule on tetrahedra or hexahedra."""
+    return "nuclei_bohr" in sample.provenance.get("space", {})
+
+
+def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
+    """The fields of a sample, and the density predicted for it."""
+    fields = {name: torch.tensor(values) for name, values in sample.fields.items()}
+    if predictor is None:
+        return fields
+    if _on_cells(sample):
+        prediction = _of_molecules(predictor).predict(sample.structure)
+        predicted = prediction.fields(torch.tensor(sample.points))
+        fields |= {f"{name}_predicted": values for name, values in predicted.items()}
+    else:
+        if isinstance(predictor, MolecularModel):
+            raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
+        density = predictor.density(sample.structure, sample.space(predictor.device))
+        fields["density_predicted"] = density.values.cpu()
+    return fields
+
+
+def _of_molecules(predictor: Model) -> MolecularModel:
+    if not isinstance(predictor, MolecularModel):
+        raise ModelError(_WRONG_MODEL.format("the sample", "tetrahedra", "boxes"))
+    return predictor
+
+
+def _electrons(grid: UniformGrid, expected: float) -> str:
+    """How many electrons a uniform grid holds, and a word where it is too coarse."""
+    found = float(grid.values.sum()) * grid.voxel
+    text = f"{found:.6f} electrons on the grid, {expected:.6f} in the sample"
+    if abs(found - expected) > GRID_TOLERANCE * expected:
+        text += f", more than {100 * GRID_TOLERANCE:g} % apart: choose a smaller spacing"
+    return text
+
+
+def describe_path(path: Path) -> dict[str, Any]:
+    """A few lines about a data set, a sample or a model.
+
+    Raises:
+        FedensError: when the path is none of them.
+    """
+    if (path / "model.json").is_file():
+        return _describe_model(path)
+    if path.suffix == ".h5":
+        return _describe_sample(path)
+    if path.is_dir():
+        data = Dataset.open(path)
+        return {
+            "data set": path,
+            "samples": len(data),
+            "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
+            "functional": data.functional,
+        }
+    raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    predictor = load_model(path)
+    if isinstance(predictor, MolecularModel):
+        return {
+            "model": path,
+            "of molecules of": ", ".join(predictor.basis.exponents),
+            "functional": predictor.provenance["functional"],
+            "committee": len(predictor.field_networks),
+            "trained on": f"{predictor.provenance['n_samples']} samples of "
+            + ", ".join(predictor.provenance["formulas"]),
+        }
+    return {
+        "model": path,
+        "functional": predictor.functional.describe(),
+        "differences to": predictor.baseline,
+        "features": predictor.descriptor.n_features,
+        "hidden units": list(predictor.hidden),
+        "committee": len(predictor.networks),
+        "spacing (bohr), order": f"{predictor.spacing:.4f}, {predictor.order}",
+        "trained on": f"{predictor.provenance['n_samples']} structures",
+    }
+
+
+def _describe_sample(path: Path) -> dict[str, Any]:
+    sample = read_sample(path)
+    return {
+        "sample": path,
+        "structure": sample.structure,
+        "points": len(sample.weights),
+        "fields": ", ".join(sample.fields),
+        "electrons": f"{sample.number_of_electrons:.6f}",
+        "energy": _energy(sample),
+        "converged": sample.converged,
+        "code": sample.provenance.get("code"),
+    }
+
+
+def _energy(sample: Sample) -> str:
+    if sample.energy is None:
+        return "not known"
+    return f"{sample.energy:.8f} hartree = {sample.energy * HARTREE_IN_EV:.6f} eV"

@@ -1,0 +1,1 @@
+"""What ``fedens run`` does: one module per job."""

@@ -1,0 +1,1 @@
+"""Learning that knows no physics: networks, scaling, the range of a training."""

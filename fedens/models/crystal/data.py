@@ -1,0 +1,140 @@
+"""Training data: descriptors and targets of whole elements of the mesh, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedens.atoms.baseline import baseline_density
+from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.energy.functional import EnergyFunctional
+from fedens.errors import ModelError
+from fedens.features.descriptor import Descriptor
+from fedens.learning.scaling import Standardise
+from fedens.models.crystal.model import Predictor
+
+
+@dataclass(eq=False)
+class TrainingData:
+    """Elements of all training structures, scaled, ready for a network; float32.
+
+    Attributes:
+        features: (n_elements, n_quadrature, n_features).
+        targets: (n_elements, n_quadrature, n_outputs), in units of target_scales.
+        weights: quadrature weights relative to the mean, (n_elements, n_quadrature).
+        lengths: edges of the elements, (n_elements, 3), bohr. order: of the elements.
+        owners: index of each element's structure, (n_elements,).
+        scaling: of the features. target_scales: spread of each target, (n_outputs,), float64.
+    """
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    lengths: Tensor
+    owners: Tensor
+    order: int
+    scaling: Standardise
+    target_scales: Tensor
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: Sequence[Sample],
+        descriptor: Descriptor,
+        functional: EnergyFunctional,
+        baseline: str,
+        device: torch.device | str = "cpu",
+        report: Callable[[int], None] | None = None,
+        known: Predictor | None = None,
+    ) -> TrainingData:
+        """Descriptors of samples, and root densities as differences to a baseline.
+
+        Computed once and kept in memory. ``report`` is called with the number of samples done.
+        Features and targets are scaled to this data, or as they are for a ``known`` predictor.
+        """
+        features, targets, spaces = [], [], []
+        for i, sample in enumerate(samples):
+            space = sample.space(device)
+            spaces.append(space)
+            with torch.no_grad():
+                base = baseline_density(
+                    baseline, sample.structure, functional.bind(sample.structure, space)
+                )
+                root = sample_field(sample, "density", device).clamp(min=0).sqrt()
+                features.append(space.element_blocks(descriptor(space, sample.structure)))
+                targets.append(space.element_blocks((root - base.root)[:, None]))
+            if report is not None:
+                report(i + 1)
+        orders = {space.order for space in spaces}
+        if len(orders) != 1:
+            raise ModelError(f"samples have elements of orders {sorted(orders)}; expected one")
+        scaling, scales = Standardise.fit(part.flatten(0, 1) for part in features), None
+        if known is not None:
+            scaling, scales = known.scaling, known.target_scales[:1].to(device)
+        weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
+        return cls(
+            features=torch.cat([scaling(part).float() for part in features]),
+            **_scaled(torch.cat(targets), scales),
+            weights=(weights / weights.mean()).float(),
+            lengths=torch.cat([space.element_lengths for space in spaces]).float(),
+            owners=torch.cat([torch.full((len(p),), i) for i, p in enumerate(features)]),
+            order=orders.pop(),
+            scaling=scaling,
+        )
+
+    def with_targets(self, targets: Tensor, scales: Tensor | None = None) -> TrainingData:
+        """The same elements with other targets (n_elements, n_quadrature, n_outputs).
+
+        ``scales`` (n_outputs,): default the targets' spread.
+        """
+        scaled = _scaled(targets, scales)
+        return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def left_out(self, member: int, committee: int) -> list[int]:
+        """Indices of the structures that a member of a committee is not trained on."""
+        return left_out(int(self.owners[-1]) + 1, member, committee)
+
+
+def left_out(n_structures: int, member: int, committee: int) -> list[int]:
+    """Every ``committee``-th structure, beginning with the member's own; none for one network.
+
+    Nor is anything left out where a member would have nothing to learn from.
+    """
+    if committee == 1 or n_structures == 1:
+        return []
+    return list(range(member, n_structures, committee))
+
+
+def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:
+    if scales is None:
+        scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
+    return {"targets": (targets / scales).float(), "target_scales": scales}
+
+
+def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:
+    """Reference energy densities minus the functional's at the predicted density.
+
+    (n_elements, n_quadrature, 3); ``predictor`` needs to know root densities only.
+    """
+    parts = []
+    for sample in samples:
+        space = sample.space(predictor.device)
+        with torch.no_grad():
+            prediction = predictor.predict(sample.structure, space)
+            known = prediction.bound.energy_densities(prediction.density)
+        columns = [sample_field(sample, n, predictor.device) - known[n] for n in ENERGY_DENSITIES]
+        parts.append(space.element_blocks(torch.stack(columns, dim=1)))
+    return torch.cat(parts)
+
+
+def sample_field(sample: Sample, name: str, device: torch.device | str = "cpu") -> Tensor:
+    """A field (n_points,) of a sample as a tensor, or an error that names it."""
+    if name not in sample.fields:
+        raise ModelError(f"sample {sample.structure.formula} has no field {name!r} to learn")
+    return torch.tensor(sample.fields[name], device=device)

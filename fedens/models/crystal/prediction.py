@@ -1,0 +1,182 @@
+"""What a model predicts for one structure: fields, and the energies they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedens.data.density import Density
+from fedens.energy.forces import hellmann_feynman_forces
+from fedens.energy.functional import BoundFunctional
+from fedens.errors import ModelError
+from fedens.structure import Structure
+
+#: Ways to an energy, and to forces.
+ENERGY_ROUTES = ("functional", "energy_density")
+ROUTES = (*ENERGY_ROUTES, "hellmann_feynman")
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predicted fields of one structure on a space; differentiable tensors in atomic units.
+
+    Attributes:
+        structure: as given; where derivatives are taken, tensors stand for its positions and cell.
+        density: exactly N electrons, projected on the space; refined if that was asked for.
+        roots: root density u of every network at the points, before projection and
+            normalisation, (n_members, n_points).
+        calibration: factor from the committee's spread to its errors.
+        bound: the parent functional for this structure on this space.
+        points_outside: points whose features lie outside the training's range.
+        learn_corrections: evaluates :attr:`member_corrections`, which not every route needs.
+    """
+
+    structure: Structure
+    density: Density
+    roots: Tensor
+    calibration: float
+    bound: BoundFunctional
+    points_outside: int
+    learn_corrections: Callable[[], Tensor]
+
+    @property
+    def raw_root(self) -> Tensor:
+        """Root density u at the points before projection and normalisation, (n_points,)."""
+        return self.roots.mean(dim=0)
+
+    @cached_property
+    @torch.no_grad()
+    def spread(self) -> Tensor | None:
+        """Estimated standard deviation of the density, (n_points,); None without a committee."""
+        if len(self.roots) == 1:
+            return None
+        return self.calibration * 2 * self.raw_root.abs() * self.roots.std(dim=0)
+
+    @property
+    def density_uncertainty(self) -> float | None:
+        """Integral of :attr:`spread` over the electrons, to compare with a relative error."""
+        if self.spread is None:
+            return None
+        return float(self.bound.space.integrate(self.spread).detach()) / self.bound.electrons
+
+    @cached_property
+    def member_corrections(self) -> Tensor:
+        """What every network gives for :attr:`corrections`, (n_members, n_points, 3)."""
+        return self.learn_corrections()
+
+    @cached_property
+    def corrections(self) -> Tensor:
+        """Learned part of ``kinetic``, ``xc``, ``electrostatic``, (n_points, 3), hartree/bohr^3.
+
+        It is what the functional's own energy densities at the density lack.
+        """
+        return self.member_corrections.mean(dim=0)
+
+    def members(self, refinement_steps: int = 0) -> list[Prediction]:
+        """What every network of the committee predicts alone, from the features seen already."""
+        return [self._member(i, refinement_steps) for i in range(len(self.roots))]
+
+    def _member(self, index: int, refinement_steps: int) -> Prediction:
+        density = density_from_root(self.bound, self.roots[index])
+        return replace(
+            self,
+            density=self.bound.refined(density, refinement_steps),
+            roots=self.roots[index, None],
+            learn_corrections=lambda: self.member_corrections[index, None],
+        )
+
+    @property
+    def raw_number_of_electrons(self) -> float:
+        """Electrons of the prediction before it is normalised."""
+        return float(self.density.space.integrate(self.raw_root.detach() ** 2))
+
+    @cached_property
+    def energy_densities(self) -> dict[str, Tensor]:
+        """``kinetic``, ``xc``, ``electrostatic``, each (n_points,), hartree/bohr^3."""
+        known = self.bound.energy_densities(self.density)
+        return {name: known[name] + self.corrections[:, i] for i, name in enumerate(known)}
+
+    def energy(self, route: str) -> Tensor:
+        """Total energy, hartree.
+
+        ``functional``: the parent functional at the predicted density; second order in its
+        error. ``energy_density``: the integral of the predicted energy densities plus the ions'
+        own energy; first order in their errors.
+        """
+        if route not in ENERGY_ROUTES:
+            raise ModelError(f"no energy by route {route!r}; expected {' or '.join(ENERGY_ROUTES)}")
+        energy = self.bound.energy(self.density)
+        if route == "energy_density":
+            energy = energy + self.density.space.integrate(self.corrections.sum(dim=1))
+        return energy
+
+    @torch.no_grad()
+    def energy_uncertainty(self, route: str) -> float | None:
+        """Estimated error of :meth:`energy`, hartree; None where it needs a committee.
+
+        ``functional``: what one more minimisation step changes, which is most of what is missing.
+        ``energy_density``: standard deviation over the committee times its calibration.
+        """
+        if route == "functional":
+            refined = self.bound.refined(self.density, 1)
+            return abs(float(self.bound.energy(self.density) - self.bound.energy(refined)))
+        if len(self.roots) == 1:
+            return None
+        energies = [float(member.energy(route)) for member in self.members()]
+        return self.calibration * float(np.std(energies, ddof=1))
+
+    def force_uncertainty(self, refinement_steps: int = 0) -> NDArray[np.float64] | None:
+        """Estimated errors of Hellmann-Feynman forces, (n_atoms, 3), hartree/bohr, or None."""
+        if len(self.roots) == 1:
+            return None
+        with torch.no_grad():
+            members = self.members(refinement_steps)
+        forces = [
+            hellmann_feynman_forces(self.bound.functional, self.structure, member.density)
+            for member in members
+        ]
+        return self.calibration * torch.stack(forces).std(dim=0).cpu().numpy()
+
+
+def density_from_root(bound: BoundFunctional, root: Tensor) -> Density:
+    """The density of a root density (n_points,), projected on the space, with N electrons."""
+    return Density.from_root(bound.space, bound.space.project(root)).normalised(bound.electrons)
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyAndForces:
+    """Numbers of one structure by one route, atomic units.
+
+    Attributes:
+        energy: hartree. forces: (n_atoms, 3), hartree/bohr: its exact derivative.
+        stress: normal stresses (3,), hartree/bohr^3, or None where not asked for.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Estimated errors: energy, hartree, None where a route has none; forces (n_atoms, 3)."""
+
+    energy: float | None
+    forces: NDArray[np.float64]
+
+    @classmethod
+    def of_step(cls, here: EnergyAndForces, refined: EnergyAndForces) -> Uncertainty:
+        """What one more minimisation step of the functional changes: most of what is missing."""
+        return cls(abs(here.energy - refined.energy), np.abs(here.forces - refined.forces))
+
+
+def check_route(route: str, allowed: tuple[str, ...] = ROUTES) -> None:
+    """Raise unless ``route`` is one of the allowed."""
+    if route not in allowed:
+        raise ModelError(f"route is {route!r}; expected one of {', '.join(allowed)}")

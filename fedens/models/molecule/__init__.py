@@ -1,0 +1,1 @@
+"""Models of molecules: fields and energies from what each atom sees."""

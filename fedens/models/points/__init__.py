@@ -1,0 +1,1 @@
+"""Energies as sums over any reference points."""

@@ -1,0 +1,1 @@
+"""All-electron Kohn-Sham by PySCF."""

@@ -1,0 +1,1 @@
+"""Where structures come from: thermal cells, files, conformers."""
