@@ -176,6 +176,25 @@ def test_baselines_are_near_the_ground_state(name, rattled_state):
     assert float(state.bound.energy(baseline)) > state.energy
 
 
+def test_relaxed_response_steps_half_way_first_then_nine_tenths(rattled_state):
+    """Saved models are differences to it: other lengths, or the other order, would spoil them."""
+    structure, bound = rattled_state.structure, rattled_state.bound
+
+    def stepped(lengths):
+        density = baseline_density("linear_response", structure, bound).normalised(12.0)
+        c = density.root_coefficients
+        for length in lengths:
+            _, gradient = bound.energy_and_gradient(c)
+            along = gradient - (gradient @ c) / (c @ c) * c
+            c = c - length * along / bound.hessian_diagonal
+            c = c * (12.0 / (c @ c)) ** 0.5
+        return bound.space.evaluate(c) ** 2
+
+    found = baseline_density("relaxed_response", structure, bound).values
+    torch.testing.assert_close(found, stepped((0.5, 0.9)), rtol=0, atol=1e-10)
+    assert float((found - stepped((0.9, 0.5))).abs().max()) > 1e-5
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_differentiable_in_the_positions(name):
     structure = rattled()

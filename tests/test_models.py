@@ -20,8 +20,7 @@ from fedens import (
 )
 from fedens.errors import DatasetError, DeviceError, ModelError
 from fedens.learning.pointwise import PointwiseNetwork, ridge_regression
-from fedens.models.crystal.data import TrainingData
-from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss, gauss_differentiation
+from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.training import (
     TrainingSettings,
@@ -79,36 +78,6 @@ def test_linear_model_has_no_perceptron():
     network = PointwiseNetwork(3, (), 2)
     assert network.perceptron is None
     assert network(torch.ones(5, 3)).shape == (5, 2)
-
-
-@pytest.mark.parametrize("order", [1, 4, 8])
-def test_differentiation_is_exact_for_polynomials(order):
-    points = (np.polynomial.legendre.leggauss(order + 1)[0] + 1) / 2
-    polynomial = np.polynomial.Polynomial(np.arange(1.0, order + 2))
-    slopes = gauss_differentiation(order) @ polynomial(points)
-    np.testing.assert_allclose(slopes, polynomial.deriv()(points), rtol=1e-9)
-
-
-def test_loss_is_error_and_gradient_of_error(samples, descriptor):
-    """For an error that is one of the space's plane waves the loss is known in closed form."""
-    data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
-    space = samples[0].space()
-    wave = 2 * np.pi / space.lengths[1]
-    error = space.element_blocks(torch.sin(wave * space.points[:, 1])).float()
-    loss = RootDensityLoss(data.order, 0.7)(error[..., None], data.weights, data.lengths)
-    assert float(loss) == pytest.approx(0.5 + 0.7 * 0.5 * wave**2, rel=1e-3)
-
-
-def test_loss_of_integrals_counts_what_does_not_cancel(samples, descriptor):
-    data = TrainingData.from_samples(samples[:1], descriptor, FUNCTIONAL, "linear_response")
-    constant = torch.zeros(*data.weights.shape, 3)
-    constant[..., 0] = 1.0
-    data = data.with_targets(torch.randn(*constant.shape, dtype=torch.float64))
-    loss_of = EnergyDensityLoss(data.target_scales, 1e4)
-    cancelling = constant.clone()
-    cancelling[..., 1] = -loss_of.scales[0] / loss_of.scales[1]
-    assert loss_of(constant, data.weights, data.lengths) > 1e3
-    assert loss_of(cancelling, data.weights, data.lengths) < 100
 
 
 def test_training_beats_ridge_and_baseline(samples, descriptor, predictor):
@@ -384,6 +353,24 @@ def test_committee_uncertainty_is_the_calibrated_spread_of_its_members(precise):
     prediction = precise.predict(structure)
     assert prediction.energy_uncertainty("energy_density") == pytest.approx(expected, rel=1e-5)
     assert precise.calibration != 1
+
+
+def test_calibration_is_the_error_of_members_where_they_did_not_learn(samples, precise):
+    """Over the committee's spread there; the root of the ratio of integrated squares."""
+    error = spread = 0.0
+    for index, sample in enumerate(samples[:2]):
+        space, reference = sample.space(), torch.tensor(sample.fields["density"])
+        with torch.no_grad():
+            roots = precise.predict(sample.structure, space).roots
+            alone = precise.member(index).predict(sample.structure, space).density
+        error += float(space.integrate((alone.values - reference) ** 2))
+        standard = (roots[0] - roots[1]).abs() / 2**0.5
+        spread += float(space.integrate((2 * roots.mean(dim=0) * standard) ** 2))
+    again = left_out_calibration(replace(precise, calibration=1.0), samples[:2])
+    assert again == pytest.approx((error / spread) ** 0.5, rel=1e-9)
+    assert again > 1.1
+    one = precise.member(0)
+    assert left_out_calibration(one, samples[:2]) == 1.0
 
 
 def test_functional_forces_beat_hellmann_feynman(samples, predictor):

@@ -15,6 +15,7 @@ from fedens import (
     train,
 )
 from fedens.atoms.baseline import baseline_density
+from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import FunctionalError, ModelError
 from fedens.learning.domain import TrainingDomain
 from fedens.models.crystal.data import left_out
@@ -71,6 +72,23 @@ def test_energy_term_grows_with_the_square_of_the_error(states, samples, predict
     outputs = exact_outputs(states[0], predictor)
     small, large = (float(loss(0, (1 + size) * outputs)) for size in (0.05, 0.1))
     assert large / small == pytest.approx(4.0, rel=0.1)
+
+
+def test_terms_in_closed_form(states, samples, predictor):
+    """Of the baseline itself, which is what a network that returns nothing predicts."""
+    state, sample = states[1], samples[1]
+    density = baseline_density(predictor.baseline, state.structure, state.bound).normalised(12.0)
+    nothing = torch.zeros_like(exact_outputs(state, predictor))
+    scale = float(predictor.target_scales[0])
+    excess = (float(state.bound.energy(density)) - sample.total_energy) / state.structure.volume
+    forces = hellmann_feynman_forces(FUNCTIONAL, state.structure, density).numpy()
+    error = ((forces - sample.forces) ** 2).mean()
+    for energy_weight, force_weight in ((0.3, 0.0), (0.0, 0.7), (0.3, 0.7)):
+        loss = StructureLoss.of(samples, predictor, energy_weight, force_weight)
+        expected = (energy_weight * excess + force_weight * error) / scale**2
+        assert float(loss(1, nothing).detach()) == pytest.approx(expected, rel=1e-5)
+    assert 0.3 * excess / scale**2 > 1e-4
+    assert 0.7 * error / scale**2 > 1e-4
 
 
 def test_force_term_has_a_gradient_that_lowers_it(states, samples, predictor):
