@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
@@ -17,11 +19,9 @@ from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
-from fedens.models.crystal.model import Predictor
+from fedens.models.base import Model
 from fedens.models.crystal.prediction import check_route
-from fedens.models.molecule.model import MolecularModel
-from fedens.models.registry import load_model
-from fedens.reference.orbital_free import solve_ground_state
+from fedens.reference.orbital_free import GroundState, solve_ground_state
 from fedens.structure import Structure
 from fedens.units import (
     BOHR_IN_ANGSTROM,
@@ -47,8 +47,6 @@ _UNITS = {
 }
 
 _CONSERVATIVE = ("energy", "free_energy", "forces", "stress", "hellmann_feynman_forces")
-_UNCERTAINTIES = ("energy_uncertainty", "forces_uncertainty")
-_OF_MOLECULES = ("energy", "free_energy", "forces", "dipole", "hellmann_feynman_forces")
 
 
 class Calculator(AseCalculator):
@@ -69,8 +67,8 @@ class Calculator(AseCalculator):
     Beyond ASE's names, ``get_property`` knows ``hellmann_feynman_forces``, and for models
     ``energy_uncertainty`` and ``forces_uncertainty``. ``density(atoms)`` gives the density.
 
-    A model of molecules (:class:`fedens.models.molecule.model.MolecularModel`) has neither routes
-    nor a mesh, and also gives the dipole moment (e angstrom).
+    Any :class:`fedens.models.base.Model` will do; its ``properties`` says what it offers. Models
+    of molecules have neither routes nor a mesh, and also give the dipole moment (e angstrom).
 
     Forces are the exact derivative of the energy on a fixed mesh, and so is the stress: a cell
     keeps its number of elements while its edges stay within 10 % of what they were at first, an
@@ -87,7 +85,7 @@ class Calculator(AseCalculator):
 
     def __init__(
         self,
-        predictor: Predictor | MolecularModel | str | Path | None = None,
+        predictor: Model | str | Path | None = None,
         route: str = "functional",
         *,
         functional: EnergyFunctional | None = None,
@@ -102,30 +100,21 @@ class Calculator(AseCalculator):
             raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
         if isinstance(predictor, str | Path):
-            predictor = load_model(predictor)
-        self.molecules = predictor if isinstance(predictor, MolecularModel) else None
-        if isinstance(predictor, MolecularModel):
-            predictor = None
-        self.predictor, self.functional = predictor, functional
+            predictor = Model.load(predictor)
         self.route, self.refinement_steps = route, refinement_steps
-        self.residual_tolerance = residual_tolerance
-        self._meshes = _Meshes(
-            spacing or (predictor.spacing if predictor else DEFAULT_SPACING),
-            order or (predictor.order if predictor else DEFAULT_ORDER),
-            predictor.device if predictor else "cpu",
-        )
+        self._source: Model | _Solver
+        if functional is not None:
+            self._source = _Solver(functional, residual_tolerance)
+        else:
+            assert predictor is not None
+            self._source = predictor
+        self._meshes = None
+        if self._source.resolution is not None:
+            usual = self._source.resolution
+            mesh = (spacing or usual[0], order or usual[1], self._source.device)
+            self._meshes = _Meshes(*mesh)
         self._stress_wanted = self._has_warned = False
-        self.implemented_properties = list(self._offered())
-
-    def _offered(self) -> tuple[str, ...]:
-        if self.molecules is not None:
-            several = len(self.molecules.energy_networks) > 1
-            return (*_OF_MOLECULES, "energy_uncertainty") if several else _OF_MOLECULES
-        if self.predictor is None:
-            return _CONSERVATIVE
-        if self.route == "hellmann_feynman":
-            return ("hellmann_feynman_forces", "forces_uncertainty")
-        return (*_CONSERVATIVE, *_UNCERTAINTIES)
+        self.implemented_properties = list(self._source.properties(route))
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True):  # type: ignore[no-untyped-def]
         """As in ASE; a property that the route lacks says why it does."""
@@ -152,41 +141,26 @@ class Calculator(AseCalculator):
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
         structure = Structure.from_ase(self.atoms)
-        if "stress" in properties and not (structure.periodic and self.molecules is None):
+        stress_offered = structure.periodic and "stress" in self.implemented_properties
+        if "stress" in properties and not stress_offered:
             raise PropertyNotImplementedError("stress is defined for periodic cells only")
         # who asks for the stress once asks for it at every step: get it from the same pass
         self._stress_wanted |= "stress" in properties
         wanted = set(properties)
-        if self._stress_wanted and structure.periodic:
+        if self._stress_wanted and stress_offered:
             wanted.add("stress")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = self._results(structure, wanted)
+            results = self._source.calculate(
+                structure, wanted, self.route, self._space_for(structure), self.refinement_steps
+            )
         self._pass_on(caught)
         for name, value in results.items():
             self.results[name] = _voigt(value) if name == "stress" else value
             self.results[name] = self.results[name] * _UNITS[name]
 
-    def _results(self, structure: Structure, wanted: set[str]) -> dict[str, Any]:
-        if self.molecules is not None:
-            return self._of_molecule(self.molecules, structure, wanted)
-        space = self._meshes.space_for(structure)
-        compute = self._predicted if self.predictor else self._solved
-        return compute(structure, space, wanted)
-
-    def _of_molecule(
-        self, model: MolecularModel, structure: Structure, wanted: set[str]
-    ) -> dict[str, Any]:
-        energy, forces = model.energy_and_forces(structure)
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
-        if wanted & {"dipole", "hellmann_feynman_forces", "energy_uncertainty"}:
-            prediction = model.predict(structure)
-            results["dipole"] = prediction.dipole
-            if "hellmann_feynman_forces" in wanted:
-                results["hellmann_feynman_forces"] = prediction.hellmann_feynman_forces
-            if prediction.energy_uncertainty is not None:
-                results["energy_uncertainty"] = prediction.energy_uncertainty
-        return results
+    def _space_for(self, structure: Structure) -> TensorSpace | None:
+        return None if self._meshes is None else self._meshes.space_for(structure)
 
     def _pass_on(self, caught: Sequence[warnings.WarningMessage]) -> None:
         """Issue warnings; that a model is out of its range only once, not at every step."""
@@ -199,63 +173,54 @@ class Calculator(AseCalculator):
 
     def density(self, atoms: Atoms) -> Density:
         """The density of a structure on the calculator's mesh, for pictures and analysis."""
-        if self.molecules is not None:
-            raise FedensError(
-                "a model of molecules has no mesh: model.predict(structure).fields(points) gives "
-                "the density at any points"
-            )
         structure = Structure.from_ase(atoms)
-        space = self._meshes.space_for(structure)
-        if self.predictor is None:
-            return self._ground_state(structure, space).density
-        return self.predictor.density(structure, space, self.refinement_steps)
+        space = self._space_for(structure)
+        return self._source.density(structure, space, self.refinement_steps)
 
-    def _ground_state(self, structure: Structure, space: TensorSpace) -> Any:
-        assert self.functional is not None
-        return solve_ground_state(
-            structure, space, self.functional, residual_tolerance=self.residual_tolerance
-        )
 
-    def _solved(
+@dataclass(frozen=True, eq=False)
+class _Solver:
+    """The orbital-free solver, to be asked like a model."""
+
+    functional: EnergyFunctional
+    residual_tolerance: float
+    resolution = (DEFAULT_SPACING, DEFAULT_ORDER)
+    device = torch.device("cpu")
+
+    def properties(self, route: str) -> tuple[str, ...]:
+        """The solver has one route."""
+        del route
+        return _CONSERVATIVE
+
+    def calculate(
         self,
         structure: Structure,
-        space: TensorSpace,
-        wanted: set[str],
+        wanted: Collection[str],
+        route: str,
+        space: TensorSpace | None,
+        refinement_steps: int,
     ) -> dict[str, Any]:
-        state = self._ground_state(structure, space)
+        """All properties but the stress, which is there where it is wanted."""
+        del route, refinement_steps
+        state = self._solve(structure, space)
         results = {"energy": state.energy, "free_energy": state.energy, "forces": state.forces}
         results["hellmann_feynman_forces"] = state.forces
         if "stress" in wanted:
             results["stress"] = state.stress
         return results
 
-    def _predicted(
-        self,
-        structure: Structure,
-        space: TensorSpace,
-        wanted: set[str],
-    ) -> dict[str, Any]:
-        assert self.predictor is not None
-        how = (space, self.refinement_steps)
-        results: dict[str, Any] = {}
-        if wanted & {"energy", "free_energy", "forces", "stress"}:
-            numbers = self.predictor.energy_and_forces(
-                structure, self.route, *how, stress="stress" in wanted
-            )
-            results |= {"energy": numbers.energy, "free_energy": numbers.energy}
-            results["forces"] = numbers.forces
-            if numbers.stress is not None:
-                results["stress"] = numbers.stress
-        if "hellmann_feynman_forces" in wanted:
-            results["hellmann_feynman_forces"] = self.predictor.forces(
-                structure, "hellmann_feynman", *how
-            )
-        if wanted & set(_UNCERTAINTIES):
-            uncertainty = self.predictor.uncertainty(structure, self.route, *how)
-            results["forces_uncertainty"] = uncertainty.forces
-            if uncertainty.energy is not None:
-                results["energy_uncertainty"] = uncertainty.energy
-        return results
+    def density(
+        self, structure: Structure, space: TensorSpace | None, refinement_steps: int
+    ) -> Density:
+        """That of the ground state."""
+        del refinement_steps
+        return self._solve(structure, space).density
+
+    def _solve(self, structure: Structure, space: TensorSpace | None) -> GroundState:
+        assert space is not None
+        return solve_ground_state(
+            structure, space, self.functional, residual_tolerance=self.residual_tolerance
+        )
 
 
 class _Meshes:

@@ -30,7 +30,7 @@ def prediction():
 
 def test_density_uncertainty_is_that_of_the_squared_root(prediction):
     """dn = 2 |u| du: the members' densities spread as much, to first order in du."""
-    found = prediction.spread
+    found = prediction.density_uncertainty
     torch.testing.assert_close(
         found, CALIBRATION * (prediction.roots**2).std(dim=0), rtol=1e-5, atol=1e-9
     )
@@ -42,4 +42,18 @@ def test_density_uncertainty_over_the_electrons(prediction):
     u0 = float(torch.sqrt(prediction.bound.mean_density))
     volume = prediction.structure.volume
     expected = CALIBRATION * 4 * u0 * 1e-3 * volume / math.pi / 12.0
-    assert prediction.density_uncertainty == pytest.approx(expected, rel=2e-3)
+    assert prediction.relative_density_uncertainty == pytest.approx(expected, rel=2e-3)
+
+
+def test_energy_uncertainty_is_the_calibrated_deviation_of_the_members(prediction):
+    """Corrections of -c, 0 and c move the members' energies apart; so do their densities."""
+    with torch.no_grad():
+        energies = [float(m.energy_of("energy_density")) for m in prediction.members()]
+    expected = CALIBRATION * torch.tensor(energies).double().std().item()
+    assert prediction.energy_uncertainty("energy_density") == pytest.approx(expected, rel=1e-6)
+    # one of <w^2> = 1/2 for each of the three densities
+    shift = 3 * 1e-4 * prediction.structure.volume / 2
+    plain = [float(m.energy_of("functional")) for m in prediction.members()]
+    for correction, energy, base in zip((-shift, 0.0, shift), energies, plain, strict=True):
+        assert energy - base == pytest.approx(correction, rel=1e-6, abs=1e-9)
+    assert prediction.energy == pytest.approx(float(prediction.energy_of("functional")))

@@ -59,7 +59,9 @@ def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
         space, per_atom = sample.space(), HARTREE_IN_MEV / evaluation.n_atoms
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
-        share = space.integrate(prediction.spread) / space.integrate(prediction.density.values)
+        share = space.integrate(prediction.density_uncertainty) / space.integrate(
+            prediction.density.values
+        )
         assert errors["density_uncertainty_percent"] == pytest.approx(100 * float(share))
         outside = errors["points_outside_training_percent"]
         assert outside * space.n_points / 100 == pytest.approx(prediction.points_outside)
@@ -125,7 +127,7 @@ def test_metrics_report_and_fields_show_the_uncertainties(run):
 def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations):
     name = evaluations[0].name
     alone, prediction = evaluate_sample(predictor.member(0), run.data[name], name)
-    assert prediction.spread is None
+    assert prediction.density_uncertainty is None
     assert set(evaluations[0].errors) - set(alone.errors) == OF_COMMITTEE
     assert list(alone.force_uncertainties) == ["functional"]
     assert set(uncertainty_pairs([alone])) == {

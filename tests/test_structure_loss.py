@@ -17,8 +17,8 @@ from fedens import (
 from fedens.atoms.baseline import baseline_density
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import FunctionalError, ModelError
+from fedens.learning.committee import left_out
 from fedens.learning.domain import TrainingDomain
-from fedens.models.crystal.data import left_out
 from fedens.models.crystal.structure_loss import StructureLoss
 
 FUNCTIONAL = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)

@@ -16,13 +16,9 @@ from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
+from fedens.models.base import EnergyAndForces
 from fedens.models.crystal.model import Predictor
-from fedens.models.crystal.prediction import (
-    ENERGY_ROUTES,
-    EnergyAndForces,
-    Prediction,
-    Uncertainty,
-)
+from fedens.models.crystal.prediction import ENERGY_ROUTES, Prediction, change_of_step
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
@@ -68,7 +64,7 @@ def evaluate_sample(
         prediction = predictor.predict(sample.structure, space)
     numbers = _functional_numbers(predictor, prediction)
     energies = {route: n.energy for route, n in numbers.items()}
-    energies["energy_density"] = float(prediction.energy("energy_density"))
+    energies["energy_density"] = float(prediction.energy_of("energy_density"))
     feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
     forces = {route: n.forces for route, n in numbers.items()}
     forces["hellmann_feynman"] = feynman.cpu().numpy()
@@ -106,7 +102,8 @@ def _force_uncertainties(
 ) -> dict[str, NDArray[np.float64]]:
     result = {}
     if "functional_one_step" in numbers:
-        step = Uncertainty.of_step(numbers["functional"], numbers["functional_one_step"])
+        step = change_of_step(numbers["functional"], numbers["functional_one_step"])
+        assert step.forces is not None
         result["functional"] = step.forces
     feynman = prediction.force_uncertainty()
     if feynman is not None:
@@ -119,7 +116,7 @@ def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     space = sample.space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
-        energies = {"functional": float(prediction.energy("functional"))}
+        energies = {"functional": prediction.energy}
     reference = _on(space, sample.fields["density"])
     nmape = _relative(space, prediction.density.values - reference, reference)
     errors = _energy_errors(energies, sample)
@@ -198,8 +195,8 @@ def _uncertainties(
     """Uncertainties as means and integrals like those of the errors, where the model has them."""
     space = prediction.bound.space
     result = {"points_outside_training_percent": 100 * prediction.points_outside / space.n_points}
-    if prediction.density_uncertainty is not None:
-        result["density_uncertainty_percent"] = 100 * prediction.density_uncertainty
+    if prediction.relative_density_uncertainty is not None:
+        result["density_uncertainty_percent"] = 100 * prediction.relative_density_uncertainty
     per_atom = HARTREE_IN_MEV / len(prediction.structure)
     for route in ENERGY_ROUTES:
         energy = prediction.energy_uncertainty(route)

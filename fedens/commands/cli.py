@@ -320,12 +320,12 @@ def export(
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
     from fedens.commands.describe import export_sample, export_samples
-    from fedens.models.crystal.training import resolve_device
-    from fedens.models.registry import load_model
+    from fedens.learning.devices import resolve_device
+    from fedens.models.base import Model
     from fedens.units import BOHR_IN_ANGSTROM
 
     step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
-    predictor = None if model is None else load_model(model, resolve_device(device))
+    predictor = None if model is None else Model.load(model, resolve_device(device))
     kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
     if source.suffix == ".h5" and not kinds:
         export_sample(source, to, step, predictor, typer.echo)

@@ -11,9 +11,9 @@ import torch
 from fedens.data.dataset import Dataset, read_sample
 from fedens.data.sample import Sample
 from fedens.errors import FedensError, ModelError, OutputError
+from fedens.models.base import Model
 from fedens.models.crystal.model import Predictor
 from fedens.models.molecule.model import MolecularModel
-from fedens.models.registry import load_model
 from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
 from fedens.output.cube import write_cube_grid
@@ -23,7 +23,6 @@ from fedens.output.vtk import write_vtu
 from fedens.units import FIELD_UNITS, HARTREE_IN_EV
 
 Say = Callable[[str], None]
-Model = Predictor | MolecularModel
 
 _WRONG_MODEL = "{} is on a mesh of {}, the model is for {}: choose the model of its data"
 #: Relative difference of electrons on a grid and in a sample that is worth a word.
@@ -168,7 +167,7 @@ def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
         predicted = prediction.fields(torch.tensor(sample.points))
         fields |= {f"{name}_predicted": values for name, values in predicted.items()}
     else:
-        if isinstance(predictor, MolecularModel):
+        if not isinstance(predictor, Predictor):
             raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
         density = predictor.density(sample.structure, sample.space(predictor.device))
         fields["density_predicted"] = density.values.cpu()
@@ -197,7 +196,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         FedensError: when the path is none of them.
     """
     if (path / "model.json").is_file():
-        return _describe_model(path)
+        return {"model": path, **Model.load(path).summary}
     if path.suffix == ".h5":
         return _describe_sample(path)
     if path.is_dir():
@@ -209,29 +208,6 @@ def describe_path(path: Path) -> dict[str, Any]:
             "functional": data.functional,
         }
     raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
-
-
-def _describe_model(path: Path) -> dict[str, Any]:
-    predictor = load_model(path)
-    if isinstance(predictor, MolecularModel):
-        return {
-            "model": path,
-            "of molecules of": ", ".join(predictor.basis.exponents),
-            "functional": predictor.provenance["functional"],
-            "committee": len(predictor.field_networks),
-            "trained on": f"{predictor.provenance['n_samples']} samples of "
-            + ", ".join(predictor.provenance["formulas"]),
-        }
-    return {
-        "model": path,
-        "functional": predictor.functional.describe(),
-        "differences to": predictor.baseline,
-        "features": predictor.descriptor.n_features,
-        "hidden units": list(predictor.hidden),
-        "committee": len(predictor.networks),
-        "spacing (bohr), order": f"{predictor.spacing:.4f}, {predictor.order}",
-        "trained on": f"{predictor.provenance['n_samples']} structures",
-    }
 
 
 def _describe_sample(path: Path) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from fedens.calculator import Calculator
-from fedens.errors import FedensError
+from fedens.errors import FedensError, ModelError
 from fedens.fem.simplex import SimplexSpace
+from fedens.learning.devices import resolve_device
+from fedens.models.base import Model
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import check_route
-from fedens.models.crystal.training import resolve_device
 from fedens.models.molecule.model import MolecularModel
-from fedens.models.registry import load_model
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.sources.structures import read_structures, write_xyz
@@ -50,7 +50,7 @@ def predict_file(
             structure fails, those before it are written.
     """
     check_route(route)
-    predictor = load_model(model, resolve_device(device))
+    predictor = Model.load(model, resolve_device(device))
     structures = read_structures(source)
     folder = target.with_suffix("")
     images: list[Atoms] = []
@@ -80,7 +80,7 @@ def predict_file(
 
 
 def _predicted(
-    predictor: Predictor | MolecularModel,
+    predictor: Model,
     structure: Structure,
     route: str,
     refinement_steps: int,
@@ -107,14 +107,18 @@ def _predicted(
 
 
 def _write_fields(
-    path: Path, predictor: Predictor | MolecularModel, structure: Structure, refinement_steps: int
+    path: Path, predictor: Model, structure: Structure, refinement_steps: int
 ) -> list[Path]:
     if isinstance(predictor, MolecularModel):
         return _write_molecule(path, predictor, structure)
+    if not isinstance(predictor, Predictor):
+        raise ModelError(
+            f"a model of the kind {predictor.kind!r} gives no fields of a mesh; leave out --fields"
+        )
     prediction = predictor.predict(structure, refinement_steps=refinement_steps)
     fields = {"density": prediction.density.values}
-    if prediction.spread is not None:
-        fields["density_uncertainty"] = prediction.spread
+    if prediction.density_uncertainty is not None:
+        fields["density_uncertainty"] = prediction.density_uncertainty
     return write_vtu(path, prediction.density.space, fields, structure)
 
 

@@ -45,9 +45,10 @@ from fedens.jobs.rounds import (
     model_digest,
     read_rounds,
 )
+from fedens.learning.devices import resolve_device
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import Prediction
-from fedens.models.crystal.training import TrainingSettings, resolve_device, train
+from fedens.models.crystal.training import TrainingSettings, train
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.reference.orbital_free import solve_ground_state
@@ -192,7 +193,9 @@ class Run:
         if not (folder / "model.json").is_file():
             return None
         predictor = Predictor.load(folder, resolve_device(self._device))
-        return predictor if predictor.provenance.get("key") == key else None
+        if isinstance(predictor, Predictor) and predictor.provenance.get("key") == key:
+            return predictor
+        return None
 
     def _train_on(
         self,
@@ -323,8 +326,8 @@ class Run:
             fields[f"{name}_reference"] = reference[name]
             fields[f"{name}_predicted"] = predicted[name].cpu()
             fields[f"{name}_error"] = predicted[name].cpu() - reference[name]
-        if prediction.spread is not None:
-            fields["density_uncertainty"] = prediction.spread.cpu()
+        if prediction.density_uncertainty is not None:
+            fields["density_uncertainty"] = prediction.density_uncertainty.cpu()
         forces = {f"forces_{route}": f for route, f in evaluation.forces.items()}
         for route, uncertainty in evaluation.force_uncertainties.items():
             forces[f"forces_{route}_uncertainty"] = uncertainty

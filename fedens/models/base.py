@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedens.data.density import Density
 from fedens.errors import DeviceError, ExtrapolationWarning, ModelError
 from fedens.models.registry import model_class
 from fedens.models.storage import read_model, write_model
@@ -37,6 +38,12 @@ class EnergyAndForces:
     energy: float
     forces: Array
     stress: Array | None = None
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """The numbers under ASE's names, as :meth:`Model.calculate` gives them."""
+        numbers = {"energy": self.energy, "free_energy": self.energy, "forces": self.forces}
+        return numbers if self.stress is None else numbers | {"stress": self.stress}
 
     def checked(self, structure: Structure) -> Self:
         """Itself, if all numbers are finite.
@@ -60,6 +67,12 @@ class Uncertainty:
 
     energy: float | None
     forces: Array | None = None
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """Those that there are, as :meth:`Model.calculate` gives them."""
+        both = {"energy_uncertainty": self.energy, "forces_uncertainty": self.forces}
+        return {name: value for name, value in both.items() if value is not None}
 
 
 class Model(ABC):
@@ -144,6 +157,56 @@ class Model(ABC):
         """Forces (n_atoms, 3), hartree/bohr."""
         return self.energy_and_forces(structure).forces
 
+    def properties(self, route: str) -> tuple[str, ...]:
+        """Names of what :meth:`calculate` can give by a route to the energy; most kinds have one.
+
+        Beyond ASE's names there are ``hellmann_feynman_forces``, ``energy_uncertainty`` and
+        ``forces_uncertainty``.
+        """
+        del route
+        return ("energy", "free_energy", "forces")
+
+    def calculate(
+        self,
+        structure: Structure,
+        wanted: Collection[str],
+        route: str = "functional",
+        space: Any = None,
+        refinement_steps: int = 0,
+    ) -> dict[str, Any]:
+        """Properties by name, atomic units: those wanted and what comes with them.
+
+        Args:
+            wanted: some of :meth:`properties`.
+            route, space, refinement_steps: for kinds that know them.
+        """
+        del wanted, route, space, refinement_steps
+        return self.energy_and_forces(structure).by_name
+
+    def density(
+        self, structure: Structure, space: Any = None, refinement_steps: int = 0
+    ) -> Density:
+        """Density on a mesh, for kinds that work on one.
+
+        Raises:
+            ModelError: a kind that does not.
+        """
+        del structure, space, refinement_steps
+        raise ModelError(
+            f"a model of the kind {self.kind!r} has no mesh: "
+            "model.predict(structure).fields(points) gives the density at any points"
+        )
+
+    @property
+    def resolution(self) -> tuple[float, int] | None:
+        """Spacing, bohr, and order of the meshes it works on by default; None: it needs none."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return torch.device("cpu")
+
     def to(self, device: torch.device | str) -> Self:
         """The same model on a device; kinds that work on the CPU alone refuse others.
 
@@ -175,5 +238,5 @@ class Model(ABC):
         try:
             model = kind.restore(tensors, description)
         except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise ModelError(f"the model in {path} is broken: {error}") from error
+            raise ModelError(f"the model in {path} is broken: {error!r}") from error
         return model.to(device)

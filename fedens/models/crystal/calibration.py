@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from fedens.data.sample import Sample
-from fedens.models.crystal.data import left_out, sample_field
+from fedens.learning.committee import left_out
+from fedens.models.crystal.data import sample_field
 from fedens.models.crystal.model import Predictor
 
 
@@ -20,7 +21,7 @@ def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> flo
     structures that a member was not trained on; 1 where there are none.
     """
     committee = len(predictor.networks)
-    error = spread = 0.0
+    error = estimate = 0.0
     for member in range(committee):
         for index in left_out(len(samples), member, committee):
             sample = samples[index]
@@ -28,7 +29,7 @@ def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> flo
             expected = sample_field(sample, "density", predictor.device)
             whole = predictor.predict(sample.structure, space)
             alone = whole.members()[member]
-            assert whole.spread is not None
+            assert whole.density_uncertainty is not None
             error += float(space.integrate((alone.density.values - expected) ** 2))
-            spread += float(space.integrate(whole.spread**2))
-    return math.sqrt(error / spread) if spread > 0 else 1.0
+            estimate += float(space.integrate(whole.density_uncertainty**2))
+    return math.sqrt(error / estimate) if estimate > 0 else 1.0

@@ -13,6 +13,7 @@ from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.learning.committee import left_out
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
 
@@ -99,16 +100,6 @@ class TrainingData:
     def left_out(self, member: int, committee: int) -> list[int]:
         """Indices of the structures that a member of a committee is not trained on."""
         return left_out(int(self.owners[-1]) + 1, member, committee)
-
-
-def left_out(n_structures: int, member: int, committee: int) -> list[int]:
-    """Every ``committee``-th structure, beginning with the member's own; none for one network.
-
-    Nor is anything left out where a member would have nothing to learn from.
-    """
-    if committee == 1 or n_structures == 1:
-        return []
-    return list(range(member, n_structures, committee))
 
 
 def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,21 +18,21 @@ from fedens.data.density import Density
 from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import ExtrapolationWarning, ModelError
+from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.fem.tensor import TensorSpace
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork
 from fedens.learning.scaling import Standardise
+from fedens.models.base import EnergyAndForces, Model, Uncertainty
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
-    EnergyAndForces,
     Prediction,
-    Uncertainty,
+    change_of_step,
     check_route,
     density_from_root,
 )
-from fedens.models.storage import DESCRIPTION_FILE, WEIGHTS_FILE, read_model, write_model
+from fedens.models.storage import DESCRIPTION_FILE
 from fedens.structure import Structure
 
 #: What the networks return, in order: the root density and the energy densities.
@@ -45,9 +43,12 @@ _BLOCK_POINTS = 50_000
 #: Share of the points that may leave the training's range unmentioned.
 _TOLERATED_SHARE = 0.005
 
+_CONSERVATIVE = ("energy", "free_energy", "forces", "stress")
+_UNCERTAINTIES = ("energy_uncertainty", "forces_uncertainty")
+
 
 @dataclass(frozen=True, eq=False)
-class Predictor:
+class Predictor(Model):
     """Predicts density, energy densities, energies, forces and stress of a structure.
 
     All but :meth:`predict` warn (``ExtrapolationWarning``) of structures that leave the range of
@@ -67,6 +68,8 @@ class Predictor:
         history: training record: ``step``, ``training_loss``, ``validation_loss`` lists.
         provenance: data, seed, options of the training.
     """
+
+    kind: ClassVar[str] = "crystal"
 
     descriptor: Descriptor
     scaling: Standardise
@@ -163,26 +166,25 @@ class Predictor:
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
-    def _warn_outside(self, prediction: Prediction) -> None:
-        structure = prediction.structure
-        complaints = self.domain.complaints(structure)
-        total = prediction.bound.space.n_points
-        if prediction.points_outside > _TOLERATED_SHARE * total:
-            complaints.append(
-                f"{prediction.points_outside} of {total} points with features of their own"
-            )
-        if not complaints:
-            return
+    def complaints(self, structure: Structure, prediction: Prediction) -> list[str]:
+        """How structure and features leave the range of the training, in words."""
+        found = self.domain.complaints(structure)
+        total, outside = prediction.density.space.n_points, prediction.points_outside
+        if outside > _TOLERATED_SHARE * total:
+            found.append(f"{outside} of {total} points with features of their own")
+        return found
+
+    def _warning(self, prediction: Prediction) -> tuple[Structure, list[str], str]:
+        """What :meth:`warn_outside` needs."""
+        structure, share = prediction.structure, prediction.relative_density_uncertainty
         certainty = "there is no committee to tell the uncertainty"
-        if prediction.density_uncertainty is not None:
-            share = prediction.density_uncertainty
+        if share is not None:
             certainty = f"uncertainty of the density {100 * share:.2g} % (NMAPE)"
-        warnings.warn(
-            f"{structure.formula} leaves the range of the training: {'; '.join(complaints)}; "
-            f"{certainty}",
-            ExtrapolationWarning,
-            stacklevel=3,
-        )
+        return structure, self.complaints(structure, prediction), certainty
+
+    def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
+        """Total energy by the functional route, a scalar; differentiable in positions."""
+        return self.predict(structure, positions=positions).energy_of("functional")
 
     @torch.no_grad()
     def density(
@@ -190,7 +192,7 @@ class Predictor:
     ) -> Density:
         """Predicted density of a structure; it holds exactly N electrons."""
         prediction = self.predict(structure, space, refinement_steps=refinement_steps)
-        self._warn_outside(prediction)
+        self.warn_outside(*self._warning(prediction))
         return prediction.density
 
     @torch.no_grad()
@@ -203,8 +205,8 @@ class Predictor:
     ) -> float:
         """Predicted total energy, hartree, by ``functional`` or ``energy_density``."""
         prediction = self.predict(structure, space, refinement_steps=refinement_steps)
-        self._warn_outside(prediction)
-        return float(prediction.energy(route))
+        self.warn_outside(*self._warning(prediction))
+        return float(prediction.energy_of(route))
 
     def forces(
         self,
@@ -251,16 +253,15 @@ class Predictor:
         if stress:
             moved, stretched = positions * stretch, space.scaled(stretch)
         prediction = self.predict(structure, stretched, moved, refinement_steps)
-        energy = prediction.energy(route)
+        energy = prediction.energy_of(route)
         wanted = [positions, stretch] if stress else [positions]
         gradients = torch.autograd.grad(energy, wanted)
         result = EnergyAndForces(
             float(energy.detach()),
             -gradients[0].cpu().numpy(),
             gradients[1].cpu().numpy() / structure.volume if stress else None,
-        )
-        _check_finite(structure, result)
-        self._warn_outside(prediction)
+        ).checked(structure)
+        self.warn_outside(*self._warning(prediction))
         return result
 
     def refinement(
@@ -279,10 +280,9 @@ class Predictor:
         for count in steps:
             energy = bound.energy(bound.refined(prediction.density, count))
             (gradient,) = torch.autograd.grad(energy, positions, retain_graph=True)
-            numbers = EnergyAndForces(float(energy.detach()), -gradient.cpu().numpy(), None)
-            _check_finite(structure, numbers)
-            results.append(numbers)
-        self._warn_outside(prediction)
+            numbers = EnergyAndForces(float(energy.detach()), -gradient.cpu().numpy())
+            results.append(numbers.checked(structure))
+        self.warn_outside(*self._warning(prediction))
         return results
 
     def uncertainty(
@@ -304,7 +304,7 @@ class Predictor:
         space = space or self.space_for(structure)
         if route == "functional":
             steps = (refinement_steps, refinement_steps + 1)
-            return Uncertainty.of_step(*self.refinement(structure, steps, space))
+            return change_of_step(*self.refinement(structure, steps, space))
         if len(self.networks) == 1:
             raise ModelError(
                 f"route {route!r} takes its uncertainty from a committee, and this model has one "
@@ -313,9 +313,7 @@ class Predictor:
         if route == "hellmann_feynman":
             with torch.no_grad():
                 prediction = self.predict(structure, space)
-            spread = prediction.force_uncertainty(refinement_steps)
-            assert spread is not None
-            return Uncertainty(None, spread)
+            return Uncertainty(None, prediction.force_uncertainty(refinement_steps))
         members = [self.member(i) for i in range(len(self.networks))]
         numbers = [m.energy_and_forces(structure, route, space, refinement_steps) for m in members]
         energies, forces = [n.energy for n in numbers], [n.forces for n in numbers]
@@ -324,23 +322,70 @@ class Predictor:
             self.calibration * np.std(forces, axis=0, ddof=1),
         )
 
+    def properties(self, route: str) -> tuple[str, ...]:
+        """As in the base; the Hellmann-Feynman route has forces that are no derivative."""
+        check_route(route)
+        if route == "hellmann_feynman":
+            return ("hellmann_feynman_forces", "forces_uncertainty")
+        return (*_CONSERVATIVE, "hellmann_feynman_forces", *_UNCERTAINTIES)
+
+    def calculate(
+        self,
+        structure: Structure,
+        wanted: Collection[str],
+        route: str = "functional",
+        space: TensorSpace | None = None,
+        refinement_steps: int = 0,
+    ) -> dict[str, Any]:
+        """As in the base; what is not wanted and costs a pass of its own is left out."""
+        how: tuple[TensorSpace | None, int] = (space, refinement_steps)
+        results: dict[str, Any] = {}
+        if not set(wanted).isdisjoint(_CONSERVATIVE):
+            stress = "stress" in wanted
+            results |= self.energy_and_forces(structure, route, *how, stress=stress).by_name
+        if "hellmann_feynman_forces" in wanted:
+            results["hellmann_feynman_forces"] = self.forces(structure, "hellmann_feynman", *how)
+        if not set(wanted).isdisjoint(_UNCERTAINTIES):
+            results |= self.uncertainty(structure, route, *how).by_name
+        return results
+
+    @property
+    def resolution(self) -> tuple[float, int]:
+        """Spacing, bohr, and order of :meth:`space_for`."""
+        return self.spacing, self.order
+
     def to(self, device: torch.device | str) -> Predictor:
         """The same predictor with its networks on another device."""
         self._committee.to(device)
         object.__setattr__(self, "target_scales", self.target_scales.to(device))
         return self
 
-    def save(self, path: str | Path) -> None:
-        """Write the folder ``path``: ``weights.safetensors`` and ``model.json``.
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``fedens info`` shows."""
+        return {
+            "functional": self.functional.describe(),
+            "differences to": self.baseline,
+            "features": self.descriptor.n_features,
+            "hidden units": list(self.hidden),
+            "committee": len(self.networks),
+            "spacing (bohr), order": f"{self.spacing:.4f}, {self.order}",
+            "trained on": f"{self.provenance['n_samples']} structures",
+        }
 
-        Raises:
-            OutputError: when the folder cannot be written.
-        """
-        tensors = dict(self._committee.state_dict())
-        tensors |= {"scaling.mean": self.scaling.mean, "scaling.scale": self.scaling.scale}
-        tensors |= {"target_scales": self.target_scales, **self.domain.tensors}
-        description = {
-            "kind": "crystal",
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, scales and domain, by name."""
+        return {
+            **self._committee.state_dict(),
+            "scaling.mean": self.scaling.mean,
+            "scaling.scale": self.scaling.scale,
+            "target_scales": self.target_scales,
+            **self.domain.tensors,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """All but the numbers of :meth:`tensors`."""
+        return {
             "descriptor": self.descriptor.describe(),
             "functional": self.functional.describe(),
             "baseline": self.baseline,
@@ -354,33 +399,21 @@ class Predictor:
             "history": self.history,
             "provenance": self.provenance,
         }
-        write_model(Path(path), tensors, description)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Predictor:
-        """Read a folder written by :meth:`save`; nothing in it is executed.
+    def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Predictor:
+        """The predictor of :meth:`tensors` and :meth:`describe`.
 
         Raises:
-            ModelError: missing or broken files, another schema, weights of another descriptor.
+            ModelError: weights of another descriptor.
         """
-        path = Path(path)
-        tensors, description = read_model(path)
-        try:
-            predictor = cls._restore(tensors, description)
-        except KeyError as error:
-            raise ModelError(f"{path} lacks {error}: the model folder is not complete") from error
-        _check_columns(path, predictor.descriptor, predictor.scaling)
-        _load_weights(path, predictor._committee, tensors)
-        return predictor.to(device)
-
-    @classmethod
-    def _restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Predictor:
-        """The predictor without its networks' weights, which are left over in ``tensors``."""
         descriptor = descriptor_from_description(description["descriptor"])
+        scaling = Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale"))
+        _check_columns(descriptor, scaling)
         hidden = tuple(description["hidden"])
-        return cls(
+        predictor = cls(
             descriptor=descriptor,
-            scaling=Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale")),
+            scaling=scaling,
             networks=[
                 FieldNetwork(descriptor.n_features, hidden, len(ENERGY_DENSITIES))
                 for _ in range(description["committee"])
@@ -396,30 +429,13 @@ class Predictor:
             history=description["history"],
             provenance=description["provenance"],
         )
+        predictor._committee.load_state_dict(tensors)
+        return predictor
 
 
-def _check_finite(structure: Structure, result: EnergyAndForces) -> None:
-    broken = np.flatnonzero(~np.isfinite(result.forces).all(axis=1))
-    if len(broken) or not np.isfinite(result.energy):
-        atoms = ", ".join(f"{structure.symbols[i]} {i}" for i in broken[:5]) or "no single atom"
-        raise ModelError(
-            f"prediction for {structure.formula} is not finite: energy {result.energy} hartree, "
-            f"forces on {atoms}; the structure may be far outside the training's range"
-        )
-
-
-def _check_columns(path: Path, descriptor: Descriptor, scaling: Standardise) -> None:
+def _check_columns(descriptor: Descriptor, scaling: Standardise) -> None:
     if descriptor.n_features != scaling.n_features:
         raise ModelError(
-            f"{path}: the weights expect {scaling.n_features} features, the descriptor in "
+            f"the weights expect {scaling.n_features} features, the descriptor in "
             f"{DESCRIPTION_FILE} makes {descriptor.n_features}: they belong to different models"
-        )
-
-
-def _load_weights(path: Path, committee: nn.ModuleList, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        committee.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise ModelError(f"{path}: {WEIGHTS_FILE} does not fit {DESCRIPTION_FILE}: {error}") from (
-            error
         )

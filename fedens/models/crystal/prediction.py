@@ -15,6 +15,7 @@ from fedens.data.density import Density
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
+from fedens.models.base import EnergyAndForces, Uncertainty
 from fedens.structure import Structure
 
 #: Ways to an energy, and to forces.
@@ -52,18 +53,19 @@ class Prediction:
 
     @cached_property
     @torch.no_grad()
-    def spread(self) -> Tensor | None:
+    def density_uncertainty(self) -> Tensor | None:
         """Estimated standard deviation of the density, (n_points,); None without a committee."""
         if len(self.roots) == 1:
             return None
         return self.calibration * 2 * self.raw_root.abs() * self.roots.std(dim=0)
 
     @property
-    def density_uncertainty(self) -> float | None:
-        """Integral of :attr:`spread` over the electrons, to compare with a relative error."""
-        if self.spread is None:
+    def relative_density_uncertainty(self) -> float | None:
+        """Integral of :attr:`density_uncertainty` over the electrons, like a relative error."""
+        if self.density_uncertainty is None:
             return None
-        return float(self.bound.space.integrate(self.spread).detach()) / self.bound.electrons
+        integral = self.density.space.integrate(self.density_uncertainty)
+        return float(integral.detach()) / self.bound.electrons
 
     @cached_property
     def member_corrections(self) -> Tensor:
@@ -102,8 +104,13 @@ class Prediction:
         known = self.bound.energy_densities(self.density)
         return {name: known[name] + self.corrections[:, i] for i, name in enumerate(known)}
 
-    def energy(self, route: str) -> Tensor:
-        """Total energy, hartree.
+    @property
+    def energy(self) -> float:
+        """Total energy by the functional route, hartree."""
+        return float(self.energy_of("functional").detach())
+
+    def energy_of(self, route: str) -> Tensor:
+        """Total energy, hartree; differentiable.
 
         ``functional``: the parent functional at the predicted density; second order in its
         error. ``energy_density``: the integral of the predicted energy densities plus the ions'
@@ -118,7 +125,7 @@ class Prediction:
 
     @torch.no_grad()
     def energy_uncertainty(self, route: str) -> float | None:
-        """Estimated error of :meth:`energy`, hartree; None where it needs a committee.
+        """Estimated error of :meth:`energy_of`, hartree; None where it needs a committee.
 
         ``functional``: what one more minimisation step changes, which is most of what is missing.
         ``energy_density``: standard deviation over the committee times its calibration.
@@ -128,7 +135,7 @@ class Prediction:
             return abs(float(self.bound.energy(self.density) - self.bound.energy(refined)))
         if len(self.roots) == 1:
             return None
-        energies = [float(member.energy(route)) for member in self.members()]
+        energies = [float(member.energy_of(route)) for member in self.members()]
         return self.calibration * float(np.std(energies, ddof=1))
 
     def force_uncertainty(self, refinement_steps: int = 0) -> NDArray[np.float64] | None:
@@ -149,31 +156,9 @@ def density_from_root(bound: BoundFunctional, root: Tensor) -> Density:
     return Density.from_root(bound.space, bound.space.project(root)).normalised(bound.electrons)
 
 
-@dataclass(frozen=True, eq=False)
-class EnergyAndForces:
-    """Numbers of one structure by one route, atomic units.
-
-    Attributes:
-        energy: hartree. forces: (n_atoms, 3), hartree/bohr: its exact derivative.
-        stress: normal stresses (3,), hartree/bohr^3, or None where not asked for.
-    """
-
-    energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Uncertainty:
-    """Estimated errors: energy, hartree, None where a route has none; forces (n_atoms, 3)."""
-
-    energy: float | None
-    forces: NDArray[np.float64]
-
-    @classmethod
-    def of_step(cls, here: EnergyAndForces, refined: EnergyAndForces) -> Uncertainty:
-        """What one more minimisation step of the functional changes: most of what is missing."""
-        return cls(abs(here.energy - refined.energy), np.abs(here.forces - refined.forces))
+def change_of_step(here: EnergyAndForces, refined: EnergyAndForces) -> Uncertainty:
+    """What one more minimisation step of the functional changes: most of what is missing."""
+    return Uncertainty(abs(here.energy - refined.energy), np.abs(here.forces - refined.forces))
 
 
 def check_route(route: str, allowed: tuple[str, ...] = ROUTES) -> None:

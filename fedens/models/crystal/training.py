@@ -12,36 +12,31 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from fedens.atoms.baseline import default_baseline
 from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import DeviceError, ModelError
+from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
-from fedens.files import write_atomically
+from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
+from fedens.learning.fit import Checkpoints, FitSettings, History, fit
 from fedens.learning.pointwise import FieldNetwork, PointwiseNetwork
 from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.objective import ElementObjective, StructureObjective
 from fedens.models.crystal.structure_loss import StructureLoss
 from fedens.progress import Advance, Report, silent
 
 _WARM_UP_STEPS = 100
-_LAST_RATE = 1e-3
-_RECORD_EVERY = 50
-_VALIDATION_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,8 @@ class TrainingSettings:
         hidden: units of the hidden layers.
         committee: number of networks. Each has its own seed and leaves out its share of the
             structures, which then show its errors and calibrate the uncertainty.
-        steps: optimiser steps per network. max_seconds: end sooner after this time per network.
+        steps: optimiser steps per network. max_seconds: end sooner after this processor time per
+            network.
         batch_points: points per step, in whole elements.
         learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
         gradient_weight: weight of |grad error|^2 against error^2 for the root density, bohr^2.
@@ -82,21 +78,6 @@ class TrainingSettings:
     structure_every: int = 20
     checkpoint_every: int = 500
     seed: int = 0
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` as a torch device.
-
-    Raises:
-        DeviceError: a device that this machine lacks.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise DeviceError(f"device is {name!r}; expected 'auto', 'cpu' or 'cuda'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device 'cuda' was asked for, but torch finds no GPU here; use 'auto'")
-    return torch.device(name)
 
 
 def train(
@@ -154,7 +135,6 @@ def train(
     data = TrainingData.from_samples(
         samples, descriptor, functional, baseline, target, described, start_from
     )
-    spacing = max(sample.space().finest_spacing for sample in samples)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
@@ -162,25 +142,24 @@ def train(
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
-        spacing=spacing,
+        spacing=max(sample.space().finest_spacing for sample in samples),
         order=data.order,
         hidden=settings.hidden,
         domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),
+        history=vars(History()) if start_from is None else copy.deepcopy(start_from.history),
         provenance={
             "settings": asdict(settings),
             "n_samples": len(samples),
             "formulas": [sample.structure.formula for sample in samples],
         },
     )
-    start = _Start.of(samples, start_from, checkpoint)
-    whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
-    _train_root_densities(predictor, data, whole, settings, start, report)
+    places = _checkpoints(checkpoint, samples, predictor, start_from)
+    training = _Training(predictor, settings, start_from is None, places, report)
+    training.root_densities(samples, data)
     if not density_alone:
         scales = None if start_from is None else start_from.target_scales[1:].to(target)
         data = data.with_targets(energy_density_targets(samples, predictor), scales)
-        _train_energy_densities(predictor, data, settings, start, report)
-    if start_from is not None:
-        predictor.history.update(_joined(start_from.history, predictor.history))
+        training.energy_densities(data)
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
 
 
@@ -227,80 +206,97 @@ def _networks(
     ]
 
 
-def _joined(
-    before: dict[str, list[float]], after: dict[str, list[float]]
-) -> dict[str, list[float]]:
-    """Two histories as one, with the steps counted on."""
-    done = before["step"][-1] if before["step"] else 0
-    after = after | {"step": [done + step for step in after["step"]]}
-    return {name: before[name] + after[name] for name in after}
+def _checkpoints(
+    folder: str | Path | None,
+    samples: Sequence[Sample],
+    predictor: Predictor,
+    start_from: Predictor | None,
+) -> Checkpoints | None:
+    """Where to leave checkpoints of a training, known by its samples, options and first weights."""
+    if folder is None:
+        return None
+    digest = hashlib.sha256(json.dumps(predictor.describe(), sort_keys=True).encode())
+    for sample in samples:
+        digest.update(repr(sample.energy).encode() + sample.fields["density"].tobytes())
+    for network in start_from.networks if start_from is not None else ():
+        for weights in network.parameters():
+            digest.update(weights.detach().cpu().numpy().tobytes())
+    return Checkpoints(Path(folder), digest.hexdigest())
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Where a training begins.
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """A predictor in training: what both kinds of its networks have in common."""
 
-    Attributes:
-        fresh: whether from new weights. identity: of samples and first weights.
-        checkpoints: folder to go on from, if it holds a training of this identity.
-    """
-
+    predictor: Predictor
+    settings: TrainingSettings
     fresh: bool
-    identity: str
-    checkpoints: Path | None
+    checkpoints: Checkpoints | None
+    report: Report
 
-    @classmethod
-    def of(
-        cls, samples: Sequence[Sample], start_from: Predictor | None, folder: str | Path | None
-    ) -> _Start:
-        digest = hashlib.sha256(repr([sample.energy for sample in samples]).encode())
-        for sample in samples:
-            if sample.energy is None:
-                digest.update(sample.fields["density"].tobytes())
-        for network in start_from.networks if start_from is not None else ():
-            for weights in network.parameters():
-                digest.update(weights.detach().cpu().numpy().tobytes())
-        checkpoints = None if folder is None else Path(folder)
-        return cls(start_from is None, digest.hexdigest(), checkpoints)
+    def root_densities(self, samples: Sequence[Sample], data: TrainingData) -> None:
+        """Learn the root density; the first member's losses go into the history."""
+        settings, predictor = self.settings, self.predictor
+        whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
+        loss = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
+        for member, network in enumerate(predictor.networks):
+            objective = self._objective(data, loss, member)
+            if whole is not None:
+                every = settings.structure_every
+                objective = StructureObjective(**vars(objective), whole=whole, every=every)
+            label = f"root density {member}"
+            history = self._fit(network.root_density, objective, label, 1.0)
+            if member == 0:
+                _append(predictor.history, history)
 
+    def energy_densities(self, data: TrainingData) -> None:
+        """Learn what the functional's energy densities at the predicted density lack."""
+        self.predictor.target_scales[1:] = data.target_scales
+        loss = EnergyDensityLoss(data.target_scales, self.settings.integral_weight)
+        share = self.settings.energy_density_share
+        for member, network in enumerate(self.predictor.networks):
+            objective = self._objective(data, loss, member)
+            label = f"energy densities {member}"
+            self._fit(network.energy_densities, objective, label, share)
 
-def _train_root_densities(
-    predictor: Predictor,
-    data: TrainingData,
-    whole: StructureLoss | None,
-    settings: TrainingSettings,
-    start: _Start,
-    report: Report,
-) -> None:
-    loss_of = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
-    for member, network in enumerate(predictor.networks):
-        label = f"root density {member}"
-        trainer = _Trainer(
-            label, network.root_density, data, loss_of, settings, member, start, whole
+    def _objective(
+        self, data: TrainingData, loss: RootDensityLoss | EnergyDensityLoss, member: int
+    ) -> ElementObjective:
+        settings = self.settings
+        size, seed = settings.batch_points, settings.seed
+        return ElementObjective(data, loss, member, settings.committee, size, seed, self.fresh)
+
+    def _fit(
+        self, network: PointwiseNetwork, objective: ElementObjective, label: str, share: float
+    ) -> History:
+        """Fit one network in a share of the steps and of the time."""
+        limit = self.settings.max_seconds
+        settings = FitSettings(
+            steps=max(1, round(share * self.settings.steps)),
+            learning_rate=self.settings.learning_rate,
+            max_seconds=None if limit is None else share * limit,
+            warm_up_steps=_WARM_UP_STEPS,
+            checkpoint_every=self.settings.checkpoint_every,
+            seed=self.settings.seed,
         )
-        history = trainer.run(report)
-        if member == 0:
-            predictor.history.update(history)
-
-
-def _train_energy_densities(
-    predictor: Predictor,
-    data: TrainingData,
-    settings: TrainingSettings,
-    start: _Start,
-    report: Report,
-) -> None:
-    """Learn what the functional's energy densities at the predicted density lack."""
-    predictor.target_scales[1:] = data.target_scales
-    share = settings.energy_density_share
-    limit = None if settings.max_seconds is None else share * settings.max_seconds
-    settings = replace(settings, steps=max(1, round(share * settings.steps)), max_seconds=limit)
-    loss_of = EnergyDensityLoss(data.target_scales, settings.integral_weight)
-    for member, network in enumerate(predictor.networks):
-        label = f"energy densities {member}"
-        _Trainer(label, network.energy_densities, data, loss_of, settings, member, start).run(
-            report
+        return fit(
+            network,
+            objective,
+            settings,
+            label,
+            member=objective.member,
+            device=objective.data.features.device,
+            checkpoints=self.checkpoints,
+            report=self.report,
         )
+
+
+def _append(history: dict[str, list[float]], after: History) -> None:
+    """Add losses to a history, with the steps counted on."""
+    done = history["step"][-1] if history["step"] else 0
+    history["step"] += [done + step for step in after.step]
+    history["training_loss"] += after.training_loss
+    history["validation_loss"] += after.validation_loss
 
 
 def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
@@ -311,191 +307,3 @@ def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
             "one functional, or pass functional="
         )
     return EnergyFunctional.from_description(descriptions[0])
-
-
-@dataclass(eq=False)
-class _Trainer:
-    """One network's training, which can be cut off and taken up again."""
-
-    label: str
-    network: PointwiseNetwork
-    data: TrainingData
-    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor]
-    settings: TrainingSettings
-    member: int
-    begin: _Start
-    whole: StructureLoss | None = None
-    history: dict[str, list[float]] = field(
-        default_factory=lambda: {"step": [], "training_loss": [], "validation_loss": []}
-    )
-    step: int = 0
-    seconds: float = 0.0
-
-    def run(self, report: Report) -> dict[str, list[float]]:
-        """Train the network in place; returns the history."""
-        from lightning_fabric import Fabric
-
-        fabric = Fabric(accelerator=self.data.features.device.type, devices=1)
-        network, optimiser = fabric.setup(self.network, self._start())
-        training, validation = self._split()
-        start = time.monotonic() - self.seconds
-        while self.step < self.settings.steps:
-            progress = self._progress(time.monotonic() - start)
-            if progress >= 1:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = self._rate(progress)
-            loss = self._loss(network, self._batch(training))
-            if self.whole is not None and self.step % self.settings.structure_every == 0:
-                loss = loss + self._loss_of_structure(network, self.whole)
-            optimiser.zero_grad()
-            fabric.backward(loss)
-            optimiser.step()
-            self.step += 1
-            self.seconds = time.monotonic() - start
-            if self.step % _RECORD_EVERY == 0 or self.step == self.settings.steps:
-                self._record(network, loss, validation)
-                report(self._state(float(loss.detach())))
-            if self.step % self.settings.checkpoint_every == 0:
-                self._save(optimiser)
-        self._save(optimiser)
-        return self.history
-
-    def _state(self, loss: float) -> Advance:
-        return Advance(self.label, self.step, self.settings.steps, loss)
-
-    def _start(self) -> torch.optim.Optimizer:
-        """Weights from the last checkpoint, or where the training begins; their optimiser."""
-        torch.manual_seed(self.settings.seed + 1000 * self.member)
-        resumed = self._load()
-        if resumed is None and self.begin.fresh:
-            self._initialise()
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.settings.learning_rate, weight_decay=0.0
-        )
-        if resumed is not None:
-            _restore_moments(optimiser, self.network, resumed, self.step)
-        return optimiser
-
-    def _initialise(self) -> None:
-        """New weights, the linear part from ridge regression."""
-        for module in self.network.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.reset_parameters()
-        self.network.start_from_ridge(self._chunks())
-
-    @property
-    def _folder(self) -> Path | None:
-        name = self.label.replace(" ", "-")
-        return None if self.begin.checkpoints is None else self.begin.checkpoints / name
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for features, targets in zip(
-            self.data.features.split(64), self.data.targets.split(64), strict=True
-        ):
-            yield features.flatten(0, 1), targets.flatten(0, 1)
-
-    def _split(self) -> tuple[Tensor, Tensor]:
-        """Elements to train on and a few to validate with; the same for every run of a seed.
-
-        A member of a committee validates with the structures it leaves out.
-        """
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        order = torch.randperm(len(self.data), generator=generator)
-        n_validation = max(1, int(_VALIDATION_SHARE * len(order)))
-        left_out = self.data.left_out(self.member, self.settings.committee)
-        if not left_out:
-            return order[n_validation:], order[:n_validation]
-        held = torch.isin(self.data.owners[order], torch.tensor(left_out))
-        return order[~held], order[held][:n_validation]
-
-    def _progress(self, seconds: float) -> float:
-        limit = self.settings.max_seconds
-        return max(self.step / self.settings.steps, seconds / limit if limit else 0.0)
-
-    def _rate(self, progress: float) -> float:
-        warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        fall = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.settings.learning_rate * warm * max(fall, _LAST_RATE)
-
-    def _batch(self, choices: Tensor) -> Tensor:
-        """Elements of one step, a function of seed and step alone, so that resuming is exact."""
-        seed = hash((self.settings.seed, self.member, self.step)) % 2**63
-        generator = torch.Generator().manual_seed(seed)
-        size = max(1, round(self.settings.batch_points / self.data.features.shape[1]))
-        return choices[torch.randint(len(choices), (size,), generator=generator)]
-
-    def _loss(self, network: torch.nn.Module, index: Tensor) -> Tensor:
-        data = self.data
-        index = index.to(data.features.device)
-        error = network(data.features[index]) - data.targets[index]
-        return self.loss_of(error, data.weights[index], data.lengths[index])
-
-    def _loss_of_structure(self, network: torch.nn.Module, whole: StructureLoss) -> Tensor:
-        """The terms of one whole structure that this member may see, in turn."""
-        left_out = self.data.left_out(self.member, self.settings.committee)
-        seen = [i for i in range(len(whole)) if i not in left_out]
-        index = seen[self.step // self.settings.structure_every % len(seen)]
-        return whole(index, network(self.data.features[self.data.owners == index]))
-
-    def _record(self, network: torch.nn.Module, loss: Tensor, validation: Tensor) -> None:
-        with torch.no_grad():
-            held_out = self._loss(network, validation)
-        self.history["step"].append(self.step)
-        self.history["training_loss"].append(float(loss.detach()))
-        self.history["validation_loss"].append(float(held_out))
-
-    def _save(self, optimiser: torch.optim.Optimizer) -> None:
-        """A checkpoint: weights and optimiser moments as safetensors, the rest as JSON."""
-        if self._folder is None:
-            return
-        tensors = {f"weights.{k}": v for k, v in self.network.state_dict().items()}
-        names = [name for name, _ in self.network.named_parameters()]
-        for name, state in zip(names, optimiser.state_dict()["state"].values(), strict=False):
-            tensors |= {f"{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        name = f"checkpoint-{self.step}.safetensors"
-        write_atomically(self._folder / name, lambda path: save_file(tensors, path))
-        record = {
-            "file": name,
-            "step": self.step,
-            "seconds": self.seconds,
-            "settings": asdict(self.settings),
-            "identity": self.begin.identity,
-            "history": self.history,
-        }
-        write_atomically(self._folder / "checkpoint.json", json.dumps(record))
-        for old in self._folder.glob("checkpoint-*.safetensors"):
-            if old.name != name:
-                old.unlink()
-
-    def _load(self) -> dict[str, Tensor] | None:
-        """Tensors of the last checkpoint, if there is one of this data and these settings."""
-        if self._folder is None or not (self._folder / "checkpoint.json").is_file():
-            return None
-        record = json.loads((self._folder / "checkpoint.json").read_text())
-        if record["settings"] != json.loads(json.dumps(asdict(self.settings))):
-            return None
-        if record.get("identity") != self.begin.identity:
-            return None
-        tensors = load_file(self._folder / record["file"])
-        weights = {k.removeprefix("weights."): v for k, v in tensors.items() if "weights." in k}
-        self.network.load_state_dict(weights)
-        self.step, self.seconds = record["step"], record["seconds"]
-        self.history = record["history"]
-        return tensors
-
-
-def _restore_moments(
-    optimiser: torch.optim.Optimizer,
-    network: torch.nn.Module,
-    tensors: dict[str, Tensor],
-    step: int,
-) -> None:
-    for name, parameter in network.named_parameters():
-        if f"exp_avg.{name}" in tensors:
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter),
-            }
