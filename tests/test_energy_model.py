@@ -14,7 +14,7 @@ from fedens.fem.tensor import TensorSpace
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
-from fedens.models.points.data import jacobian, see
+from fedens.models.points.data import jacobian, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel
 from fedens.models.points.training import EnergyTrainingSettings, train_energy_model
 from fedens.structure import Structure
@@ -104,9 +104,9 @@ def test_jacobian():
 def test_stored_derivatives_give_the_model_s_forces(sets):
     model, structure = teacher(sets, (8,)), cell(2)
     energy, forces = model.energy_and_forces(structure)
-    seen = see(labelled(model, structure), DESCRIPTOR, sets)
+    data = prepare_structure(labelled(model, structure), DESCRIPTOR, sets)
     total, pulled = 0.0, torch.zeros(12, dtype=torch.float64)
-    for part, points in zip(model.parts, seen.sets, strict=True):
+    for part, points in zip(model.parts, data.sets, strict=True):
         features = points.features.requires_grad_(True)
         energies = part.outputs(features)[:, 0]
         (slopes,) = torch.autograd.grad(energies.sum(), features)
@@ -198,7 +198,9 @@ def test_coarse_points_integrate_the_fields_they_are_taught(sets):
     sharp = sample.space()
     spike = torch.exp(-8 * ((sharp.points - 3.1) ** 2).sum(dim=1))  # far too sharp for the points
     sample.fields["kinetic"] = spike.numpy()
-    points = see(sample, DESCRIPTOR, sets, with_forces=False, with_fields=True).sets[0]
+    points = prepare_structure(sample, DESCRIPTOR, sets, with_forces=False, with_fields=True).sets[
+        0
+    ]
     exact = sharp.integrate(torch.stack([spike, torch.tensor(sample.fields["density"])]))
     assert torch.allclose(points.weights @ points.fields, exact, rtol=2e-3)
 
@@ -240,7 +242,7 @@ def test_labels_that_are_missing():
 def test_too_many_derivatives(monkeypatch):
     monkeypatch.setattr("fedens.models.points.data.MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="fewer points"):
-        see(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
+        prepare_structure(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
 
 
 @pytest.mark.parametrize(

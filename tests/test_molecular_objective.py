@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.models.molecule.data import SeenMolecule
-from fedens.models.molecule.training import EnergyLoss, FieldLoss
+from fedens.models.molecule.data import MoleculeData
+from fedens.models.molecule.objective import EnergyObjective, FieldObjective
 from fedens.structure import Structure
 
 EXPONENT = 0.4
@@ -25,7 +25,7 @@ def random(*shape, seed=0):
 
 def molecule(i, forces=True):
     """A hydrogen atom whose labels are random numbers, but for the charge."""
-    return SeenMolecule(
+    return MoleculeData(
         structure=Structure(["H"], PLACES[i : i + 1]),
         moments=random(1, N_MOMENTS, seed=i),
         moments_by_position=random(1, N_MOMENTS, 3, seed=i),
@@ -76,24 +76,24 @@ def test_loss_of_fields_has_fit_charge_and_dipole(dipole_weight):
     molecules = [molecule(0), molecule(1)]
     coefficients = torch.tensor([0.2, -0.4, 0.7], dtype=torch.float64)
     sizes = (molecules[0].squares + molecules[1].squares) / 2
-    loss = FieldLoss(molecules, BASIS, dipole_weight)
+    objective = FieldObjective(molecules, 2, [], BASIS, dipole_weight)
     expected = []
     for i, one in enumerate(molecules):
         fit, charge, dipole = parts_of_field_loss(one, coefficients, sizes)
         assert min(fit, charge, dipole) > 0.1
         expected.append(fit + charge + dipole_weight * dipole)
-        alone = float(loss(Constant(coefficients), [i]))
+        alone = float(objective.loss(Constant(coefficients), [i]))
         assert alone == pytest.approx(expected[-1], rel=1e-6)
-    both = float(loss(Constant(coefficients), [0, 1]))
+    both = float(objective.loss(Constant(coefficients), [0, 1]))
     assert both == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_the_right_charge_costs_nothing():
     """The term of the charge is zero where it should be, and one for one electron too many."""
-    one, loss = molecule(0), FieldLoss([molecule(0)], BASIS, 0.0)
+    one, objective = molecule(0), FieldObjective([molecule(0)], 1, [], BASIS, 0.0)
     right = torch.tensor([one.excess / CHARGE, 0.5, 0.5], dtype=torch.float64)
     more = right + torch.tensor([1 / CHARGE, 0, 0])
-    costs = float(loss(Constant(more), [0])) - float(loss(Constant(right), [0]))
+    costs = float(objective.loss(Constant(more), [0])) - float(objective.loss(Constant(right), [0]))
     assert costs == pytest.approx(1.0, rel=1e-6)
 
 
@@ -102,10 +102,10 @@ def test_loss_of_energies_is_in_units_of_two_millihartree(weight):
     """A molecule without forces counts among those whose energies are learned, and no more."""
     molecules = [molecule(0), molecule(1, forces=False)]
     slopes = random(N_MOMENTS, seed=7)
-    loss = EnergyLoss(molecules, weight, forces=True)
+    objective = EnergyObjective(molecules, 2, [], weight, forces=True)
     wrong = [float(one.moments[0] @ slopes) - one.energy for one in molecules]
     pulls = -torch.einsum("f,fx->x", slopes, molecules[0].moments_by_position[0])
     of_forces = float(((pulls - molecules[0].forces) / 2e-3).pow(2).mean())
     of_energies = np.mean(np.square(wrong)) / 2e-3**2
-    found = float(loss(Linear(slopes), [0, 1]).detach())
+    found = float(objective.loss(Linear(slopes), [0, 1]).detach())
     assert found == pytest.approx(weight * of_energies + of_forces / 2, rel=1e-10)

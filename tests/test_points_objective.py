@@ -8,7 +8,7 @@ from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.points.data import SeenPoints, SeenStructure
+from fedens.models.points.data import PointsData, StructureData
 from fedens.models.points.model import PointModel
 from fedens.models.points.training import EnergyLoss, EnergyTrainingSettings, fit_energy_model
 
@@ -25,14 +25,14 @@ def random(*shape, seed=0):
 
 def structure(seed=0):
     """Points of random features on atoms that pull them, with random labels; uniform weights."""
-    points = SeenPoints(
+    points = PointsData(
         features=random(N_POINTS, N_FEATURES, seed=seed),
         weights=torch.full((N_POINTS,), 0.8, dtype=torch.float64),
         fields=random(N_POINTS, 2, seed=seed) * torch.tensor([0.3, 5.0]),
         features_by_position=random(N_POINTS * N_FEATURES, 3 * N_ATOMS, seed=seed).float(),
         weights_by_position=random(N_POINTS, 3 * N_ATOMS, seed=seed),
     )
-    return SeenStructure([points], 4.0 + seed, random(3 * N_ATOMS, seed=seed), N_ATOMS)
+    return StructureData([points], 4.0 + seed, random(3 * N_ATOMS, seed=seed), N_ATOMS)
 
 
 def linear_model(n_outputs=2):
@@ -103,8 +103,8 @@ def test_linear_start_finds_linear_fields():
     slopes = torch.tensor([[1.0, -2.0], [0.5, 3.0], [0.0, 1.0]], dtype=torch.float64)
     features = random(N_POINTS, N_FEATURES)
     fields = features @ slopes + torch.tensor([0.7, -4.0])
-    points = SeenPoints(features, 0.5 + random(N_POINTS).abs(), fields)
-    one = SeenStructure([points], 0.0, None, N_ATOMS)
+    points = PointsData(features, 0.5 + random(N_POINTS).abs(), fields)
+    one = StructureData([points], 0.0, None, N_ATOMS)
     model = fit_energy_model([one], GMP([1.0], 1), [GRID], settings)
     new = random(5, N_FEATURES, seed=9)
     expected = new @ slopes + torch.tensor([0.7, -4.0])

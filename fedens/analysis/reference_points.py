@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedens.models.points.data import SeenStructure
+from fedens.models.points.data import StructureData
 from fedens.models.points.model import EnergyModel
 from fedens.models.points.training import energy_and_forces
 from fedens.structure import Structure
@@ -72,7 +72,7 @@ class Cost:
     egg_box: float
 
 
-def held_out_errors(model: EnergyModel, held_out: Sequence[SeenStructure]) -> tuple[float, float]:
+def held_out_errors(model: EnergyModel, held_out: Sequence[StructureData]) -> tuple[float, float]:
     """Mean absolute errors of energies, meV/atom, and force components, meV/angstrom."""
     energy_errors, force_errors = [], []
     for one in held_out:
@@ -86,7 +86,7 @@ def held_out_errors(model: EnergyModel, held_out: Sequence[SeenStructure]) -> tu
     )
 
 
-def stored_mebibytes(one: SeenStructure) -> float:
+def stored_mebibytes(one: StructureData) -> float:
     """Memory of what is stored of a structure, MiB."""
     tensors = [t for points in one.sets for t in vars(points).values() if t is not None]
     return sum(t.numel() * t.element_size() for t in tensors) / 2**20
@@ -96,7 +96,7 @@ def cost_of(
     name: str,
     model: EnergyModel,
     structure: Structure,
-    seen: SeenStructure,
+    seen: StructureData,
     preparation_seconds: float,
 ) -> Cost:
     """Measure a set of points on one structure, with a trained model."""

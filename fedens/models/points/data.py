@@ -25,7 +25,7 @@ MAX_BYTES = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class SeenPoints:
+class PointsData:
     """One set of reference points of one structure.
 
     Attributes:
@@ -55,21 +55,21 @@ class SeenPoints:
 
 
 @dataclass(frozen=True, eq=False)
-class SeenStructure:
-    """One structure as an energy model sees it.
+class StructureData:
+    """What an energy model learns from one structure.
 
     Attributes:
         sets: one per set of reference points. energy: without the ions' closed energy, hartree.
         forces: (3 n_atoms,), likewise, hartree/bohr, or None. n_atoms: number of atoms.
     """
 
-    sets: Sequence[SeenPoints]
+    sets: Sequence[PointsData]
     energy: float
     forces: Tensor | None
     n_atoms: int
 
 
-def see(
+def prepare_structure(
     sample: Sample,
     descriptor: Descriptor,
     sets: Sequence[PointSet],
@@ -77,7 +77,7 @@ def see(
     *,
     with_forces: bool = True,
     with_fields: bool = False,
-) -> SeenStructure:
+) -> StructureData:
     """Features, labels and, for forces, derivatives of a sample at sets of reference points.
 
     Args:
@@ -93,7 +93,7 @@ def see(
     seen = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
     if with_fields:
         seen[0] = _with_fields(seen[0], sample, sets[0])
-    return SeenStructure(seen, energy, forces, len(sample.structure))
+    return StructureData(seen, energy, forces, len(sample.structure))
 
 
 def _labels(
@@ -117,13 +117,13 @@ def _points(
     chosen: PointSet,
     positions: Tensor,
     with_forces: bool,
-) -> SeenPoints:
+) -> PointsData:
     structure = sample.structure
     if not with_forces:
         with torch.no_grad():
-            where, weights = chosen.look(structure)
-            return SeenPoints(descriptor(where, structure), weights)
-    where, weights = chosen.look(structure, positions)
+            where, weights = chosen.points_and_weights(structure)
+            return PointsData(descriptor(where, structure), weights)
+    where, weights = chosen.points_and_weights(structure, positions)
     size = 4 * len(weights) * descriptor.n_features * positions.numel()
     if size > MAX_BYTES:
         raise ModelError(
@@ -133,7 +133,7 @@ def _points(
         )
     features = descriptor(where, structure, positions)
     moves = weights.requires_grad
-    return SeenPoints(
+    return PointsData(
         features.detach(),
         weights.detach(),
         features_by_position=jacobian(features.flatten(), positions).float(),
@@ -155,7 +155,7 @@ def jacobian(outputs: Tensor, inputs: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoints:
+def _with_fields(seen: PointsData, sample: Sample, chosen: PointSet) -> PointsData:
     """Adds the fields, smoothed with a Gaussian as wide as the points are apart.
 
     That leaves their integrals as they are and takes away what so few points cannot integrate.
@@ -165,7 +165,7 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
             f"fields cannot be learned at {chosen.kind}, which fill no volume: choose grid, "
             "quadrature or nodes for the first set, or learn energies and forces alone"
         )
-    where, _ = chosen.look(sample.structure)
+    where, _ = chosen.points_and_weights(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
     space = sample.space()
     width = float(seen.weights.mean()) ** (1 / 3)
@@ -175,7 +175,7 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
         space.interpolate_at(smooth * space.test(values), points)
         for values in (energy_density, sample_field(sample, "density"))
     ]
-    return SeenPoints(
+    return PointsData(
         seen.features,
         seen.weights,
         torch.stack(columns, dim=1),

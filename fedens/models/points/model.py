@@ -77,7 +77,7 @@ class EnergyModel:
         if self.functional is not None:
             total = self.functional.ion_energy(structure, positions)
         for part in self.parts:
-            where, weights = part.points.look(structure, positions)
+            where, weights = part.points.points_and_weights(structure, positions)
             features = self.descriptor(where, structure, positions)
             total = total + weights @ part.outputs(features)[:, 0]
         return total
@@ -109,7 +109,7 @@ class EnergyModel:
         """
         for part in self.parts:
             if part.points.per_volume:
-                where, weights = part.points.look(structure)
+                where, weights = part.points.points_and_weights(structure)
                 columns = part.outputs(self.descriptor(where, structure)).T
                 found = dict(zip(("energy_density", "density"), columns, strict=False))
                 return found | {"points": getattr(where, "points", where), "weights": weights}

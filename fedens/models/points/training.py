@@ -26,7 +26,7 @@ from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.points.data import SeenPoints, SeenStructure, see
+from fedens.models.points.data import PointsData, StructureData, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel
 from fedens.progress import Advance, Report, silent
 
@@ -87,7 +87,7 @@ def train_energy_model(
     seen = []
     for i, sample in enumerate(samples):
         seen.append(
-            see(
+            prepare_structure(
                 sample,
                 descriptor,
                 sets,
@@ -101,7 +101,7 @@ def train_energy_model(
 
 
 def fit_energy_model(
-    seen: Sequence[SeenStructure],
+    seen: Sequence[StructureData],
     descriptor: Descriptor,
     sets: Sequence[PointSet],
     settings: EnergyTrainingSettings,
@@ -122,7 +122,7 @@ def fit_energy_model(
 
 
 def energy_and_forces(
-    parts: Sequence[PointModel], one: SeenStructure, with_forces: bool = True
+    parts: Sequence[PointModel], one: StructureData, with_forces: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """Energy, hartree, and forces (3 n_atoms,), hartree/bohr, from the features that are stored.
 
@@ -143,7 +143,7 @@ def energy_and_forces(
 class EnergyLoss:
     """The loss of the module, structure by structure."""
 
-    def __init__(self, seen: Sequence[SeenStructure], settings: EnergyTrainingSettings):
+    def __init__(self, seen: Sequence[StructureData], settings: EnergyTrainingSettings):
         self.seen, self.settings = seen, settings
         self.learns_forces = settings.force_weight > 0
         self.learns_fields = settings.field_weight > 0
@@ -157,7 +157,7 @@ class EnergyLoss:
         """Columns of the first network: the energy, and the density where fields are learned."""
         return 2 if self.learns_fields else 1
 
-    def of_totals(self, one: SeenStructure, parts: Sequence[PointModel]) -> Tensor:
+    def of_totals(self, one: StructureData, parts: Sequence[PointModel]) -> Tensor:
         """Energy and force terms of one structure."""
         energy, forces = energy_and_forces(parts, one, with_forces=self.learns_forces)
         error = (energy - one.energy) / (one.n_atoms * _ENERGY_UNIT)
@@ -167,7 +167,7 @@ class EnergyLoss:
             loss = loss + self.settings.force_weight * (errors**2).mean()
         return loss
 
-    def of_fields(self, one: SeenStructure, part: PointModel) -> Tensor:
+    def of_fields(self, one: StructureData, part: PointModel) -> Tensor:
         """Fields' term of one structure, at points drawn by their weight."""
         weights = one.sets[0].weights
         chosen = torch.multinomial(weights, min(self.settings.batch_points, len(weights)))
@@ -176,7 +176,7 @@ class EnergyLoss:
         return self.settings.field_weight * (errors**2).sum(dim=1).mean()
 
     def rows(
-        self, one: SeenStructure, scalings: Sequence[Standardise]
+        self, one: StructureData, scalings: Sequence[Standardise]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The loss of a linear model as least squares: rows of its matrix, and their targets.
 
@@ -206,16 +206,16 @@ class EnergyLoss:
             yield share[:, None] * rows, share * _fields(one)[:, 0]
 
 
-def _forces(one: SeenStructure) -> Tensor:
+def _forces(one: StructureData) -> Tensor:
     if one.forces is None:
-        raise ModelError("forces are to be learned, but the structures were seen without them")
+        raise ModelError("forces are to be learned, but the structures were prepared without them")
     return one.forces
 
 
-def _fields(one: SeenStructure) -> Tensor:
+def _fields(one: StructureData) -> Tensor:
     fields = one.sets[0].fields
     if fields is None:
-        raise ModelError("fields are to be learned, but the structures were seen without them")
+        raise ModelError("fields are to be learned, but the structures were prepared without them")
     return fields
 
 
@@ -223,11 +223,11 @@ def _with_constant(features: Tensor) -> Tensor:
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
-def _force_rows(points: SeenPoints, scaling: Standardise, columns: Tensor) -> Tensor:
+def _force_rows(points: PointsData, scaling: Standardise, columns: Tensor) -> Tensor:
     """Forces (3 n_atoms, n_features + 1) of each column of a linear model."""
     derivatives = points.features_by_position
     if derivatives is None:
-        raise ModelError("forces are to be learned, but the structures were seen without them")
+        raise ModelError("forces are to be learned, but the structures were prepared without them")
     blocks = derivatives.reshape(len(columns), -1, derivatives.shape[1])
     pulls = torch.einsum("p,pfk->kf", points.weights.float(), blocks).double() / scaling.scale
     rows = -torch.cat([pulls, pulls.new_zeros(len(pulls), 1)], dim=1)
