@@ -34,7 +34,8 @@ from fedens.files import write_atomically
 from fedens.jobs.crystals import Run
 from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.model import EnergyModel
-from fedens.models.points.training import EnergyTrainingSettings, fit_energy_model
+from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.training import fit_energy_model
 from fedens.progress import Progress
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report

@@ -7,7 +7,7 @@ computed once for each structure. Training then needs derivatives of the network
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
 from fedens.models.crystal.data import sample_field
+from fedens.structure import Structure
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
 MAX_BYTES = 2**31
@@ -59,14 +60,20 @@ class StructureData:
     """What an energy model learns from one structure.
 
     Attributes:
-        sets: one per set of reference points. energy: without the ions' closed energy, hartree.
-        forces: (3 n_atoms,), likewise, hartree/bohr, or None. n_atoms: number of atoms.
+        structure: the atoms. sets: one per set of reference points.
+        energy: without the ions' closed energy, hartree.
+        forces: (3 n_atoms,), likewise, hartree/bohr, or None.
     """
 
+    structure: Structure
     sets: Sequence[PointsData]
     energy: float
     forces: Tensor | None
-    n_atoms: int
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.structure)
 
 
 def prepare_structure(
@@ -90,10 +97,10 @@ def prepare_structure(
     """
     positions = torch.tensor(sample.structure.positions, requires_grad=True)
     energy, forces = _labels(sample, functional, positions, with_forces)
-    seen = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
+    data = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
     if with_fields:
-        seen[0] = _with_fields(seen[0], sample, sets[0])
-    return StructureData(seen, energy, forces, len(sample.structure))
+        data[0] = replace(data[0], fields=_smoothed_fields(data[0].weights, sample, sets[0]))
+    return StructureData(sample.structure, data, energy, forces)
 
 
 def _labels(
@@ -155,8 +162,9 @@ def jacobian(outputs: Tensor, inputs: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def _with_fields(seen: PointsData, sample: Sample, chosen: PointSet) -> PointsData:
-    """Adds the fields, smoothed with a Gaussian as wide as the points are apart.
+def _smoothed_fields(weights: Tensor, sample: Sample, chosen: PointSet) -> Tensor:
+    """Energy density and density at the points (n_points, 2), smoothed with a Gaussian as wide as
+    the points are apart.
 
     That leaves their integrals as they are and takes away what so few points cannot integrate.
     """
@@ -168,17 +176,11 @@ def _with_fields(seen: PointsData, sample: Sample, chosen: PointSet) -> PointsDa
     where, _ = chosen.points_and_weights(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
     space = sample.space()
-    width = float(seen.weights.mean()) ** (1 / 3)
+    width = float(weights.mean()) ** (1 / 3)
     smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
     energy_density = torch.stack([sample_field(sample, n) for n in ENERGY_DENSITIES]).sum(dim=0)
     columns = [
         space.interpolate_at(smooth * space.test(values), points)
         for values in (energy_density, sample_field(sample, "density"))
     ]
-    return PointsData(
-        seen.features,
-        seen.weights,
-        torch.stack(columns, dim=1),
-        seen.features_by_position,
-        seen.weights_by_position,
-    )
+    return torch.stack(columns, dim=1)
