@@ -210,7 +210,7 @@ class _Fit:
             )
 
     def _record(self, network: nn.Module, loss: Tensor, validation: object) -> None:
-        last = self.step == self.settings.steps
+        last = self._progress() >= 1
         if self.step % self.settings.record_every != 0 and not last:
             return
         value = float(loss.detach())

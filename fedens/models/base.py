@@ -122,11 +122,6 @@ class Model(ABC):
     def summary(self) -> dict[str, Any]:
         """What ``fedens info`` shows, name -> value."""
 
-    def complaints(self, structure: Structure, prediction: Any) -> list[str]:
-        """How a structure leaves the range of the training, in words; none by default."""
-        del structure, prediction
-        return []
-
     def warn_outside(
         self, structure: Structure, complaints: Sequence[str], certainty: str = ""
     ) -> None:
@@ -193,8 +188,8 @@ class Model(ABC):
         """
         del structure, space, refinement_steps
         raise ModelError(
-            f"a model of the kind {self.kind!r} has no mesh: "
-            "model.predict(structure).fields(points) gives the density at any points"
+            f"a model of the kind {self.kind!r} has no mesh: its fields are in "
+            "model.predict(structure)"
         )
 
     @property

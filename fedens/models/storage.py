@@ -40,15 +40,6 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _read_weights(path / WEIGHTS_FILE), description
 
 
-def read_kind(path: Path) -> str | None:
-    """What kind of model a folder holds.
-
-    Raises:
-        ModelError: no model there, or another schema.
-    """
-    return _read_description(path / DESCRIPTION_FILE).get("kind")
-
-
 def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"no model in {path.parent}: {path.name} is missing")

@@ -33,7 +33,7 @@ from fedens.atoms.spherical import SphericalAtom, find_atom, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import OutputError
 from fedens.fem.simplex import DEFAULT_MARGIN, SimplexSpace
-from fedens.models.molecule.model import MolecularPrediction
+from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.structure import Structure

@@ -165,22 +165,17 @@ class Predictor(Model):
         parts = [checkpoint(outputs, block, use_reentrant=False) for block in blocks]
         return torch.cat(parts, dim=1)
 
-    @torch.no_grad()
-    def complaints(self, structure: Structure, prediction: Prediction) -> list[str]:
-        """How structure and features leave the range of the training, in words."""
-        found = self.domain.complaints(structure)
-        total, outside = prediction.density.space.n_points, prediction.points_outside
-        if outside > _TOLERATED_SHARE * total:
-            found.append(f"{outside} of {total} points with features of their own")
-        return found
-
     def _warning(self, prediction: Prediction) -> tuple[Structure, list[str], str]:
         """What :meth:`warn_outside` needs."""
         structure, share = prediction.structure, prediction.relative_density_uncertainty
+        complaints = self.domain.complaints(structure)
+        total, outside = prediction.density.space.n_points, prediction.points_outside
+        if outside > _TOLERATED_SHARE * total:
+            complaints.append(f"{outside} of {total} points with features of their own")
         certainty = "there is no committee to tell the uncertainty"
         if share is not None:
             certainty = f"uncertainty of the density {100 * share:.2g} % (NMAPE)"
-        return structure, self.complaints(structure, prediction), certainty
+        return structure, complaints, certainty
 
     def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
         """Total energy by the functional route, a scalar; differentiable in positions."""

@@ -10,8 +10,6 @@ density error costs in energy, where the von Weizsaecker term makes roughness de
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.learning.checkpoints import fingerprint
 from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, History, fit
@@ -215,13 +214,11 @@ def _checkpoints(
     """Where to leave checkpoints of a training, known by its samples, options and first weights."""
     if folder is None:
         return None
-    digest = hashlib.sha256(json.dumps(predictor.describe(), sort_keys=True).encode())
-    for sample in samples:
-        digest.update(repr(sample.energy).encode() + sample.fields["density"].tobytes())
-    for network in start_from.networks if start_from is not None else ():
-        for weights in network.parameters():
-            digest.update(weights.detach().cpu().numpy().tobytes())
-    return Checkpoints(Path(folder), digest.hexdigest())
+    data = [torch.tensor(sample.fields["density"]) for sample in samples]
+    known = () if start_from is None else start_from.tensors().values()
+    energies = [sample.energy for sample in samples]
+    identity = fingerprint([predictor.describe(), energies], [*data, *(t.cpu() for t in known)])
+    return Checkpoints(Path(folder), identity)
 
 
 @dataclass(frozen=True, eq=False)
