@@ -15,7 +15,7 @@ from worker import serve
 
 import fedens
 from fedens import EnergyFunctional, GTHLocal, Structure, TensorSpace, solve_ground_state
-from fedens.atoms.baseline import free_atom
+from fedens.atoms.pseudo import free_atom
 
 torch.set_num_threads(1)
 

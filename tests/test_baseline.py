@@ -1,7 +1,10 @@
 """Free atoms against radial references, and their superposition."""
 
+import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from systems import ERF, EVANESCENT, FREE_ATOMS, GNH, GTHFIT, atom, dimer, rattled
@@ -9,12 +12,13 @@ from systems import ERF, EVANESCENT, FREE_ATOMS, GNH, GTHFIT, atom, dimer, rattl
 from fedens import EnergyFunctional, GTHLocal, TensorSpace, solve_ground_state
 from fedens.atoms.baseline import (
     BASELINES,
-    baseline_density,
+    GaussianAtoms,
+    baseline_from_description,
+    baseline_of,
     default_baseline,
     default_guess,
-    free_atom,
-    superposed_density,
 )
+from fedens.atoms.pseudo import free_atom, superposed_density
 from fedens.errors import FedensError, FunctionalError, PseudopotentialError
 from fedens.testing import central_difference
 
@@ -159,16 +163,16 @@ def test_baselines_by_name():
     assert default_guess(rattled()) == "linear_response"
     assert default_guess(dimer()) == "superposed_atoms"
     space = TensorSpace.for_structure(dimer(), 0.8, 6, margin=8.0)
-    bound = functional(GTHFIT).bind(dimer(), space)
     for name in ("linear_response", "relaxed_response", "bananas"):
         with pytest.raises(FedensError, match=f"'{name}'; expected 'superposed_atoms'"):
-            baseline_density(name, dimer(), bound)
+            baseline_of(name, functional(GTHFIT)).density(dimer(), space)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_near_the_ground_state(name, rattled_state):
     state = rattled_state
-    baseline = baseline_density(name, state.structure, state.bound).normalised(12.0)
+    baseline = baseline_of(name, state.functional).density(state.structure, state.space)
+    baseline = baseline.normalised(12.0)
     error = (baseline.values - state.density.values).abs()
     nmape = float(state.space.integrate(error)) / 12.0
     limits = {"relaxed_response": 0.01, "linear_response": 0.1, "superposed_atoms": 0.3}
@@ -181,7 +185,8 @@ def test_relaxed_response_steps_half_way_first_then_nine_tenths(rattled_state):
     structure, bound = rattled_state.structure, rattled_state.bound
 
     def stepped(lengths):
-        density = baseline_density("linear_response", structure, bound).normalised(12.0)
+        linear = baseline_of("linear_response", bound.functional)
+        density = linear.density(structure, bound.space).normalised(12.0)
         c = density.root_coefficients
         for length in lengths:
             _, gradient = bound.energy_and_gradient(c)
@@ -190,7 +195,8 @@ def test_relaxed_response_steps_half_way_first_then_nine_tenths(rattled_state):
             c = c * (12.0 / (c @ c)) ** 0.5
         return bound.space.evaluate(c) ** 2
 
-    found = baseline_density("relaxed_response", structure, bound).values
+    relaxed = baseline_of("relaxed_response", bound.functional)
+    found = relaxed.density(structure, bound.space).values
     torch.testing.assert_close(found, stepped((0.5, 0.9)), rtol=0, atol=1e-10)
     assert float((found - stepped((0.9, 0.5))).abs().max()) > 1e-5
 
@@ -203,8 +209,7 @@ def test_baselines_are_differentiable_in_the_positions(name):
     model = functional(GTHFIT)
 
     def moment(positions):
-        bound = model.bind(structure, space, positions)
-        return baseline_density(name, structure, bound, positions).values @ weight
+        return baseline_of(name, model).density(structure, space, positions).values @ weight
 
     positions = torch.tensor(structure.positions, requires_grad=True)
     (gradient,) = torch.autograd.grad(moment(positions), positions)
@@ -223,9 +228,49 @@ def test_linear_response_is_right_to_first_order():
     space = TensorSpace.for_structure(structure, 0.45, 6)
     state = solve_ground_state(structure, space, model, residual_tolerance=1e-9)
     mean = 12.0 / space.volume
-    guess = baseline_density("linear_response", structure, state.bound).normalised(12.0)
+    guess = baseline_of("linear_response", model).density(structure, space).normalised(12.0)
     change = (state.density.values - mean).abs().max()
     error = (guess.values - state.density.values).abs().max()
     assert 0.01 * mean < change < 0.2 * mean
     # what is left is of second order in the change
     assert error < 2 * change**2 / mean
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_stored_with_their_functional(name):
+    before = baseline_of(name, functional(GTHFIT))
+    after = baseline_from_description(json.loads(json.dumps(before.describe())))
+    assert after.describe() == before.describe()
+    assert after.number_of_electrons(rattled()) == 12.0
+    space = TensorSpace.for_structure(rattled(), 0.8, 5)
+    one, other = (b.density(rattled(), space).values for b in (before, after))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_gaussian_atoms_are_sums_of_gaussians_and_need_no_functional():
+    """Of two elements, one of them a quarter there: a closed form at every point, and electrons."""
+    atoms = {"Al": ([0.5, 0.2], [0.3, 0.1]), "Mg": ([0.3], [0.2])}
+    tensors = {s: tuple(map(torch.tensor, pair)) for s, pair in atoms.items()}
+    tensors = {s: (b.double(), a.double()) for s, (b, a) in tensors.items()}
+    structure = rattled().replace(numbers=["Al", "Mg", "Al", "Mg"], occupancies=[1, 1, 0.25, 1])
+    before = GaussianAtoms(tensors)
+    baseline = baseline_from_description(json.loads(json.dumps(before.describe())))
+    charge = {s: sum(np.array(a) * (np.pi / np.array(b)) ** 1.5) for s, (b, a) in atoms.items()}
+    electrons = 1.25 * charge["Al"] + 2 * charge["Mg"]
+    assert baseline.number_of_electrons(structure) == pytest.approx(electrons, rel=1e-6)
+    space = TensorSpace.for_structure(structure, 0.5, 8)
+    density = baseline.density(structure, space)
+    assert float(density.number_of_electrons) == pytest.approx(electrons, rel=1e-4)
+    lengths = torch.tensor(structure.orthorhombic_lengths())
+    expected = torch.zeros(space.n_points, dtype=torch.float64)
+    for symbol, position, share in zip(
+        structure.symbols, structure.positions, structure.occupancies, strict=True
+    ):
+        for cell in itertools.product((-2, -1, 0, 1, 2), repeat=3):
+            image = torch.tensor(position) + torch.tensor(cell) * lengths
+            r2 = ((space.points - image) ** 2).sum(dim=1)
+            for b, a in zip(*atoms[symbol], strict=True):
+                expected += share * a * torch.exp(-b * r2)
+    torch.testing.assert_close(density.values, expected, rtol=0, atol=2e-5)
+    with pytest.raises(FedensError, match="no Gaussians for Cu; there are some for Al, Mg"):
+        baseline.density(structure.replace(numbers=["Cu"] * 4), space)

@@ -24,8 +24,8 @@ def prediction():
     roots = torch.stack([root - 1e-3 * wave, root, root + 1e-3 * wave])
     corrections = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None, None]
     corrections = 1e-4 * corrections.expand(3, space.n_points, 3) * wave[:, None] ** 2
-    density = density_from_root(bound, roots.mean(dim=0))
-    return Prediction(structure, density, roots, CALIBRATION, bound, 0, lambda: corrections)
+    density = density_from_root(space, roots.mean(dim=0), 12.0)
+    return Prediction(structure, density, roots, CALIBRATION, 12.0, bound, 0, lambda: corrections)
 
 
 def test_density_uncertainty_is_that_of_the_squared_root(prediction):

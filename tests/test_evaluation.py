@@ -13,6 +13,7 @@ from test_workflow import SMALL, run_of
 from fedens import EnergyFunctional
 from fedens.analysis.crystals import evaluate_sample, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
+from fedens.atoms.baseline import LinearResponse
 from fedens.report.crystals import summary_rows
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
@@ -144,7 +145,7 @@ def test_functional_without_second_derivative_has_no_forces_after_a_step(run, pr
     sample = run.data[0]
     pbe = EnergyFunctional.orbital_free("wt", xc="pbe", pseudopotential=GTHFIT)
     nameless = replace(sample, provenance={"space": sample.provenance["space"]})
-    other = replace(predictor, functional=pbe, baseline="linear_response")
+    other = replace(predictor, functional=pbe, baseline=LinearResponse(pbe))
     here, _ = evaluate_sample(predictor, sample)
     there, _ = evaluate_sample(other, nameless)
     assert set(here.errors) - set(there.errors) == OF_STEP

@@ -16,7 +16,7 @@ from fedens import (
     TensorSpace,
     solve_ground_state,
 )
-from fedens.atoms.baseline import free_atom
+from fedens.atoms.pseudo import free_atom
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.minimise import minimise_on_sphere
 from fedens.energy.pseudopotential import pseudopotential_from_description

@@ -14,7 +14,6 @@ from fedens import (
     solve_ground_state,
     train,
 )
-from fedens.atoms.baseline import baseline_density
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import FunctionalError, ModelError
 from fedens.learning.committee import left_out
@@ -53,7 +52,7 @@ def predictor(samples):
 def exact_outputs(state, predictor):
     """What a network would have to return for the solver's own density, by elements."""
     space = state.space
-    base = baseline_density(predictor.baseline, state.structure, state.bound)
+    base = predictor.baseline.density(state.structure, state.space)
     learned = (state.density.root - base.root) / predictor.target_scales[0]
     return space.element_blocks(learned[:, None])
 
@@ -77,7 +76,7 @@ def test_energy_term_grows_with_the_square_of_the_error(states, samples, predict
 def test_terms_in_closed_form(states, samples, predictor):
     """Of the baseline itself, which is what a network that returns nothing predicts."""
     state, sample = states[1], samples[1]
-    density = baseline_density(predictor.baseline, state.structure, state.bound).normalised(12.0)
+    density = predictor.baseline.density(state.structure, state.space).normalised(12.0)
     nothing = torch.zeros_like(exact_outputs(state, predictor))
     scale = float(predictor.target_scales[0])
     excess = (float(state.bound.energy(density)) - sample.total_energy) / state.structure.volume

@@ -22,7 +22,7 @@ from fedens import (
     solve_ground_state,
     train,
 )
-from fedens.atoms.baseline import baseline_density
+from fedens.atoms.baseline import SuperposedAtoms
 from fedens.commands.cli import app
 from fedens.commands.describe import describe_path, export_sample, export_samples
 from fedens.commands.importing import import_files
@@ -513,9 +513,7 @@ def test_densities_alone_can_be_learned(tmp_path):
     model.save(tmp_path / "model")
     model = Predictor.load(tmp_path / "model")
     space = held_out.space()
-    atoms = baseline_density(
-        "superposed_atoms", held_out.structure, FUNCTIONAL.bind(held_out.structure, space)
-    )
+    atoms = SuperposedAtoms(FUNCTIONAL).density(held_out.structure, space)
     learned = model.density(held_out.structure, space)
     assert nmape(learned, held_out) < nmape(atoms, held_out) / 2
     assert np.isfinite(model.energy(held_out.structure))

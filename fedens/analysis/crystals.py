@@ -65,7 +65,7 @@ def evaluate_sample(
     numbers = _functional_numbers(predictor, prediction)
     energies = {route: n.energy for route, n in numbers.items()}
     energies["energy_density"] = float(prediction.energy_of("energy_density"))
-    feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
+    feynman = hellmann_feynman_forces(predictor.parent, sample.structure, prediction.density)
     forces = {route: n.forces for route, n in numbers.items()}
     forces["hellmann_feynman"] = feynman.cpu().numpy()
     force_uncertainties = _force_uncertainties(prediction, numbers)
@@ -210,10 +210,10 @@ def _uncertainties(
 
 def _check_same_functional(predictor: Predictor, sample: Sample) -> None:
     theirs = sample.provenance.get("functional")
-    if theirs is not None and theirs != predictor.functional.describe():
+    if theirs is not None and theirs != predictor.parent.describe():
         raise ModelError(
             "the sample was made with another functional than the model was trained for; "
-            f"model: {predictor.functional.describe()}, sample: {theirs}"
+            f"model: {predictor.parent.describe()}, sample: {theirs}"
         )
 
 

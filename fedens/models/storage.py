@@ -14,7 +14,7 @@ from torch import Tensor
 from fedens.errors import ModelError
 from fedens.files import write_atomically
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedens.atoms.baseline import baseline_density, default_guess
+from fedens.atoms.baseline import baseline_of, default_guess
 from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.forces import (
@@ -200,4 +200,5 @@ def _starting_root(
         if guess.space.n_coefficients != space.n_coefficients:
             raise FedensError(f"the guess lives on another space: {guess.space}, not {space}")
         return guess.root_coefficients.detach()
-    return baseline_density(guess or default_guess(structure), structure, bound).root_coefficients
+    baseline = baseline_of(guess or default_guess(structure), bound.functional)
+    return baseline.density(structure, space).root_coefficients

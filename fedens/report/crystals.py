@@ -166,10 +166,10 @@ def _what_was_run(configuration: Configuration, predictor: Predictor) -> dict[st
     return {
         "configuration": configuration.name,
         "seed": configuration.seed,
-        "functional": f"{predictor.functional.kinetic}, {predictor.functional.xc}",
+        "functional": f"{predictor.parent.kinetic}, {predictor.parent.xc}",
         "space": f"order {predictor.order}, spacing {predictor.spacing:.3f} bohr",
         "descriptors": f"{predictor.descriptor.n_features} features per point",
-        "differences learned to": predictor.baseline,
+        "differences learned to": predictor.baseline.kind,
         "networks": f"{settings['committee']} of {list(predictor.hidden)} hidden units",
         "optimiser steps": int(steps[-1]) if steps else 0,
     }

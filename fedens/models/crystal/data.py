@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedens.atoms.baseline import baseline_density
+from fedens.atoms.baseline import Baseline
 from fedens.data.sample import ENERGY_DENSITIES, Sample
-from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.learning.committee import left_out
@@ -45,8 +44,7 @@ class TrainingData:
         cls,
         samples: Sequence[Sample],
         descriptor: Descriptor,
-        functional: EnergyFunctional,
-        baseline: str,
+        baseline: Baseline,
         device: torch.device | str = "cpu",
         report: Callable[[int], None] | None = None,
         known: Predictor | None = None,
@@ -61,9 +59,7 @@ class TrainingData:
             space = sample.space(device)
             spaces.append(space)
             with torch.no_grad():
-                base = baseline_density(
-                    baseline, sample.structure, functional.bind(sample.structure, space)
-                )
+                base = baseline.density(sample.structure, space)
                 root = sample_field(sample, "density", device).clamp(min=0).sqrt()
                 features.append(space.element_blocks(descriptor(space, sample.structure)))
                 targets.append(space.element_blocks((root - base.root)[:, None]))
@@ -109,7 +105,7 @@ def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:
 
 
 def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:
-    """Reference energy densities minus the functional's at the predicted density.
+    """Reference energy densities minus those known at the predicted density.
 
     (n_elements, n_quadrature, 3); ``predictor`` needs to know root densities only.
     """
@@ -118,7 +114,7 @@ def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> T
         space = sample.space(predictor.device)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
-            known = prediction.bound.energy_densities(prediction.density)
+            known = prediction.known_energy_densities
         columns = [sample_field(sample, n, predictor.device) - known[n] for n in ENERGY_DENSITIES]
         parts.append(space.element_blocks(torch.stack(columns, dim=1)))
     return torch.cat(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fedens.atoms.baseline import baseline_density
+from fedens.atoms.baseline import Baseline, baseline_from_description
 from fedens.data.density import Density
 from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.forces import hellmann_feynman_forces
@@ -27,6 +27,7 @@ from fedens.learning.scaling import Standardise
 from fedens.models.base import EnergyAndForces, Model, Uncertainty
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
+    NO_FUNCTIONAL,
     Prediction,
     change_of_step,
     check_route,
@@ -58,9 +59,10 @@ class Predictor(Model):
         descriptor: what the networks see. scaling: of its columns.
         networks: one, or a committee whose mean is the prediction.
         target_scales: spread of each output in training, (4,): see :data:`OUTPUTS`.
+        baseline: the density whose root the root density is learned as a difference to.
         functional: the parent functional; energy densities are learned as differences to its own
-            at the predicted density. baseline: name of the density whose root the root density is
-            learned as a difference to.
+            at the predicted density. None: they are learned as they are, and there are neither
+            total energies nor forces.
         spacing, order: of the spaces used when none is given; spacing in bohr.
         domain: what training has seen, to notice structures that leave it.
         calibration: factor from the committee's spread to errors of structures that a member was
@@ -75,8 +77,8 @@ class Predictor(Model):
     scaling: Standardise
     networks: Sequence[FieldNetwork]
     target_scales: Tensor
-    functional: EnergyFunctional
-    baseline: str
+    functional: EnergyFunctional | None
+    baseline: Baseline
     spacing: float
     order: int
     hidden: tuple[int, ...]
@@ -93,6 +95,17 @@ class Predictor(Model):
     def device(self) -> torch.device:
         """Device of the networks."""
         return self.target_scales.device
+
+    @property
+    def parent(self) -> EnergyFunctional:
+        """The functional.
+
+        Raises:
+            ModelError: there is none.
+        """
+        if self.functional is None:
+            raise ModelError(NO_FUNCTIONAL)
+        return self.functional
 
     @cached_property
     def _committee(self) -> nn.ModuleList:
@@ -121,28 +134,32 @@ class Predictor(Model):
             ConvergenceError: a refinement that moves away from the minimum.
         """
         space = space or self.space_for(structure)
-        bound = self.functional.bind(structure, space, positions)
-        base = baseline_density(self.baseline, structure, bound, positions)
+        base = self.baseline.density(structure, space, positions)
         features = self.scaled_features(space, structure, positions)
-        roots = self._committee_of(lambda network, x: network.root_density(x), features)
-        roots = base.root + self.target_scales[0] * roots[:, :, 0]
-        density = bound.refined(density_from_root(bound, roots.mean(dim=0)), refinement_steps)
-        recorded = torch.is_grad_enabled()
-
-        def corrections() -> Tensor:
-            if not self.target_scales[1:].any():
-                raise ModelError(
-                    "this model has learned densities alone: it has no energy densities; use the "
-                    "route 'functional' or 'hellmann_feynman' where its functional may be trusted"
-                )
-            with torch.set_grad_enabled(recorded):
-                outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
-                return self.target_scales[1:] * outputs
-
-        points_outside = self.domain.points_outside(features)
+        learned = self._committee_of(lambda network, x: network.root_density(x), features)
+        roots = base.root + self.target_scales[0] * learned[:, :, 0]
+        electrons = (self.functional or self.baseline).number_of_electrons(structure)
         return Prediction(
-            structure, density, roots, self.calibration, bound, points_outside, corrections
-        )
+            structure,
+            density_from_root(space, roots.mean(dim=0), electrons),
+            roots,
+            self.calibration,
+            electrons,
+            self.functional.bind(structure, space, positions) if self.functional else None,
+            self.domain.points_outside(features),
+            partial(self._corrections, features, torch.is_grad_enabled()),
+        ).refined(refinement_steps)
+
+    def _corrections(self, features: Tensor, recorded: bool) -> Tensor:
+        """Learned parts of the energy densities by every network, (n_members, n_points, 3)."""
+        if not self.target_scales[1:].any():
+            raise ModelError(
+                "this model has learned densities alone: it has no energy densities; use the "
+                "route 'functional' or 'hellmann_feynman' where its functional may be trusted"
+            )
+        with torch.set_grad_enabled(recorded):
+            outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
+            return self.target_scales[1:] * outputs
 
     def scaled_features(
         self, space: TensorSpace, structure: Structure, positions: Tensor | None = None
@@ -219,7 +236,7 @@ class Predictor(Model):
         check_route(route)
         if route == "hellmann_feynman":
             density = self.density(structure, space, refinement_steps)
-            return hellmann_feynman_forces(self.functional, structure, density).cpu().numpy()
+            return hellmann_feynman_forces(self.parent, structure, density).cpu().numpy()
         return self.energy_and_forces(structure, route, space, refinement_steps).forces
 
     def energy_and_forces(
@@ -320,6 +337,8 @@ class Predictor(Model):
     def properties(self, route: str) -> tuple[str, ...]:
         """As in the base; the Hellmann-Feynman route has forces that are no derivative."""
         check_route(route)
+        if self.functional is None:
+            return ()
         if route == "hellmann_feynman":
             return ("hellmann_feynman_forces", "forces_uncertainty")
         return (*_CONSERVATIVE, "hellmann_feynman_forces", *_UNCERTAINTIES)
@@ -359,8 +378,8 @@ class Predictor(Model):
     def summary(self) -> dict[str, Any]:
         """What ``fedens info`` shows."""
         return {
-            "functional": self.functional.describe(),
-            "differences to": self.baseline,
+            "functional": None if self.functional is None else self.functional.describe(),
+            "differences to": self.baseline.kind,
             "features": self.descriptor.n_features,
             "hidden units": list(self.hidden),
             "committee": len(self.networks),
@@ -382,8 +401,8 @@ class Predictor(Model):
         """All but the numbers of :meth:`tensors`."""
         return {
             "descriptor": self.descriptor.describe(),
-            "functional": self.functional.describe(),
-            "baseline": self.baseline,
+            "functional": None if self.functional is None else self.functional.describe(),
+            "baseline": self.baseline.describe(),
             "spacing_bohr": self.spacing,
             "order": self.order,
             "hidden": list(self.hidden),
@@ -405,7 +424,7 @@ class Predictor(Model):
         descriptor = descriptor_from_description(description["descriptor"])
         scaling = Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale"))
         _check_columns(descriptor, scaling)
-        hidden = tuple(description["hidden"])
+        hidden, functional = tuple(description["hidden"]), description["functional"]
         predictor = cls(
             descriptor=descriptor,
             scaling=scaling,
@@ -414,8 +433,8 @@ class Predictor(Model):
                 for _ in range(description["committee"])
             ],
             target_scales=tensors.pop("target_scales"),
-            functional=EnergyFunctional.from_description(description["functional"]),
-            baseline=description["baseline"],
+            functional=EnergyFunctional.from_description(functional) if functional else None,
+            baseline=baseline_from_description(description["baseline"]),
             spacing=description["spacing_bohr"],
             order=description["order"],
             hidden=hidden,

@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.data.density import Density
+from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
+from fedens.fem.space import FunctionSpace
 from fedens.models.base import EnergyAndForces, Uncertainty
 from fedens.structure import Structure
 
 #: Ways to an energy, and to forces.
 ENERGY_ROUTES = ("functional", "energy_density")
 ROUTES = (*ENERGY_ROUTES, "hellmann_feynman")
+
+NO_FUNCTIONAL = (
+    "this model has no parent functional: it predicts the density and energy densities, but "
+    "neither total energies nor forces; train one with functional="
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +40,7 @@ class Prediction:
         roots: root density u of every network at the points, before projection and
             normalisation, (n_members, n_points).
         calibration: factor from the committee's spread to its errors.
-        bound: the parent functional for this structure on this space.
+        electrons: N. parent: the functional for this structure on this space, if there is one.
         points_outside: points whose features lie outside the training's range.
         learn_corrections: evaluates :attr:`member_corrections`, which not every route needs.
     """
@@ -42,9 +49,21 @@ class Prediction:
     density: Density
     roots: Tensor
     calibration: float
-    bound: BoundFunctional
+    electrons: float
+    parent: BoundFunctional | None
     points_outside: int
     learn_corrections: Callable[[], Tensor]
+
+    @property
+    def bound(self) -> BoundFunctional:
+        """The parent functional for this structure on this space.
+
+        Raises:
+            ModelError: a model without one.
+        """
+        if self.parent is None:
+            raise ModelError(NO_FUNCTIONAL)
+        return self.parent
 
     @property
     def raw_root(self) -> Tensor:
@@ -65,7 +84,7 @@ class Prediction:
         if self.density_uncertainty is None:
             return None
         integral = self.density.space.integrate(self.density_uncertainty)
-        return float(integral.detach()) / self.bound.electrons
+        return float(integral.detach()) / self.electrons
 
     @cached_property
     def member_corrections(self) -> Tensor:
@@ -76,7 +95,7 @@ class Prediction:
     def corrections(self) -> Tensor:
         """Learned part of ``kinetic``, ``xc``, ``electrostatic``, (n_points, 3), hartree/bohr^3.
 
-        It is what the functional's own energy densities at the density lack.
+        It is what :attr:`known_energy_densities` lack.
         """
         return self.member_corrections.mean(dim=0)
 
@@ -85,23 +104,39 @@ class Prediction:
         return [self._member(i, refinement_steps) for i in range(len(self.roots))]
 
     def _member(self, index: int, refinement_steps: int) -> Prediction:
-        density = density_from_root(self.bound, self.roots[index])
         return replace(
             self,
-            density=self.bound.refined(density, refinement_steps),
+            density=density_from_root(self.density.space, self.roots[index], self.electrons),
             roots=self.roots[index, None],
             learn_corrections=lambda: self.member_corrections[index, None],
-        )
+        ).refined(refinement_steps)
+
+    def refined(self, steps: int) -> Prediction:
+        """The same after minimisation steps of the functional.
+
+        Raises:
+            ModelError: a model without a functional. ConvergenceError: an energy that rises.
+        """
+        if not steps:
+            return self
+        return replace(self, density=self.bound.refined(self.density, steps))
 
     @property
     def raw_number_of_electrons(self) -> float:
         """Electrons of the prediction before it is normalised."""
         return float(self.density.space.integrate(self.raw_root.detach() ** 2))
 
+    @property
+    def known_energy_densities(self) -> dict[str, Tensor]:
+        """The functional's own at the density, or zeros where there is none; as the next."""
+        if self.parent is None:
+            return dict.fromkeys(ENERGY_DENSITIES, torch.zeros_like(self.density.values))
+        return self.parent.energy_densities(self.density)
+
     @cached_property
     def energy_densities(self) -> dict[str, Tensor]:
         """``kinetic``, ``xc``, ``electrostatic``, each (n_points,), hartree/bohr^3."""
-        known = self.bound.energy_densities(self.density)
+        known = self.known_energy_densities
         return {name: known[name] + self.corrections[:, i] for i, name in enumerate(known)}
 
     @property
@@ -115,6 +150,9 @@ class Prediction:
         ``functional``: the parent functional at the predicted density; second order in its
         error. ``energy_density``: the integral of the predicted energy densities plus the ions'
         own energy; first order in their errors.
+
+        Raises:
+            ModelError: a model without a functional, which knows no ions; another route.
         """
         if route not in ENERGY_ROUTES:
             raise ModelError(f"no energy by route {route!r}; expected {' or '.join(ENERGY_ROUTES)}")
@@ -151,9 +189,9 @@ class Prediction:
         return self.calibration * torch.stack(forces).std(dim=0).cpu().numpy()
 
 
-def density_from_root(bound: BoundFunctional, root: Tensor) -> Density:
+def density_from_root(space: FunctionSpace, root: Tensor, electrons: float) -> Density:
     """The density of a root density (n_points,), projected on the space, with N electrons."""
-    return Density.from_root(bound.space, bound.space.project(root)).normalised(bound.electrons)
+    return Density.from_root(space, space.project(root)).normalised(electrons)
 
 
 def change_of_step(here: EnergyAndForces, refined: EnergyAndForces) -> Uncertainty:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedens.atoms.baseline import baseline_density
 from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
@@ -54,7 +53,7 @@ class StructureLoss:
         """The terms for some samples, or None where both weights are zero.
 
         Raises:
-            ModelError: a force term for samples without forces.
+            ModelError: a force term for samples without forces; a model without functional.
         """
         if not energy_weight and not force_weight:
             return None
@@ -90,7 +89,7 @@ class StructureLoss:
 def _prepare(sample: Sample, predictor: Predictor) -> _Whole:
     space = sample.space(predictor.device)
     with torch.no_grad():
-        bound = predictor.functional.bind(sample.structure, space)
-        root = baseline_density(predictor.baseline, sample.structure, bound).root
+        bound = predictor.parent.bind(sample.structure, space)
+        root = predictor.baseline.density(sample.structure, space).root
     forces = None if sample.forces is None else torch.tensor(sample.forces, device=space.device)
     return _Whole(sample.structure, bound, root, sample.total_energy, forces)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fedens.atoms.baseline import default_baseline
+from fedens.atoms.baseline import Baseline, baseline_of, default_baseline
 from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
@@ -84,7 +84,7 @@ def train(
     descriptor: Descriptor,
     settings: TrainingSettings | None = None,
     functional: EnergyFunctional | None = None,
-    baseline: str | None = None,
+    baseline: str | Baseline | None = None,
     device: str = "auto",
     checkpoint: str | Path | None = None,
     report: Report = silent,
@@ -95,11 +95,13 @@ def train(
     Args:
         samples: with ``density`` on a TensorSpace and, all of them or none, energy densities.
             Without them, as in imported data, the density alone is learned.
-        functional: the parent functional; default the one in the samples' provenance. For data
-            whose functional is not known, one with as many electrons: it gives the baseline.
-        baseline: ``relaxed_response``, ``linear_response`` or ``superposed_atoms``, see
-            :func:`fedens.atoms.baseline.baseline_density`; default the first for periodic
-            structures, the second for isolated ones.
+        functional: the parent functional; default the one in the samples' provenance. Data
+            whose functional is not known need one with as many electrons, or a baseline that
+            needs none: then the model has no functional.
+        baseline: what the root density is learned as a difference to, or the name of one of the
+            functional's: ``relaxed_response``, ``linear_response`` or ``superposed_atoms``, see
+            :mod:`fedens.atoms.baseline`; default the first for periodic structures, the last for
+            isolated ones.
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint: folder for checkpoints; a training that was cut off goes on from there when
             it is called again with the same samples and settings.
@@ -114,26 +116,17 @@ def train(
             the functional; ``start_from`` of another kind.
         DeviceError: a missing device.
     """
-    if not samples:
-        raise ModelError("no samples to train on")
-    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
-    for sample in samples:
-        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
-            sample_field(sample, name)  # rather now than after an hour
-    settings = settings or TrainingSettings()
-    target = resolve_device(device)
-    functional = functional or _functional_of(samples)
-    _check_electrons(samples, functional)
-    baseline = baseline or default_baseline(samples[0].structure, functional)
+    settings, target = settings or TrainingSettings(), resolve_device(device)
+    density_alone = _check_fields(samples)
+    functional, baseline = _known(samples, functional, baseline)
+    _check_electrons(samples, functional or baseline)
     if start_from is not None:
         _check_same_kind(start_from, descriptor, settings, functional, baseline)
 
     def described(done: int) -> None:
         report(Advance("descriptors", done, len(samples)))
 
-    data = TrainingData.from_samples(
-        samples, descriptor, functional, baseline, target, described, start_from
-    )
+    data = TrainingData.from_samples(samples, descriptor, baseline, target, described, start_from)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
@@ -146,11 +139,7 @@ def train(
         hidden=settings.hidden,
         domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),
         history=vars(History()) if start_from is None else copy.deepcopy(start_from.history),
-        provenance={
-            "settings": asdict(settings),
-            "n_samples": len(samples),
-            "formulas": [sample.structure.formula for sample in samples],
-        },
+        provenance=_provenance(samples, settings),
     )
     places = _checkpoints(checkpoint, samples, predictor, start_from)
     training = _Training(predictor, settings, start_from is None, places, report)
@@ -162,14 +151,47 @@ def train(
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
 
 
-def _check_electrons(samples: Sequence[Sample], functional: EnergyFunctional) -> None:
+def _check_fields(samples: Sequence[Sample]) -> bool:
+    """Whether there are densities alone; rather an error now than after an hour."""
+    if not samples:
+        raise ModelError("no samples to train on")
+    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
     for sample in samples:
-        expected = functional.number_of_electrons(sample.structure)
+        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
+            sample_field(sample, name)
+    return density_alone
+
+
+def _provenance(samples: Sequence[Sample], settings: TrainingSettings) -> dict[str, Any]:
+    return {
+        "settings": asdict(settings),
+        "n_samples": len(samples),
+        "formulas": [sample.structure.formula for sample in samples],
+    }
+
+
+def _known(
+    samples: Sequence[Sample],
+    functional: EnergyFunctional | None,
+    baseline: str | Baseline | None,
+) -> tuple[EnergyFunctional | None, Baseline]:
+    """The functional, if there is one, and the baseline."""
+    named = any(sample.provenance.get("functional") is not None for sample in samples)
+    if functional is None and not named and baseline is not None and not isinstance(baseline, str):
+        return None, baseline
+    functional = functional or _functional_of(samples)
+    baseline = baseline or default_baseline(samples[0].structure, functional)
+    return functional, baseline_of(baseline, functional) if isinstance(baseline, str) else baseline
+
+
+def _check_electrons(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> None:
+    for sample in samples:
+        expected = known.number_of_electrons(sample.structure)
         if abs(sample.number_of_electrons - expected) > 0.5:
             raise ModelError(
                 f"sample {sample.structure.formula} holds {sample.number_of_electrons:.4f} "
-                f"electrons, the functional's pseudopotentials make it {expected:g}: choose some "
-                "of the same valence"
+                f"electrons, the functional's pseudopotentials or the baseline's atoms make it "
+                f"{expected:g}: choose some of the same valence"
             )
 
 
@@ -177,21 +199,25 @@ def _check_same_kind(
     start_from: Predictor,
     descriptor: Descriptor,
     settings: TrainingSettings,
-    functional: EnergyFunctional,
-    baseline: str,
+    functional: EnergyFunctional | None,
+    baseline: Baseline,
 ) -> None:
     asked: dict[str, tuple[Any, Any]] = {
         "descriptor": (start_from.descriptor.describe(), descriptor.describe()),
         "hidden units": (list(start_from.hidden), list(settings.hidden)),
         "committee": (len(start_from.networks), settings.committee),
-        "functional": (start_from.functional.describe(), functional.describe()),
-        "baseline": (start_from.baseline, baseline),
+        "functional": (_described(start_from.functional), _described(functional)),
+        "baseline": (start_from.baseline.describe(), baseline.describe()),
     }
     for name, (there, wanted) in asked.items():
         if there != wanted:
             raise ModelError(
                 f"cannot start from this predictor: its {name} is {there}, asked for is {wanted}"
             )
+
+
+def _described(functional: EnergyFunctional | None) -> dict[str, Any] | None:
+    return None if functional is None else functional.describe()
 
 
 def _networks(
