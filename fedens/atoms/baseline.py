@@ -160,11 +160,8 @@ class GaussianAtoms:
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """The baseline of :meth:`describe`."""
-        atoms = {
-            symbol: (torch.tensor(b).double(), torch.tensor(a).double())
-            for symbol, (b, a) in description["atoms"].items()
-        }
-        return cls(atoms)
+        pairs = {s: torch.tensor(p, dtype=torch.float64) for s, p in description["atoms"].items()}
+        return cls({symbol: (pair[0], pair[1]) for symbol, pair in pairs.items()})
 
     def _check(self, structure: Structure) -> None:
         missing = sorted(set(structure.symbols) - set(self.atoms))
