@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,8 +139,8 @@ class GaussianAtoms:
         """Integral of all Gaussians less the structure's charge."""
         self._check(structure)
         charges = {s: float(a @ (math.pi / b) ** 1.5) for s, (b, a) in self.atoms.items()}
-        of_atoms = torch.tensor([charges[symbol] for symbol in structure.symbols]).double()
-        return float(of_atoms @ torch.tensor(structure.occupancies)) - structure.charge
+        of_atoms = np.array([charges[symbol] for symbol in structure.symbols])
+        return float(of_atoms @ structure.occupancies) - structure.charge
 
     def density(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
