@@ -16,6 +16,7 @@ GROUND = {
     "units": set(),
     "files": set(),
     "progress": set(),
+    "fields": {"units"},
     "structure": {"units"},
     "species": {"units"},
 }

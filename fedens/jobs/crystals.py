@@ -29,7 +29,7 @@ from fedens.analysis.crystals import (
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration, load_configuration
 from fedens.data.dataset import Dataset
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.errors import ConfigurationError, ConvergenceError, DatasetError
@@ -37,6 +37,7 @@ from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.files import write_atomically
 from fedens.jobs.rounds import (
     candidates,
