@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import fedens.jobs.crystals as workflow
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
-from fedens.errors import ConfigurationError, ConvergenceError
+from fedens.errors import ConvergenceError, StructureError
 from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
 
 ROUNDS = {
@@ -210,6 +210,6 @@ def test_the_one_cell_unlike_the_training_is_chosen(tmp_path):
 def test_file_without_structures_to_spare_is_refused_at_once(tmp_path):
     cells([0.05] * 6, tmp_path / "cells.xyz")
     changes = {"structures": {"file": "cells.xyz"}}
-    with pytest.raises(ConfigurationError, match=r"has 0 structures besides.*':'.*is 6"):
+    with pytest.raises(StructureError, match=r"has 0 structures besides.*':'.*6 further ones"):
         run_of(tmp_path, **(ROUNDS | changes)).generate()
     assert len(run_of(tmp_path, **(ROUNDS | changes)).data) == 0

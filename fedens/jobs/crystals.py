@@ -54,7 +54,6 @@ from fedens.progress import Progress
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.report.crystals import write_run_report
 from fedens.report.figures import slice_field, slices_figure
-from fedens.sources.structures import make_structures
 from fedens.structure import Structure
 
 #: Sections that define the data; a run folder holds data of one choice of them.
@@ -128,7 +127,7 @@ class Run:
         Returns:
             name -> message of those that did not converge; they are not in the data set.
         """
-        structures = make_structures(self.configuration.structures, self.configuration.seed)
+        structures = self.configuration.structures.source().structures(self.configuration.seed)
         candidates(self)  # too few of them should show now, not after the training
         return self.label("reference data", dict(zip(_names(structures), structures, strict=True)))
 

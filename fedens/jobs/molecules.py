@@ -55,7 +55,7 @@ from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.kohn_sham import kohn_sham
 from fedens.report.molecules import write_molecules_report
 from fedens.sources.conformers import normal_modes, relaxed
-from fedens.sources.structures import read_structures, write_xyz
+from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
 
 #: What must be the same for samples of a folder to be used again.
