@@ -16,6 +16,7 @@ from fedens import Dataset, Predictor
 from fedens.commands.cli import app
 from fedens.errors import ConvergenceError, StructureError
 from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},
@@ -42,7 +43,7 @@ def counted(monkeypatch):
         trained = 0
         stop_at = None
 
-    label, train = workflow.label_structure, workflow.train
+    label, train = OrbitalFreeLabeller.__call__, workflow.train
 
     def counted_label(*arguments):
         Counted.labelled += 1
@@ -54,7 +55,7 @@ def counted(monkeypatch):
         Counted.trained += 1
         return train(*arguments)
 
-    monkeypatch.setattr(workflow, "label_structure", counted_label)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", counted_label)
     monkeypatch.setattr(workflow, "train", counted_train)
     return Counted
 
@@ -165,15 +166,15 @@ def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
 def test_candidates_that_do_not_converge_are_left_out(tmp_path, monkeypatch):
     run = run_of(tmp_path, **(ROUNDS | {"rounds": ROUNDS["rounds"] | {"count": 1, "add": 2}}))
     run.generate()
-    label, failed = workflow.label_structure, []
+    label, failed = OrbitalFreeLabeller.__call__, []
 
-    def failing_once(structure, *arguments):
+    def failing_once(self, structure):
         if not failed:
             failed.append(structure)
             raise ConvergenceError("not converged: a trial")
-        return label(structure, *arguments)
+        return label(self, structure)
 
-    monkeypatch.setattr(workflow, "label_structure", failing_once)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", failing_once)
     assert run.train().provenance["n_samples"] == 4
 
 

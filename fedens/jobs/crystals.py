@@ -36,7 +36,6 @@ from fedens.errors import ConfigurationError, ConvergenceError, DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
-from fedens.fem.tensor import TensorSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.files import write_atomically
 from fedens.jobs.rounds import (
@@ -51,7 +50,7 @@ from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
-from fedens.reference.orbital_free import solve_ground_state
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.crystals import write_run_report
 from fedens.report.figures import slice_field, slices_figure
 from fedens.structure import Structure
@@ -104,6 +103,18 @@ class Run:
             options.gaussian_width,
         )
 
+    @property
+    def labeller(self) -> OrbitalFreeLabeller:
+        """Ground states as the configuration asks for them."""
+        space, solver = self.configuration.space, self.configuration.solver
+        return OrbitalFreeLabeller(
+            self.functional,
+            space.spacing,
+            space.order,
+            solver.residual_tolerance,
+            solver.max_evaluations,
+        )
+
     @cached_property
     def data(self) -> Dataset:
         """The data set of the run."""
@@ -143,7 +154,7 @@ class Run:
             advance(len(structures) - len(missing))
             for name, structure in missing.items():
                 try:
-                    sample = label_structure(structure, self.functional, self.configuration)
+                    sample = self.labeller(structure)
                     self.data.add(sample, name)
                 except ConvergenceError as error:
                     failed[name] = str(error)
@@ -358,26 +369,6 @@ class Run:
             "evaluation_seconds": seconds,
         }
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=1))
-
-
-def label_structure(
-    structure: Structure, functional: EnergyFunctional, configuration: Configuration
-) -> Sample:
-    """Reference data of one structure: a pure function of it and the configuration.
-
-    Raises:
-        ConvergenceError: when the solver does not reach its tolerance.
-    """
-    options = configuration.space
-    space = TensorSpace.for_structure(structure, options.spacing, options.order)
-    state = solve_ground_state(
-        structure,
-        space,
-        functional,
-        residual_tolerance=configuration.solver.residual_tolerance,
-        max_evaluations=configuration.solver.max_evaluations,
-    )
-    return state.to_sample()
 
 
 def _names(structures: Sequence[Structure]) -> list[str]:
