@@ -55,13 +55,13 @@ def measured(tests: list[str], seed: int, arithmetic: str) -> list[dict]:
         file = Path(folder) / "measured"
         file.touch()
         command = [sys.executable, "-m", "pytest", "-q", "-m", "trained", "-p", "no:cacheprovider"]
-        command += ["--training-seed", str(seed), "--measure", str(file), *tests]
+        command += [f"--training-seed={seed}", f"--measure={file}", *tests]
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment = os.environ | threads | ARITHMETICS[arithmetic]
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        print(f"seed {seed}, {arithmetic}: {result.stdout.splitlines()[-1]}", flush=True)
+        print(f"seed {seed}, {arithmetic}: exit {result.returncode}", flush=True)
         if result.returncode:
-            print(result.stdout, flush=True)
+            print(result.stdout, result.stderr, flush=True)
         return [json.loads(line) for line in file.read_text().splitlines()]
 
 
