@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "bounded" in item.fixturenames:
             item.add_marker("trained")
+        if "water_model" in item.fixturenames:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

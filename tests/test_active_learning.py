@@ -68,6 +68,7 @@ def uncertainties_of(folder, number):
     return record["uncertainty_mev_per_atom"]
 
 
+@pytest.mark.slow
 def test_each_round_adds_the_most_uncertain_of_new_structures(finished):
     rows = metrics_of(finished)["rounds"]
     assert [row["structures"] for row in rows] == [3, 4, 5]
@@ -85,6 +86,7 @@ def test_each_round_adds_the_most_uncertain_of_new_structures(finished):
     assert set(rows[1]["added"] + rows[2]["added"]) < set(data.names)
 
 
+@pytest.mark.slow
 def test_held_out_structures_are_those_of_a_run_without_rounds(finished, tmp_path):
     metrics = metrics_of(finished)
     plain = run_of(tmp_path, **(ROUNDS | {"rounds": {"count": 0}}))
@@ -97,6 +99,7 @@ def test_held_out_structures_are_those_of_a_run_without_rounds(finished, tmp_pat
     assert len(metrics["training_structures"]) == 5
 
 
+@pytest.mark.slow
 def test_last_model_is_the_runs_and_the_report_shows_the_rounds(finished):
     last, model = (Predictor.load(finished / name) for name in ("rounds/2", "model"))
     assert model.provenance == last.provenance
@@ -114,6 +117,7 @@ def test_last_model_is_the_runs_and_the_report_shows_the_rounds(finished):
     assert row["nmape_percent"] == pytest.approx(evaluated)
 
 
+@pytest.mark.slow
 def test_second_run_repeats_nothing(finished, counted):
     before = metrics_of(finished)
     config = finished.parent / "small.yaml"
@@ -123,6 +127,7 @@ def test_second_run_repeats_nothing(finished, counted):
     assert metrics_of(finished)["rounds"] == before["rounds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [1, 2])
 def test_run_killed_in_a_round_goes_on_there(finished, tmp_path, counted, killed_at):
     """After the structures of round ``killed_at`` are labelled, before it is trained."""
@@ -149,6 +154,7 @@ def test_run_killed_in_a_round_goes_on_there(finished, tmp_path, counted, killed
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
     run = run_of(tmp_path, **(ROUNDS | {"rounds": {"count": 0}}))
     run.generate()
@@ -190,6 +196,7 @@ def cells(amplitudes, path):
     write(path, images)
 
 
+@pytest.mark.slow
 def test_the_one_cell_unlike_the_training_is_chosen(tmp_path, training_seed, bounded):
     """Of the structures that a file has left over it is neither the first nor the last."""
     cells([0.05, 0.06, 0.07, 0.05, 0.05, 0.3, 0.06], tmp_path / "cells.xyz")

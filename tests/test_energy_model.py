@@ -129,6 +129,7 @@ def test_a_linear_model_is_recovered(name):
     assert predicted_forces == pytest.approx(forces, abs=2e-3 * np.abs(forces).max())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_of_the_linear_start(training_seed, bounded):
     truth = teacher([ATOMS], (8,))
     for part in truth.parts:  # a strongly bent function, which no linear model follows

@@ -54,6 +54,7 @@ def evaluations(run, predictor):
     return run.evaluate(predictor)
 
 
+@pytest.mark.slow
 def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
     for evaluation in evaluations:
         sample, errors = run.data[evaluation.name], evaluation.errors
@@ -76,6 +77,7 @@ def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
             assert found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_errors_after_one_step_are_those_of_a_refined_prediction(
     run, predictor, evaluations, bounded
 ):
@@ -93,6 +95,7 @@ def test_errors_after_one_step_are_those_of_a_refined_prediction(
         bounded("force error, after over before", after / before, 0.8)
 
 
+@pytest.mark.slow
 def test_functional_uncertainty_tells_the_error(evaluations, bounded):
     pairs = uncertainty_pairs(evaluations)
     energies = agreement(*pairs["energy_functional_mev_per_atom"])
@@ -104,6 +107,7 @@ def test_functional_uncertainty_tells_the_error(evaluations, bounded):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("evaluations")
 def test_metrics_report_and_fields_show_the_uncertainties(run):
     metrics = json.loads((run.folder / "metrics.json").read_text())
@@ -126,6 +130,7 @@ def test_metrics_report_and_fields_show_the_uncertainties(run):
     assert "forces_functional_uncertainty [eV/angstrom]" in atoms.point_data
 
 
+@pytest.mark.slow
 def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations):
     name = evaluations[0].name
     alone, prediction = evaluate_sample(predictor.member(0), run.data[name], name)
@@ -141,6 +146,7 @@ def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations
     assert "density error (NMAPE)" in labels
 
 
+@pytest.mark.slow
 def test_functional_without_second_derivative_has_no_forces_after_a_step(run, predictor):
     """Of libxc's functionals, only the first derivative is known."""
     sample = run.data[0]

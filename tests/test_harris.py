@@ -189,6 +189,7 @@ def test_self_consistency_from_a_prediction(water_model, water_samples, bounded)
     bounded("cycles over PySCF's", started.cycles / plain.cycles, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["matrix", "function"])
 def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
     molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])

@@ -39,6 +39,7 @@ def ammonia():
     return molecules.label(molecules.AMMONIA)
 
 
+@pytest.mark.slow
 def test_two_molecules_are_learned_by_heart(water_samples, ammonia, training_seed, bounded):
     """Together, though they share but one element."""
     samples = [water_samples[0], ammonia]
@@ -130,6 +131,7 @@ def test_progress_is_reported(water_samples):
     assert all(s.total == 120 and np.isfinite(s.loss) for s in fields)
 
 
+@pytest.mark.slow
 def test_energies_without_forces(water_samples):
     """Forces that are not asked for, or not there, do not steer the training."""
     known = water_samples[:2]

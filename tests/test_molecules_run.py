@@ -271,6 +271,7 @@ def test_molecules_of_any_name(from_file, tmp_path, group):
     assert list(job.structures) == [f"{group}-{i:04d}" for i in range(3)]
 
 
+@pytest.mark.slow
 def test_run_on_a_file_goes_on_where_it_was_killed(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
     label = molecules_run.kohn_sham
@@ -292,6 +293,7 @@ def test_run_on_a_file_goes_on_where_it_was_killed(from_file, tmp_path, labelled
     assert len({one.positions.tobytes() for one in labelled}) == 3
 
 
+@pytest.mark.slow
 def test_calculations_that_do_not_converge_are_left_out(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
     label, failing = molecules_run.kohn_sham, [1]

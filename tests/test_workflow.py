@@ -123,6 +123,7 @@ def test_series_opens_with_atoms(finished):
     assert "forces_functional [eV/angstrom]" in atoms.point_data
 
 
+@pytest.mark.slow
 def test_second_run_repeats_neither_data_nor_training(finished):
     folder, _ = finished
     files = [*(folder / "data").glob("*.h5"), folder / "model" / "weights.safetensors"]
