@@ -25,23 +25,22 @@ import torch
 from demo_run import DemoRun, arguments
 
 from fedens import Predictor, Structure, solve_ground_state
-from fedens.configuration import ThermalCellsOptions
 from fedens.errors import ExtrapolationWarning
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 
 DISPLACEMENT = 0.2
 
 
 def crystal(repeat: int) -> Structure:
     """``repeat``^3 cubic cells of aluminium with displaced atoms."""
-    options = ThermalCellsOptions(
+    cells = ThermalCells(
         supercell=(repeat,) * 3,
         count=1,
         displacement=(DISPLACEMENT, DISPLACEMENT),
         strain=0.0,
         vacancy_fraction=0.0,
     )
-    return make_structures(options, seed=1)[0]
+    return cells.structure(0, seed=1)
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:

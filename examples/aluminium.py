@@ -15,8 +15,7 @@ from fedens import (
     train,
     write_vtu,
 )
-from fedens.configuration import ThermalCellsOptions
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_MEV
 
 #: Structures, how many of them to train on, and steps.
@@ -26,7 +25,7 @@ FULL, QUICK = (24, 12, 2000), (4, 2, 100)
 def main(quick: bool = False, seed: int = 0) -> float:
     """Mean energy error of the held-out structures by the functional route, meV/atom."""
     n_structures, n_train, steps = QUICK if quick else FULL
-    structures = make_structures(ThermalCellsOptions(count=n_structures))
+    structures = ThermalCells(count=n_structures).structures()
     aluminium = GTHLocal(valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
     functional = EnergyFunctional.orbital_free(kinetic="wt", pseudopotential=aluminium)
     states = [solve_ground_state(s, TensorSpace.for_structure(s), functional) for s in structures]

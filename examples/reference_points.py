@@ -19,8 +19,7 @@ from fedens import (
     solve_ground_state,
     train_energy_model,
 )
-from fedens.configuration import ThermalCellsOptions
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
 #: Reference points, lengths in bohr.
@@ -37,9 +36,9 @@ FUNCTIONAL = EnergyFunctional.orbital_free(kinetic="wt", pseudopotential=ALUMINI
 def reference_data(count: int, quick: bool) -> list[Sample]:
     """Thermal cells of aluminium with vacancies, solved; small and coarse for the quick form."""
     mesh = {"spacing": 0.425, "order": 6} if quick else {}
-    cells = ThermalCellsOptions(count=count, supercell=(2, 1, 1) if quick else (2, 2, 2))
+    cells = ThermalCells(count=count, supercell=(2, 1, 1) if quick else (2, 2, 2))
     samples = []
-    for structure in make_structures(cells, seed=0):
+    for structure in cells.structures():
         space = TensorSpace.for_structure(structure, **mesh)
         samples.append(solve_ground_state(structure, space, FUNCTIONAL).to_sample())
     return samples

@@ -13,7 +13,6 @@ from fedens.data.dataset import SCHEMA_VERSION, Dataset, read_sample, write_samp
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, OutputError
 from fedens.structure import Structure
-from fedens.units import FIELD_UNITS
 
 FUNCTIONAL = {
     "kinetic": "wt",
@@ -105,7 +104,7 @@ def test_every_array_carries_its_unit(file):
         )
         assert content.attrs["schema_version"] == SCHEMA_VERSION
         assert content.attrs["units"] == "hartree atomic units"
-    assert units["fields/density"] == FIELD_UNITS["density"]
+    assert units["fields/density"] == "electron/bohr^3"
     assert units["energies/kinetic"] == units["energy"] == units["ion_energy"] == "hartree"
     assert units["fields/kinetic"] == "hartree/bohr^3"
     assert units["structure/positions"] == "bohr"

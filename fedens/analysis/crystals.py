@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,

@@ -21,16 +21,31 @@ from numpy.typing import NDArray
 
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FedensError, OutputError
+from fedens.fields import FIELDS, field_of
 from fedens.files import write_atomically
 from fedens.structure import Structure
-from fedens.units import FIELD_UNITS
 
 SCHEMA_VERSION = 1
 FILE_FORMAT = "fedens sample"
 UNITS = "hartree atomic units"
 INDEX = "index.json"
 
-_DIMENSIONLESS = ("numbers", "pbc", "spin", "occupancies")
+#: Units of the arrays beside fields.
+_UNITS = {
+    "points": "bohr",
+    "weights": "bohr^3",
+    "energy": "hartree",
+    "ion_energy": "hartree",
+    "forces": "hartree/bohr",
+    "stress": "hartree/bohr^3",
+    "structure/numbers": "1",
+    "structure/positions": "bohr",
+    "structure/cell": "bohr",
+    "structure/pbc": "1",
+    "structure/charge": "elementary charge",
+    "structure/spin": "1",
+    "structure/occupancies": "1",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -372,17 +387,17 @@ def _arrays_of(sample: Sample) -> dict[str, NDArray[Any]]:
 
 def _unit(name: str) -> str:
     """Unit of an array, by its place in the file; "1" for plain numbers."""
-    group, _, field = name.rpartition("/")
-    if group == "energies" or field == "ion_energy":
-        return FIELD_UNITS["energy"]
-    if field in _DIMENSIONLESS:
-        return "1"
-    if field not in FIELD_UNITS:
+    group, _, own_name = name.partition("/")
+    field = field_of(own_name) if group == "fields" else None
+    if field is not None:
+        return field.unit.name
+    unit = "hartree" if group == "energies" else _UNITS.get(name)
+    if unit is None:
         raise DatasetError(
-            f"no unit is known for the array {name!r}: expected one of {', '.join(FIELD_UNITS)}; "
-            "a new field needs an entry in fedens.units.FIELD_UNITS"
+            f"no unit is known for the array {name!r}: the names of fields begin with one of "
+            f"{', '.join(FIELDS)}; another kind of field needs an entry in fedens/fields.py"
         )
-    return FIELD_UNITS[field]
+    return unit
 
 
 def _checksum(

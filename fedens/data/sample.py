@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from fedens.errors import DatasetError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.structure import Structure
-
-#: Energy densities that add up to the total, in hartree/bohr^3.
-ENERGY_DENSITIES = ("kinetic", "xc", "electrostatic")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.baseline import baseline_density
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
 

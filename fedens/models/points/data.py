@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.data import sample_field
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
