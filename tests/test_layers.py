@@ -16,6 +16,7 @@ GROUND = {
     "units": set(),
     "files": set(),
     "progress": set(),
+    "fields": {"units"},
     "structure": {"units"},
     "species": {"units"},
 }
@@ -28,13 +29,13 @@ ALLOWED = {
     "features": {"energy"},
     "learning": {"fem"},
     "reference": {"atoms"},
-    "sources": {"reference", "configuration"},
+    "sources": {"reference"},
     "models": {"learning", "features", "atoms"},
     "analysis": {"models", "reference"},
     "generalisation": {"fem"},
-    "configuration": {"features"},
+    "configuration": {"features", "sources"},
     "output": {"data", "atoms", "models", "reference"},
-    "report": {"output", "analysis", "configuration"},
+    "report": {"output", "analysis", "configuration", "generalisation"},
     "testing": {"models"},
 }
 #: At the top: these may import everything, and nothing else may import them.

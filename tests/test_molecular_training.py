@@ -37,21 +37,31 @@ def ammonia():
     return molecules.label(molecules.AMMONIA)
 
 
-def test_two_molecules_are_learned_by_heart(water_samples, ammonia):
+@pytest.mark.slow
+def test_two_molecules_are_learned_by_heart(water_samples, ammonia, training_seed, bounded):
     """Together, though they share but one element."""
     samples = [water_samples[0], ammonia]
-    settings = replace(molecules.SETTINGS, committee=1, steps=200, energy_steps=150, batch=2)
+    settings = replace(
+        molecules.SETTINGS,
+        committee=1,
+        steps=200,
+        energy_steps=150,
+        batch=2,
+        seed=training_seed,
+    )
     model = train_molecules(samples, molecules.atoms_of("O", "N", "H"), settings)
     assert sorted(model.basis.exponents) == ["H", "N", "O"]
     for sample in samples:
         numbers = evaluate_molecule(model, sample).numbers
         assert numbers["NMAPE of superposed atoms (%)"] > 8
-        assert numbers["NMAPE (%)"] < 1
-        assert abs(numbers["energy error (kcal/mol)"]) < 1
-        assert numbers["forces (kcal/mol/angstrom)"] < 3
-        assert numbers["dipole (D)"] < 0.1
-    for losses in model.history.values():
-        assert losses["training_loss"][-1] < losses["training_loss"][0]
+        bounded("NMAPE (%)", numbers["NMAPE (%)"], 1)
+        bounded("energy (kcal/mol)", abs(numbers["energy error (kcal/mol)"]), 1)
+        name = "forces (kcal/mol/angstrom)"
+        bounded(name, numbers[name], 3)
+        bounded("dipole (D)", numbers["dipole (D)"], 0.1)
+    for name, losses in model.history.items():
+        first, *_, last = losses["training_loss"]
+        bounded(f"loss of {name}, last over first", last / first, 1)
 
 
 def test_same_seed_gives_the_same_weights(water_samples):
@@ -203,6 +213,7 @@ def test_progress_is_reported(water_samples):
     assert all(s.total == 120 and np.isfinite(s.loss) for s in fields)
 
 
+@pytest.mark.slow
 def test_energies_without_forces(water_samples):
     """Forces that are not asked for, or not there, do not steer the training."""
     known = water_samples[:2]

@@ -1,4 +1,4 @@
-"""Loss terms of whole structures, which member leaves out what, and the training's domain."""
+"""Loss terms of whole structures, and the training's domain."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from fedens import (
 )
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import FunctionalError, ModelError
-from fedens.learning.committee import left_out
 from fedens.learning.domain import TrainingDomain
 from fedens.models.crystal.structure_loss import StructureLoss
 
@@ -117,14 +116,6 @@ def test_terms_change_the_training(samples, predictor):
     other = train(samples, predictor.descriptor, settings, device="cpu")
     structure = cell(5)
     assert other.energy(structure) != predictor.energy(structure)
-
-
-def test_every_structure_is_left_out_once():
-    parts = [left_out(10, member, 4) for member in range(4)]
-    assert sorted(index for part in parts for index in part) == list(range(10))
-    assert left_out(10, 0, 1) == []
-    assert [left_out(1, member, 4) for member in range(4)] == [[]] * 4
-    assert left_out(2, 3, 4) == []
 
 
 def test_element_blocks_and_back():

@@ -162,7 +162,8 @@ class _Fit:
                 nn.utils.clip_grad_norm_(network.parameters(), self.settings.largest_gradient)
             optimiser.step()
             self.step += 1
-            self.seconds = time.process_time() - start
+            if self.settings.max_seconds is not None:
+                self.seconds = time.process_time() - start
             self._record(network, loss, validation)
             if self.step % self.settings.checkpoint_every == 0:
                 self._save(optimiser)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.baseline import Baseline
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.committee import left_out
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
@@ -56,7 +57,7 @@ class TrainingData:
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
-            space = sample.space(device)
+            space = sample.tensor_space(device)
             spaces.append(space)
             with torch.no_grad():
                 base = baseline.density(sample.structure, space)
@@ -111,7 +112,7 @@ def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> T
     """
     parts = []
     for sample in samples:
-        space = sample.space(predictor.device)
+        space = sample.tensor_space(predictor.device)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
             known = prediction.known_energy_densities

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
 from fedens.fem.space import FunctionSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.base import EnergyAndForces, Uncertainty
 from fedens.structure import Structure
 

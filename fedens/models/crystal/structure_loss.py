@@ -87,7 +87,7 @@ class StructureLoss:
 
 
 def _prepare(sample: Sample, predictor: Predictor) -> _Whole:
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         bound = predictor.parent.bind(sample.structure, space)
         root = predictor.baseline.density(sample.structure, space).root

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from fedens.atoms.baseline import Baseline, baseline_of, default_baseline
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.checkpoints import fingerprint
 from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
@@ -134,7 +135,7 @@ def train(
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
-        spacing=max(sample.space().finest_spacing for sample in samples),
+        spacing=max(sample.tensor_space().finest_spacing for sample in samples),
         order=data.order,
         hidden=settings.hidden,
         domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),

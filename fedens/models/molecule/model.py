@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import FIELDS, SphericalAtom, pair_energy
+from fedens.atoms.spherical import SphericalAtom, pair_energy
 from fedens.errors import ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.learning.equivariant import ElementNetwork, EquivariantNetwork, Whitening
 from fedens.models.base import Model, Uncertainty
 from fedens.models.molecule.data import atomic_moments, atoms_energy
@@ -30,7 +31,7 @@ from fedens.structure import Structure
 
 #: Share of the range of a moment by which an atom may lie outside before it counts.
 _SLACK = 1.0
-_TABLE = ("r", *FIELDS)
+_TABLE = ("r", *LOCAL_FIELDS)
 
 
 def assembled(
@@ -40,8 +41,10 @@ def assembled(
     result: list[Tensor] = [torch.zeros(0)] * len(symbols)
     for atoms, numbers in outputs:
         counts = basis.n_radial(symbols[int(atoms[0])])
-        widths = [len(FIELDS) * n * (2 * l + 1) for l, n in enumerate(counts)]
-        parts = [part.unflatten(1, (len(FIELDS), -1)) for part in numbers.split(widths, dim=1)]
+        widths = [len(LOCAL_FIELDS) * n * (2 * l + 1) for l, n in enumerate(counts)]
+        parts = [
+            part.unflatten(1, (len(LOCAL_FIELDS), -1)) for part in numbers.split(widths, dim=1)
+        ]
         for atom, own in zip(atoms.tolist(), torch.cat(parts, dim=2), strict=True):
             result[atom] = own
     return result

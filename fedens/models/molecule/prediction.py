@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import FIELDS, SphericalAtom, superposed_fields
+from fedens.atoms.spherical import SphericalAtom, superposed_fields
+from fedens.fields import LOCAL_FIELDS
 from fedens.structure import Structure
 
 Array = NDArray[np.float64]
@@ -72,7 +73,7 @@ class MolecularPrediction:
         symbols = self.structure.symbols
         result = {
             name: sum(self.atoms[s].energies[name] for s in symbols) + float(of_fields[row])
-            for row, name in enumerate(FIELDS)
+            for row, name in enumerate(LOCAL_FIELDS)
             if name != "density"
         }
         result["electrostatic"] = self.energy - sum(result.values())
@@ -91,11 +92,11 @@ class MolecularPrediction:
             points: (n_points, 3), bohr.
         """
         fields = self.basis.evaluate(self.structure, points, self.coefficients.mean(dim=0))
-        return dict(zip(FIELDS, fields, strict=True))
+        return dict(zip(LOCAL_FIELDS, fields, strict=True))
 
     def fields(self, points: Tensor) -> dict[str, Tensor]:
         """``density``, ``kinetic``, ``xc`` at points (n_points, 3) in bohr, (n_points,) each."""
-        superposed = superposed_fields(self.structure, points, self.atoms, names=FIELDS)
+        superposed = superposed_fields(self.structure, points, self.atoms, names=LOCAL_FIELDS)
         return {name: superposed[name] + d for name, d in self.differences(points).items()}
 
     def density_uncertainty(self, points: Tensor) -> Tensor | None:

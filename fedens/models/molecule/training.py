@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import FIELDS, SphericalAtom
+from fedens.atoms.spherical import SphericalAtom
 from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.learning.checkpoints import fingerprint
 from fedens.learning.equivariant import (
     ElementNetwork,
@@ -217,7 +218,7 @@ class _Committee:
 
     def fields(self, member: int) -> EquivariantNetwork:
         """A network of the fields' coefficients."""
-        outputs = {s: [len(FIELDS) * n for n in self.basis.n_radial(s)] for s in self.moments}
+        outputs = {s: [len(LOCAL_FIELDS) * n for n in self.basis.n_radial(s)] for s in self.moments}
         objective = FieldObjective(*self._data(member), self.basis, self.settings.dipole_weight)
         fitting = self._fitting(self.settings.steps, self.settings.weight_decay, _FIELD_CLIP)
         network = self._network(member, outputs, _FIELD_FLOOR)
