@@ -8,7 +8,7 @@ factor is 2 or more, or if it is above the worst by three times the whole scatte
 to be below 1).
 
     python benchmarks/trained_thresholds.py                     # everything: some minutes
-    python benchmarks/trained_thresholds.py tests/test_models.py --seeds 0 1
+    python benchmarks/trained_thresholds.py tests/test_crystal_training.py --seeds 0 1
 """
 
 from __future__ import annotations

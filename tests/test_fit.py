@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedens.errors import ModelError
+from fedens.errors import DeviceError, ModelError
 from fedens.learning.checkpoints import read_checkpoint
 from fedens.learning.committee import left_out
+from fedens.learning.devices import resolve_device
 from fedens.learning.fit import Checkpoints, FitSettings, fit, generator
 
 
@@ -204,3 +205,13 @@ def test_every_structure_is_left_out_once():
     assert left_out(10, 0, 1) == []
     assert [left_out(1, member, 4) for member in range(4)] == [[]] * 4
     assert left_out(2, 3, 4) == []
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(DeviceError, match="auto"):
+        resolve_device("tpu")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(DeviceError, match="no GPU"):
+            resolve_device("cuda")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _check_damage(whole: Path, damaged: Path) -> None:
         "another descriptor": lambda folder: _describe(folder, descriptor={"kind": "bananas"}),
     }
     for name in load_file(whole / WEIGHTS_FILE):
-        damages[f"no {name}"] = lambda folder, name=name: _without(folder, name)
+        damages[f"no {name}"] = partial(_without, name=name)
     for what, damage in damages.items():
         shutil.rmtree(damaged, ignore_errors=True)
         shutil.copytree(whole, damaged)
