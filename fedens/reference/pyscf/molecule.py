@@ -168,12 +168,18 @@ def _refuse_core_basis(symbol: str, basis: str) -> None:
         )
 
 
-def build_mean_field(kind: Callable[[Mole], Any], molecule: Mole) -> Any:
-    """An object of one of PySCF's classes that keeps no file: it would be left open."""
+def build_mean_field(kind: Callable[[Mole], Any], molecule: Mole, xc: str) -> Any:
+    """An object of one of PySCF's classes with a functional; it keeps no file open.
+
+    Raises:
+        FunctionalError: see :func:`functional_code`.
+    """
+    code = functional_code(xc)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PySCF about itself
         mean_field = kind(molecule)
     if mean_field.chkfile is not None:
         mean_field._chkfile.close()
         mean_field.chkfile = None
+    mean_field.xc = code
     return mean_field
