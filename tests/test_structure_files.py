@@ -34,8 +34,8 @@ def test_further_structures_of_a_file_are_those_its_index_leaves(tmp_path):
         for place, structure in further.items():
             length = structure.orthorhombic_lengths()[0] * 0.529177
             assert length == pytest.approx(edges[place], rel=1e-6)
-    with pytest.raises(StructureError, match=r"has 5 structures besides.*narrow the index"):
-        file.further(6)
+        with pytest.raises(StructureError, match=f"has {len(left)} structures besides.*narrow the"):
+            file.further(len(left) + 1)
     file = StructureFile(tmp_path / "cells.extxyz", index="id=3")
     with pytest.raises(StructureError, match="a number or a slice"):
         file.further(1)
