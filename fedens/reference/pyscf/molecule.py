@@ -93,7 +93,6 @@ def _refuse_structure(structure: Structure) -> None:
             "k-points, which are not there yet; use an isolated molecule or the orbital-free "
             "solve_ground_state"
         )
-    assert structure.occupancies is not None
     if (structure.occupancies != 1).any():
         raise StructureError("orbitals need whole atoms: all occupancies must be 1")
     if not float(structure.charge).is_integer():
