@@ -92,7 +92,7 @@ class ResponseFields(Descriptor):
     def _fields(self, space: TensorSpace, structure: Structure, positions: Tensor | None) -> Tensor:
         bound = self.functional.bind(structure, space, positions)
         mean = bound.mean_density
-        response = screened_response(space, mean, bound.xc_term)
+        response = screened_response(space, mean, self.functional.xc_term)
         external = space.test(bound.ions.external_potential())
         change = response * external / mean
         coulomb = space.coulomb_kernel * mean

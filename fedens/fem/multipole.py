@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedens.fem.boys import boys_functions
+from fedens.fem.space import FunctionSpace
 
 #: Five orthonormal symmetric traceless matrices: the quadrupole components.
 QUADRUPOLES = torch.tensor(
@@ -76,7 +77,13 @@ class MultipoleBoundary:
         return near + answer @ self._shapes
 
 
-class CoulombEnergy(torch.autograd.Function):
+def coulomb_energy(space: FunctionSpace, charge: Tensor) -> Tensor:
+    """Half the integral of a charge density (n_points,) x its potential on a space, hartree."""
+    energy: Tensor = _CoulombEnergy.apply(charge, space)
+    return energy
+
+
+class _CoulombEnergy(torch.autograd.Function):
     """Half the integral of charge x potential, whose derivative is the potential it has solved."""
 
     @staticmethod
