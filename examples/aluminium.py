@@ -15,14 +15,13 @@ from fedens import (
     train,
     write_vtu,
 )
-from fedens.configuration import ThermalCellsOptions
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_MEV
 
 
 def main(n_structures: int = 24, n_train: int = 12, steps: int = 2000) -> float:
     """Mean energy error of the held-out structures by the functional route, meV/atom."""
-    structures = make_structures(ThermalCellsOptions(count=n_structures))
+    structures = ThermalCells(count=n_structures).structures()
     aluminium = GTHLocal(valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
     functional = EnergyFunctional.orbital_free(kinetic="wt", pseudopotential=aluminium)
     states = [solve_ground_state(s, TensorSpace.for_structure(s), functional) for s in structures]

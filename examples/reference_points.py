@@ -19,8 +19,7 @@ from fedens import (
     solve_ground_state,
     train_energy_model,
 )
-from fedens.configuration import ThermalCellsOptions
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
 #: Reference points, lengths in bohr.
@@ -38,7 +37,7 @@ def reference_data(count: int, quick: bool) -> list[Sample]:
     """Thermal cells of aluminium with vacancies, solved; a coarser mesh for the quick form."""
     mesh = {"spacing": 0.425, "order": 6} if quick else {}
     samples = []
-    for structure in make_structures(ThermalCellsOptions(count=count), seed=0):
+    for structure in ThermalCells(count=count).structures():
         space = TensorSpace.for_structure(structure, **mesh)
         samples.append(solve_ground_state(structure, space, FUNCTIONAL).to_sample())
     return samples

@@ -28,7 +28,6 @@ from fedens import (
     train,
     write_vtu,
 )
-from fedens.configuration import ThermalCellsOptions
 from fedens.data.dataset import Dataset
 from fedens.errors import ExtrapolationWarning
 from fedens.features.descriptor import Concatenation
@@ -41,7 +40,7 @@ from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import LOOSE, relax
 from fedens.models.crystal.training import TrainingSettings
 from fedens.report.figures import power_law_plot
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import (
     BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,
@@ -110,13 +109,13 @@ class Results:
 
 def thermal_cells(count: int) -> list[Structure]:
     """Displaced atoms and vacancies in cells of the crystal's own volume."""
-    options = ThermalCellsOptions(
+    cells = ThermalCells(
         lattice_constant=CRYSTAL.lattice_constant,
         supercell=(SMALL,) * 3,
         count=count,
         strain=0.0,
     )
-    return make_structures(options)
+    return cells.structures()
 
 
 def response_cells(count: int) -> list[Structure]:

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 import fedens.jobs.crystals as workflow
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
-from fedens.errors import ConfigurationError, ConvergenceError
+from fedens.errors import ConvergenceError, StructureError
 from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},
@@ -42,7 +43,7 @@ def counted(monkeypatch):
         trained = 0
         stop_at = None
 
-    label, train = workflow.label_structure, workflow.train
+    label, train = OrbitalFreeLabeller.__call__, workflow.train
 
     def counted_label(*arguments):
         Counted.labelled += 1
@@ -54,7 +55,7 @@ def counted(monkeypatch):
         Counted.trained += 1
         return train(*arguments)
 
-    monkeypatch.setattr(workflow, "label_structure", counted_label)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", counted_label)
     monkeypatch.setattr(workflow, "train", counted_train)
     return Counted
 
@@ -165,15 +166,15 @@ def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
 def test_candidates_that_do_not_converge_are_left_out(tmp_path, monkeypatch):
     run = run_of(tmp_path, **(ROUNDS | {"rounds": ROUNDS["rounds"] | {"count": 1, "add": 2}}))
     run.generate()
-    label, failed = workflow.label_structure, []
+    label, failed = OrbitalFreeLabeller.__call__, []
 
-    def failing_once(structure, *arguments):
+    def failing_once(self, structure):
         if not failed:
             failed.append(structure)
             raise ConvergenceError("not converged: a trial")
-        return label(structure, *arguments)
+        return label(self, structure)
 
-    monkeypatch.setattr(workflow, "label_structure", failing_once)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", failing_once)
     assert run.train().provenance["n_samples"] == 4
 
 
@@ -210,6 +211,6 @@ def test_the_one_cell_unlike_the_training_is_chosen(tmp_path):
 def test_file_without_structures_to_spare_is_refused_at_once(tmp_path):
     cells([0.05] * 6, tmp_path / "cells.xyz")
     changes = {"structures": {"file": "cells.xyz"}}
-    with pytest.raises(ConfigurationError, match=r"has 0 structures besides.*':'.*is 6"):
+    with pytest.raises(StructureError, match=r"has 0 structures besides.*':'.*6 further ones"):
         run_of(tmp_path, **(ROUNDS | changes)).generate()
     assert len(run_of(tmp_path, **(ROUNDS | changes)).data) == 0

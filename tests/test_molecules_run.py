@@ -25,6 +25,7 @@ from fedens.jobs import molecules as molecules_run
 from fedens.jobs.molecules import MoleculesRun
 from fedens.models.molecule.model import MolecularModel
 from fedens.progress import Progress
+from fedens.reference.pyscf import kohn_sham as reference
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -82,13 +83,13 @@ def from_file(tmp_path):
 @pytest.fixture
 def labelled(monkeypatch):
     """The structures of which Kohn-Sham calculations were made."""
-    made, calculate = [], molecules_run.kohn_sham
+    made, calculate = [], reference.kohn_sham
 
     def counted(structure, *arguments, **settings):
         made.append(structure)
         return calculate(structure, *arguments, **settings)
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", counted)
+    monkeypatch.setattr(reference, "kohn_sham", counted)
     return made
 
 
@@ -266,19 +267,19 @@ def test_molecules_of_any_name(from_file, tmp_path, group):
 
 def test_run_on_a_file_goes_on_where_it_was_killed(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
-    label = molecules_run.kohn_sham
+    label = reference.kohn_sham
 
     def killed(*arguments, **settings):
         if len(labelled) == 2:
             raise KeyboardInterrupt
         return label(*arguments, **settings)
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", killed)
+    monkeypatch.setattr(reference, "kohn_sham", killed)
     with pytest.raises(KeyboardInterrupt):
         run(configuration, folder)
     assert len(Dataset.open(folder / "data")) == 2
     assert not (folder / "model").exists()
-    monkeypatch.setattr(molecules_run, "kohn_sham", label)
+    monkeypatch.setattr(reference, "kohn_sham", label)
     run(configuration, folder)
     assert len(labelled) == 3
     assert len(results_of(folder)) == 1
@@ -287,7 +288,7 @@ def test_run_on_a_file_goes_on_where_it_was_killed(from_file, tmp_path, labelled
 
 def test_calculations_that_do_not_converge_are_left_out(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
-    label, failing = molecules_run.kohn_sham, [1]
+    label, failing = reference.kohn_sham, [1]
 
     def unconverged(structure, *arguments, **settings):
         sample = label(structure, *arguments, **settings)
@@ -295,7 +296,7 @@ def test_calculations_that_do_not_converge_are_left_out(from_file, tmp_path, lab
             raise ConvergenceError("no self-consistent field", sample)
         return sample
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", unconverged)
+    monkeypatch.setattr(reference, "kohn_sham", unconverged)
     run(configuration, folder)
     assert sorted(Dataset.open(folder / "data").index) == ["water-0001", "water-0002"]
     assert MolecularModel.load(folder / "model").provenance["n_samples"] == 1

@@ -25,6 +25,7 @@ from fedens.errors import (
 from fedens.fem.axis import Axis
 from fedens.jobs.crystals import Run
 from fedens.progress import Progress
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 
 SMALL = {
     "structures": {"supercell": [1, 1, 1], "count": 5, "displacement": [0.05, 0.2]},
@@ -133,27 +134,25 @@ def test_second_run_repeats_neither_data_nor_training(finished):
 
 
 def test_killed_generation_goes_on(tmp_path, monkeypatch):
-    import fedens.jobs.crystals as workflow
-
     labelled = []
-    original = workflow.label_structure
+    original = OrbitalFreeLabeller.__call__
 
-    def killed_at_third(structure, functional, configuration):
+    def killed_at_third(self, structure):
         if len(labelled) == 2:
             raise KeyboardInterrupt
         labelled.append(structure.formula)
-        return original(structure, functional, configuration)
+        return original(self, structure)
 
-    monkeypatch.setattr(workflow, "label_structure", killed_at_third)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", killed_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_of(tmp_path).generate()
     assert len(run_of(tmp_path).data) == 2
 
-    def counted(structure, functional, configuration):
+    def counted(self, structure):
         labelled.append(structure.formula)
-        return original(structure, functional, configuration)
+        return original(self, structure)
 
-    monkeypatch.setattr(workflow, "label_structure", counted)
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", counted)
     run_of(tmp_path).generate()
     assert len(labelled) == 5
     assert len(run_of(tmp_path).data) == 5
@@ -161,11 +160,9 @@ def test_killed_generation_goes_on(tmp_path, monkeypatch):
 
 def test_labelling_is_a_pure_function(finished):
     folder, _ = finished
-    from fedens.jobs.crystals import label_structure
-
     run = Run.open(load_configuration(folder / "config.yaml"), folder, QUIET)
     stored = run.data[0]
-    again = label_structure(stored.structure, run.functional, run.configuration)
+    again = run.labeller(stored.structure)
     assert again.energy == pytest.approx(stored.energy, abs=1e-9)
     np.testing.assert_allclose(again.fields["density"], stored.fields["density"], atol=1e-9)
 

@@ -29,14 +29,14 @@ from fedens.analysis.crystals import (
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration, load_configuration
 from fedens.data.dataset import Dataset
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.errors import ConfigurationError, ConvergenceError, DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
-from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.files import write_atomically
 from fedens.jobs.rounds import (
     candidates,
@@ -50,10 +50,9 @@ from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
-from fedens.reference.orbital_free import solve_ground_state
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.crystals import write_run_report
 from fedens.report.figures import slice_field, slices_figure
-from fedens.sources.structures import make_structures
 from fedens.structure import Structure
 
 #: Sections that define the data; a run folder holds data of one choice of them.
@@ -104,6 +103,18 @@ class Run:
             options.gaussian_width,
         )
 
+    @property
+    def labeller(self) -> OrbitalFreeLabeller:
+        """Ground states as the configuration asks for them."""
+        space, solver = self.configuration.space, self.configuration.solver
+        return OrbitalFreeLabeller(
+            self.functional,
+            space.spacing,
+            space.order,
+            solver.residual_tolerance,
+            solver.max_evaluations,
+        )
+
     @cached_property
     def data(self) -> Dataset:
         """The data set of the run."""
@@ -127,7 +138,7 @@ class Run:
         Returns:
             name -> message of those that did not converge; they are not in the data set.
         """
-        structures = make_structures(self.configuration.structures, self.configuration.seed)
+        structures = self.configuration.structures.source().structures(self.configuration.seed)
         candidates(self)  # too few of them should show now, not after the training
         return self.label("reference data", dict(zip(_names(structures), structures, strict=True)))
 
@@ -143,7 +154,7 @@ class Run:
             advance(len(structures) - len(missing))
             for name, structure in missing.items():
                 try:
-                    sample = label_structure(structure, self.functional, self.configuration)
+                    sample = self.labeller(structure)
                     self.data.add(sample, name)
                 except ConvergenceError as error:
                     failed[name] = str(error)
@@ -360,33 +371,13 @@ class Run:
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=1))
 
 
-def label_structure(
-    structure: Structure, functional: EnergyFunctional, configuration: Configuration
-) -> Sample:
-    """Reference data of one structure: a pure function of it and the configuration.
-
-    Raises:
-        ConvergenceError: when the solver does not reach its tolerance.
-    """
-    options = configuration.space
-    space = TensorSpace.for_structure(structure, options.spacing, options.order)
-    state = solve_ground_state(
-        structure,
-        space,
-        functional,
-        residual_tolerance=configuration.solver.residual_tolerance,
-        max_evaluations=configuration.solver.max_evaluations,
-    )
-    return state.to_sample()
-
-
 def _names(structures: Sequence[Structure]) -> list[str]:
     return [f"{index:04d}-{structure.formula}" for index, structure in enumerate(structures)]
 
 
 def _slices(sample: Sample, prediction: Prediction) -> bytes:
     """The density and its error in the plane through the first atom."""
-    space, structure = sample.space(), sample.structure
+    space, structure = sample.tensor_space(), sample.structure
     density = torch.tensor(sample.fields["density"])
     error = prediction.density.values.cpu() - density
     height = float(structure.positions[0, 2])
