@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Atoms, Moments, Reduction, no_moments
+from fedens.features.moments import Moments, Reduction, no_moments
 from fedens.features.probes import Probes
+from fedens.features.surroundings import Surroundings
 from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
 from fedens.fem.separable import gaussian_factors
 from fedens.fem.tensor import TensorSpace
@@ -26,7 +27,7 @@ _NEGLIGIBLE = 1e-13
 def separable_rows(
     reduction: Reduction,
     space: TensorSpace,
-    atoms: Atoms,
+    atoms: Surroundings,
     channels: Sequence[Sequence[str]],
     probes: Probes,
 ) -> Tensor:
@@ -54,7 +55,7 @@ def separable_rows(
 
 
 def _axis_products(
-    space: TensorSpace, atoms: Atoms, elements: Sequence[str], probes: Probes
+    space: TensorSpace, atoms: Surroundings, elements: Sequence[str], probes: Probes
 ) -> _AxisProducts | None:
     """Factors of all Gaussians of some elements, bare and seen through each probe."""
     if not elements:

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Atoms, Moments, Reduction, added, no_moments
+from fedens.features.moments import Moments, Reduction, added, no_moments
 from fedens.features.pairs import Images, compact_groups, wrapped
 from fedens.features.probes import Probes, SeenGaussians
+from fedens.features.surroundings import Surroundings
 from fedens.fem.harmonics import addition_coefficients, solid_harmonics
 
 #: Gaussians are followed until exp(-30) = 1e-13 of their height, in float32 exp(-18) = 1.5e-8.
@@ -39,7 +40,7 @@ _Near: TypeAlias = tuple[Tensor, list[int]]
 def pair_rows(
     reduction: Reduction,
     points: Tensor,
-    atoms: Atoms,
+    atoms: Surroundings,
     channels: Sequence[Sequence[str]],
     probes: Probes,
     cutoff: float | None,
@@ -136,7 +137,7 @@ class _Gaussians:
 class _Source:
     """The atoms of one element, as seen by groups of points (n_groups, size, 3)."""
 
-    def __init__(self, symbol: str, atoms: Atoms, members: Tensor, gaussians: _Gaussians):
+    def __init__(self, symbol: str, atoms: Surroundings, members: Tensor, gaussians: _Gaussians):
         self.gaussians = gaussians
         self.images = Images(
             atoms.of_element[symbol],
