@@ -98,18 +98,17 @@ class Electrostatics(EnergyTerm):
         electrons: float,  # noqa: ARG002
         positions: Tensor | None = None,
     ) -> Ions:
+        return self.ions(structure, space, positions)
+
+    def ions(
+        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
+    ) -> Ions:
         """The ions of a structure on a space.
 
         Raises:
             PseudopotentialError: an element has no pseudopotential.
             SpaceError: the mesh is too coarse for a pseudopotential, or has no corner at a nucleus.
         """
-        return self.ions(structure, space, positions)
-
-    def ions(
-        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
-    ) -> Ions:
-        """See :meth:`bind`."""
         if positions is None:
             positions = torch.tensor(structure.positions, device=space.device)
         charge = short_range = positions.new_zeros(space.n_points)

@@ -185,7 +185,7 @@ class EnergyFunctional:
 
         Raises:
             FunctionalError: a non-local kernel without a mean density, a charged periodic cell.
-            PseudopotentialError, SpaceError: see :meth:`Electrostatics.bind`.
+            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.ions`.
         """
         electrons = self.number_of_electrons(structure)
         if electrons <= 0:

@@ -45,7 +45,8 @@ class TensorSpace:
         origin: lower corner of the box, bohr.
         device: torch device of all tensors.
 
-    Functions on a periodic axis repeat; on any other they vanish at both walls.
+    A :class:`fedens.fem.space.FunctionSpace`, which says what its methods give. Functions on a
+    periodic axis repeat; on any other they vanish at both walls.
     Quadrature has ``order + 1`` Gauss points per element and axis, exact for the mass matrix.
     """
 
@@ -137,12 +138,10 @@ class TensorSpace:
 
     @property
     def is_periodic(self) -> bool:
-        """Whether all three axes are periodic."""
         return all(self.periodic)
 
     @property
     def device(self) -> torch.device:
-        """Device of all tensors."""
         return self.axes[0].points.device
 
     @property
@@ -180,23 +179,19 @@ class TensorSpace:
 
     @property
     def n_points(self) -> int:
-        """Number of quadrature points."""
         return math.prod(self.shape)
 
     @property
     def n_coefficients(self) -> int:
-        """Number of degrees of freedom."""
         return math.prod(self.coefficient_shape)
 
     @cached_property
     def points(self) -> Tensor:
-        """Quadrature points, (n_points, 3), bohr."""
         grids = torch.meshgrid(*(axis.points for axis in self.axes), indexing="ij")
         return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
 
     @cached_property
     def weights(self) -> Tensor:
-        """Quadrature weights, (n_points,), bohr^3; they sum to the volume."""
         x, y, z = (axis.weights for axis in self.axes)
         return (x[:, None, None] * y[:, None] * z).reshape(-1)
 
@@ -215,12 +210,10 @@ class TensorSpace:
         return (x[:, None, None] + y[:, None] + z).reshape(-1)
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
-        """Field (..., n_points) of coefficients (..., n_coefficients)."""
         x, y, z = (axis.values for axis in self.axes)
         return kronecker_product(coefficients, x, y, z)
 
     def evaluate_gradient(self, coefficients: Tensor) -> Tensor:
-        """Gradient (..., n_points, 3) of coefficients (..., n_coefficients), per bohr."""
         x, y, z = self.axes
         parts = [
             kronecker_product(coefficients, x.derivatives, y.values, z.values),
@@ -230,7 +223,6 @@ class TensorSpace:
         return torch.stack(parts, dim=-1)
 
     def test(self, field: Tensor) -> Tensor:
-        """Load vector: integrals of a field (..., n_points) with each basis function."""
         return kronecker_product(field, *self._weighted_values)
 
     @cached_property
@@ -243,7 +235,6 @@ class TensorSpace:
         return self.test(field)
 
     def integrate(self, field: Tensor) -> Tensor:
-        """Integral over the box of a field (..., n_points)."""
         return field @ self.weights
 
     def mass(self, coefficients: Tensor) -> Tensor:
@@ -255,11 +246,9 @@ class TensorSpace:
         return load
 
     def norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared field of coefficients (n_coefficients,)."""
         return torch.dot(coefficients, coefficients)
 
     def gradient_norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared gradient of the field of coefficients (n_coefficients,)."""
         return torch.dot(self.laplacian_eigenvalues, coefficients**2)
 
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:
@@ -284,7 +273,6 @@ class TensorSpace:
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
     ) -> Tensor:
-        """Sum of radial functions at the points, images included."""
         return separable.radial_sum(self.axes, centres, function, cutoff)
 
     @cached_property
@@ -306,7 +294,6 @@ class TensorSpace:
         return self._multipoles.potential(charge, self._solve_dirichlet)
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:
-        """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
             return 0.5 * torch.dot(self.coulomb_kernel, self.test(charge) ** 2)
         return coulomb_energy(self, charge)

@@ -10,11 +10,11 @@ from skfem import Basis, BilinearForm, MeshTet1
 from skfem.models.poisson import laplace, mass
 
 from fedens.fem.simplex.cells import Cells, reference_basis
-from fedens.fem.simplex.sparse import SymmetricMap, jacobi, product, solver, v_cycle
+from fedens.fem.simplex.sparse import SymmetricMap, solver, v_cycle
 
 
 class Matrices:
-    """Of the nodes of a mesh, ``masses`` and ``stiffness``; maps between those inside."""
+    """Mass and stiffness matrices of the nodes of a mesh."""
 
     def __init__(self, cells: Cells):
         self._cells = cells
@@ -38,20 +38,6 @@ class Matrices:
     def inner_stiffness(self) -> csr_matrix:
         """Of the nodes inside."""
         return self.stiffness[: self._cells.n_inside, : self._cells.n_inside].tocsr()
-
-    @cached_property
-    def mass(self) -> SymmetricMap:
-        """Values at the nodes inside to the load vector of their field."""
-        return product(self.inner_masses)
-
-    @cached_property
-    def inverse_mass(self) -> SymmetricMap:
-        return solver(self.inner_masses, jacobi(self.inner_masses))
-
-    @cached_property
-    def inverse_mass_of_all(self) -> SymmetricMap:
-        """The same for all nodes."""
-        return solver(self.masses, jacobi(self.masses))
 
     @cached_property
     def inverse_stiffness(self) -> SymmetricMap:

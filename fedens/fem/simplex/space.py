@@ -23,7 +23,7 @@ from fedens.fem.simplex.cells import AT_CORNER, Cells
 from fedens.fem.simplex.coulomb import Coulomb
 from fedens.fem.simplex.matrices import Matrices
 from fedens.fem.simplex.refinement import following_weights, graded_tetrahedra
-from fedens.fem.simplex.sparse import SymmetricMap, product
+from fedens.fem.simplex.sparse import SymmetricMap, jacobi, product, solver
 
 if TYPE_CHECKING:
     import meshio
@@ -50,8 +50,9 @@ class SimplexSpace:
         cells_near_nuclei: which cells around those have a finer rule, (n_cells,); by default
             they are chosen by their distance.
 
-    Functions vanish on the mesh's surface. Coefficients are values at the nodes inside; their
-    mass matrix is not the identity, see :meth:`mass`.
+    A :class:`fedens.fem.space.FunctionSpace`, which says what its methods give. Functions vanish
+    on the mesh's surface. Coefficients are values at the nodes inside; their mass matrix is not
+    the identity.
 
     Raises:
         SpaceError: for another kind of mesh or order, cells without volume, or a nucleus that
@@ -127,33 +128,26 @@ class SimplexSpace:
 
     @property
     def follows_nuclei(self) -> bool:
-        """Whether nuclei are corners of the mesh, which goes along with them."""
         return len(self.nuclei) > 0
 
     @property
     def points(self) -> Tensor:
-        """Quadrature points, (n_points, 3), bohr."""
         return self._cells.points
 
     @property
     def weights(self) -> Tensor:
-        """Quadrature weights, (n_points,), bohr^3; they sum to the volume."""
         return self._cells.weights
 
     @property
     def n_points(self) -> int:
-        """Number of quadrature points."""
         return len(self.weights)
 
     @property
     def volume(self) -> float:
-        """Volume of the mesh, bohr^3."""
         return float(self.weights.detach().sum())
 
     @property
     def nodes(self) -> tuple[Tensor, Tensor]:
-        """Corners of the mesh (n, 3), bohr, and the integrals of the functions that are 1 there and
-        linear to 0 at the others (n,), bohr^3, which sum to the volume."""
         return self.vertices, self._cells.corner_integrals()
 
     @property
@@ -162,23 +156,18 @@ class SimplexSpace:
         return self._cells.nodes
 
     def cell_nodes(self, places: ArrayLike) -> NDArray[np.int64]:
-        """Indices in :attr:`all_nodes` of each cell's nodes; see :meth:`.Cells.cell_nodes`."""
         return self._cells.cell_nodes(places)
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
-        """Field (..., n_points) of coefficients (..., n_coefficients)."""
         return self._cells.evaluate(self._cells.with_surface(coefficients))
 
     def evaluate_gradient(self, coefficients: Tensor) -> Tensor:
-        """Gradient (..., n_points, 3) of coefficients (..., n_coefficients), per bohr."""
         return self._cells.evaluate_gradient(self._cells.with_surface(coefficients))
 
     def test(self, field: Tensor) -> Tensor:
-        """Load vector: integrals of a field (..., n_points) with each basis function."""
         return self._cells.test(field)[..., : self.n_coefficients]
 
     def project(self, field: Tensor) -> Tensor:
-        """Coefficients (n_coefficients,) of the least-squares projection of a field (n_points,)."""
         return self.inverse_mass(self.test(field))
 
     def nodal_values(self, field: Tensor) -> Tensor:
@@ -186,30 +175,27 @@ class SimplexSpace:
 
         In the order of :attr:`all_nodes`.
         """
-        return self._matrices.inverse_mass_of_all(self._cells.test(field))
+        masses = self._matrices.masses
+        return solver(masses, jacobi(masses))(self._cells.test(field))
 
     def integrate(self, field: Tensor) -> Tensor:
-        """Integral over the mesh of a field (..., n_points)."""
         return self._cells.integrate(field)
 
-    @property
+    @cached_property
     def mass(self) -> SymmetricMap:
-        """Coefficients (n_coefficients,) to the load vector of their field."""
-        return self._matrices.mass
+        return product(self._matrices.inner_masses)
 
-    @property
+    @cached_property
     def inverse_mass(self) -> SymmetricMap:
-        """Load vector (n_coefficients,) to the coefficients of its projection."""
-        return self._matrices.inverse_mass
+        masses = self._matrices.inner_masses
+        return solver(masses, jacobi(masses))
 
     def norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared field of coefficients (n_coefficients,)."""
         if self._cells.moves:
             return self.integrate(self.evaluate(coefficients) ** 2)
         return torch.dot(coefficients, self.mass(coefficients))
 
     def gradient_norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared gradient of the field of coefficients (n_coefficients,)."""
         if self._cells.moves:
             return self._cells.gradient_norm2(self._cells.with_surface(coefficients))
         return torch.dot(coefficients, product(self._matrices.inner_stiffness)(coefficients))
@@ -227,10 +213,6 @@ class SimplexSpace:
         return self.laplacian_eigenvalues
 
     def preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
-        """Approximate inverse of ``stiffness`` times minus the Laplacian plus ``mass``.
-
-        A symmetric map of load vectors to coefficients (n_coefficients,): one multigrid cycle.
-        """
         return self._matrices.preconditioner(stiffness, mass)
 
     def gaussian_sum(
@@ -240,13 +222,11 @@ class SimplexSpace:
         amplitudes: Tensor,
         quadratic: Tensor | None = None,
     ) -> Tensor:
-        """Sum of Gaussians at the points."""
         return point_sums.gaussian_sum(self.points, centres, exponents, amplitudes, quadratic)
 
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
     ) -> Tensor:
-        """Sum of radial functions at the points."""
         return point_sums.radial_sum(self.points, centres, function, cutoff)
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
@@ -271,7 +251,6 @@ class SimplexSpace:
         return self._coulomb.confined_energy(charge)
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:
-        """Self energy (1/2) integral of charge x potential, hartree."""
         if self._cells.moves:
             return self._coulomb.stationary_energy(charge)
         return coulomb_energy(self, charge)
@@ -325,11 +304,9 @@ class SimplexSpace:
 
     @property
     def spacing(self) -> float:
-        """Longest edge of a cell over order, bohr."""
         return float(self._longest_edges.max()) / self.order
 
     def spacing_at(self, points: Tensor) -> float:
-        """Longest edge over order among the cells at the corners next to points (n, 3), bohr."""
         given = points.detach().numpy()
         nearest = [int(((self.mesh.p.T - x) ** 2).sum(axis=1).argmin()) for x in given]
         touching = np.isin(self.mesh.t, nearest).any(axis=0)
