@@ -10,7 +10,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +263,14 @@ def pictures(size: Size, table: dict[tuple[str, int], dict[str, Any]]) -> None:
     write_atomically(size.folder / "energy_errors.png", picture)
 
 
-def main(quick: bool = False) -> float:
-    """Largest error of a formation energy, of the model trained with responses, meV."""
+def main(quick: bool = False, seed: int = 0) -> float:
+    """Largest error of a formation energy, of the model trained with responses, meV.
+
+    The seed is that of networks that are not in the folder yet.
+    """
     warnings.simplefilter("ignore", ExtrapolationWarning)
     size = QUICK if quick else FULL
+    size = replace(size, settings=replace(size.settings, seed=seed))
     results, table = Results(size.folder / "results.json"), {}
     for label, names in training_sets(size).items():
         model = model_of(size, label, names)

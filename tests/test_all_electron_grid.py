@@ -211,6 +211,7 @@ def test_files_of_water_by_ase(folder, tmp_path):
             assert "of nuclei smoothed with the same charge" in file.readline()
 
 
+@pytest.mark.slow
 def test_one_sample_and_its_fields(folder, tmp_path):
     pyvista = pytest.importorskip("pyvista")
     lines, source = [], folder / "water.h5"
@@ -241,6 +242,7 @@ def replaced(sample, **provenance):
     )
 
 
+@pytest.mark.slow
 def test_samples_that_cannot_be_exported(folder):
     sample = Dataset.open(folder)["water"]
     level, space = sample.provenance["functional"], sample.provenance["space"]

@@ -142,6 +142,7 @@ Dataset.open(sys.argv[1]).add(make_sample(3), "d")
 """
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_no_sample(data):
     here = os.path.dirname(__file__)
     killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(data.path), here])

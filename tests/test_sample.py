@@ -44,7 +44,7 @@ def test_inconsistent_sample_is_refused(change, named):
 def test_integrals_of_a_sample():
     sample = make_sample()
     parts = [sample.weights @ sample.fields[name] for name in ("kinetic", "xc", "electrostatic")]
-    assert sample.energy_from_fields() == pytest.approx(sum(parts) - 2.5, abs=1e-13)
+    assert sample.energy_from_fields() == pytest.approx(sum(parts) - 2.5, abs=1e-12)
     assert sample.number_of_electrons == pytest.approx(sample.weights @ sample.fields["density"])
     empty = make_sample(fields={"kinetic": np.ones(50)})
     with pytest.raises(DatasetError, match="xc, electrostatic"):
