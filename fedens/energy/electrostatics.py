@@ -275,4 +275,4 @@ def _ion_energy(
     r = vectors.norm(dim=1)
     products = torch.as_tensor(valences[first] * valences[second], device=device)
     mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)
-    return 0.5 * (products * torch.erfc(r / mixed) / r).sum() - self_energy
+    return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.electrostatics import DEFAULT_GAUSSIAN_WIDTH, Electrostatics, Ions
 from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
 from fedens.energy.minimise import Hessian, descend_on_sphere
@@ -26,6 +25,7 @@ from fedens.energy.terms import (
 from fedens.energy.xc import exchange_correlation
 from fedens.errors import FunctionalError
 from fedens.fem.space import FunctionSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.structure import Structure
 
 #: Exponents (alpha, beta) of the non-local kinetic energies, by name.

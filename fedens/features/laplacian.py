@@ -125,4 +125,5 @@ def _smoothed(space: TensorSpace, coefficients: Tensor, variance: float, rows: s
     x, y, z = factors
     kept_modes = coefficients[..., : x.shape[1], : y.shape[1], : z.shape[1]]
     along = torch.matmul(y[rows], kept_modes) @ z.T
-    return torch.matmul(x, along.flatten(-2)).unflatten(-1, along.shape[-2:])
+    planes: Tensor = torch.matmul(x, along.flatten(-2)).unflatten(-1, along.shape[-2:])
+    return planes

@@ -72,9 +72,9 @@ class MultipoleBoundary:
         confined = solve_dirichlet(rest)
         near = confined + q @ self._potentials
         # The transpose of "charge -> moments" makes the whole map symmetric.
-        answer = self._interactions * q + self._potentials @ (self._weights * rest)
+        answer: Tensor = self._interactions * q + self._potentials @ (self._weights * rest)
         answer = answer - self._charges @ (self._weights * near)
-        return near + answer @ self._shapes
+        return torch.add(near, answer @ self._shapes)
 
 
 def coulomb_energy(space: FunctionSpace, charge: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Cells:
                 f"nucleus {worst} is {away[worst]:.2e} bohr from the nearest corner of the mesh; "
                 "it must be one: use SimplexSpace.for_structure(structure)"
             )
-        return nearest
+        return np.asarray(nearest)
 
     def _refuse_flat_cells(self) -> None:
         extents = np.ptp(self.mesh.p[:, self.mesh.t], axis=1).max(axis=0)
@@ -323,7 +323,7 @@ class Cells:
         values, _ = reference_basis(self.element, places)
         nodes = self.nodes_of_cells[cells]
         local = nodal.index_select(-1, nodes.reshape(-1)).unflatten(-1, nodes.shape)
-        return (local * values).sum(dim=-1)
+        return torch.sum(local * values, dim=-1)
 
     @property
     def corners_at_surface(self) -> NDArray[np.int64]:
