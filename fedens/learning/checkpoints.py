@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +31,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     step: int
     seconds: float
-    history: dict[str, list]
+    history: dict[str, list[Any]]
 
     @classmethod
     def of(
@@ -39,7 +40,7 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         step: int,
         seconds: float,
-        history: dict[str, list],
+        history: dict[str, list[Any]],
     ) -> Checkpoint:
         """The present state of a network and its AdamW."""
         tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}
