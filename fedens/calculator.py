@@ -140,6 +140,7 @@ class Calculator(AseCalculator):
     ) -> None:
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         structure = Structure.from_ase(self.atoms)
         stress_offered = structure.periodic and "stress" in self.implemented_properties
         if "stress" in properties and not stress_offered:

@@ -194,7 +194,8 @@ def baseline_from_description(description: Mapping[str, Any]) -> Baseline:
         KeyError: a description of nothing that is known.
     """
     kinds: dict[str, Any] = {**BASELINES, GaussianAtoms.kind: GaussianAtoms}
-    return kinds[description["kind"]].from_description(description)
+    baseline: Baseline = kinds[description["kind"]].from_description(description)
+    return baseline
 
 
 def default_guess(structure: Structure) -> str:

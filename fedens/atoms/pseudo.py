@@ -22,8 +22,6 @@ from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.energy.terms import LocalTerm, local_energy_density
 from fedens.errors import ConvergenceError, FunctionalError
 from fedens.fem.axis import Axis
-from fedens.fem.radial import radial_sum
-from fedens.fem.separable import gaussian_sum
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -203,8 +201,7 @@ def superposed_gaussians(
     exponents, amplitudes = zip(*(atoms[symbol] for symbol in structure.symbols), strict=True)
     counts = torch.tensor([len(one) for one in exponents], device=space.device)
     occupancies = torch.tensor(structure.occupancies, device=space.device)
-    return gaussian_sum(
-        space,
+    return space.gaussian_sum(
         positions.repeat_interleave(counts, dim=0),
         torch.cat(exponents).to(space.device),
         torch.cat(amplitudes).to(space.device) * occupancies.repeat_interleave(counts),
@@ -217,5 +214,5 @@ def _superposed_radial(
     total = positions.new_zeros(space.n_points)
     for symbol, position in zip(structure.symbols, positions, strict=True):
         density = free_atom(functional, symbol).density_at
-        total = total + radial_sum(space, position[None], density, _RADIUS)
+        total = total + space.radial_sum(position[None], density, _RADIUS)
     return total

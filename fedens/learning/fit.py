@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ def fit(
 @dataclass
 class _Fit:
     network: nn.Module
-    objective: Objective
+    objective: Objective[Any]
     settings: FitSettings
     label: str
     member: int
