@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import pyvista
 import torch
+from ase.units import Bohr, Hartree
 from systems import GTHFIT
 from test_workflow import SMALL, run_of
 
 from fedens import EnergyFunctional
-from fedens.analysis.crystals import evaluate_sample, summarise
+from fedens.analysis.crystals import Evaluation, evaluate_sample, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.report.crystals import summary_rows
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
@@ -160,3 +161,64 @@ def test_agreement_of_known_pairs():
     assert agreement([1.0, 2.0], [1.0, 2.0])["correlation"] is None
     assert agreement([1.0, 1.0, 1.0], errors[:3])["correlation"] is None
     assert agreement([0.0], [1.0])["error_over_uncertainty"] is None
+
+
+def test_errors_are_in_the_units_of_their_names(run, evaluations):
+    """By ASE's units: meV per atom with its sign, and meV/angstrom."""
+    for evaluation in evaluations:
+        sample, errors = run.data[evaluation.name], evaluation.errors
+        for route in ("functional", "functional_one_step", "energy_density"):
+            wrong = (evaluation.energies[route] - sample.energy) * Hartree * 1000
+            found = errors[f"energy_error_{route}_mev_per_atom"]
+            assert found * len(sample.structure) == pytest.approx(wrong, rel=1e-9)
+        for route in ("functional", "functional_one_step", "hellmann_feynman"):
+            wrong = np.abs(evaluation.forces[route] - sample.forces).mean() * Hartree / Bohr * 1000
+            found = errors[f"force_mae_{route}_mev_per_angstrom"]
+            assert found == pytest.approx(wrong, rel=1e-9)
+        spread = errors["force_spread_reference_mev_per_angstrom"]
+        assert spread == pytest.approx(sample.forces.std() * Hartree / Bohr * 1000, rel=1e-9)
+
+
+def known(name, *, energy_error, force_error):
+    """An evaluation whose estimates are the errors times 2, 3, 5 and 7, of one atom."""
+    errors = {
+        "nmape_percent": 0.1 * abs(energy_error),
+        "density_uncertainty_percent": 0.2 * abs(energy_error),
+        "energy_error_functional_mev_per_atom": energy_error,
+        "energy_uncertainty_functional_mev_per_atom": 3 * abs(energy_error),
+        "energy_error_energy_density_mev_per_atom": 10 * energy_error,
+        "energy_uncertainty_energy_density_mev_per_atom": 50 * abs(energy_error),
+    }
+    reference = np.array([[0.5, -0.25, 0.0]])
+    forces = {"reference": reference, "functional": reference + force_error}
+    return Evaluation(
+        name, "Al", 1, errors, {}, forces, {"functional": 7 * np.abs([force_error])}
+    )
+
+
+TWO = (
+    known("a", energy_error=-4.0, force_error=[0.01, -0.02, 0.03]),
+    known("b", energy_error=1.0, force_error=[-0.05, 0.04, 0.06]),
+)
+
+
+def test_summary_is_the_mean_and_the_largest_of_absolute_values():
+    found = summarise(TWO)["energy_error_functional_mev_per_atom"]
+    assert found == {"mean": 2.5, "max": 4.0}
+
+
+def test_pairs_are_an_estimate_and_its_own_error():
+    pairs = uncertainty_pairs(TWO)
+    factors = {
+        "density_percent": 2,
+        "energy_functional_mev_per_atom": 3,
+        "energy_energy_density_mev_per_atom": 5,
+        "forces_functional_mev_per_angstrom": 7,
+    }
+    assert set(pairs) == set(factors)
+    for name, (uncertainty, error) in pairs.items():
+        np.testing.assert_allclose(uncertainty, factors[name] * error, rtol=1e-12)
+        assert (error > 0).all()
+    np.testing.assert_allclose(pairs["energy_functional_mev_per_atom"][1], [4, 1])
+    forces = np.array([0.01, 0.02, 0.03, 0.05, 0.04, 0.06]) * Hartree / Bohr * 1000
+    np.testing.assert_allclose(pairs["forces_functional_mev_per_angstrom"][1], forces)
