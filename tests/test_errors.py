@@ -8,6 +8,7 @@ import torch
 from ase.units import Bohr, Debye, Hartree, kcal, mol
 
 from fedens.analysis import crystals, molecules
+from fedens.analysis.errors import near_nuclei
 from fedens.atoms.spherical import SphericalAtom, pair_energy, superposed_fields
 from fedens.data.sample import ENERGY_DENSITIES, Sample
 from fedens.fem.tensor import TensorSpace
@@ -41,7 +42,7 @@ def crystal_errors(density, raw=None, **energy_densities):
         bound=SimpleNamespace(electrons=ELECTRONS),
         energy_densities={name: torch.as_tensor(v * ones) for name, v in given.items()},
     )
-    return crystals.density_errors(prediction, sample, SPACE)
+    return crystals.field_errors(prediction, sample, SPACE)
 
 
 def test_percent_errors_are_of_the_whole_reference():
@@ -64,7 +65,7 @@ def test_near_nuclei_means_within_one_bohr_of_a_nucleus_or_its_image():
     ball = 4 / 3 * np.pi
     share = ball / np.prod(EDGES)
     assert errors["nmape_percent"] == pytest.approx(5 * share, rel=0.02)
-    volume = SPACE.weights.numpy() @ crystals.near_nuclei(CORNER, points)
+    volume = SPACE.weights.numpy() @ near_nuclei(CORNER, points)
     assert volume == pytest.approx(ball, rel=0.02)
 
 
@@ -117,19 +118,18 @@ def molecular_errors(wrong, dipole=DIPOLE, spread=None, electrostatic=0.0):
         electrostatic=lambda _: torch.tensor(electrostatic * ones),
     )
     sample = Sample(HYDROGEN, POINTS, WEIGHTS, FIELDS, energy=-1.0)
-    return molecules._errors_on_mesh(prediction, sample)
+    return molecules.field_errors(prediction, sample)
 
 
 def test_percent_errors_of_a_molecule():
     errors = molecular_errors({"density": -0.004, "kinetic": 0.06, "xc": -0.05}, spread=0.002)
     share = 100 * VOLUME / (WEIGHTS @ FIELDS["density"])
-    assert errors["NMAPE (%)"] == pytest.approx(0.004 * share, rel=1e-12)
-    assert errors["NMAPE of superposed atoms (%)"] == pytest.approx(0.01 * share, rel=1e-12)
-    assert errors["density, committee's spread (%)"] == pytest.approx(0.002 * share, rel=1e-12)
-    of_learned = "energy density, of what is learned (%)"
-    assert errors[f"kinetic {of_learned}"] == pytest.approx(20, rel=1e-10)
-    assert errors[f"xc {of_learned}"] == pytest.approx(25, rel=1e-10)
-    assert errors["charge by quadrature, error (e)"] == pytest.approx(0.006 * VOLUME, rel=1e-10)
+    assert errors["nmape_percent"] == pytest.approx(0.004 * share, rel=1e-12)
+    assert errors["nmape_superposed_atoms_percent"] == pytest.approx(0.01 * share, rel=1e-12)
+    assert errors["density_uncertainty_percent"] == pytest.approx(0.002 * share, rel=1e-12)
+    assert errors["kinetic_difference_error_percent"] == pytest.approx(20, rel=1e-10)
+    assert errors["xc_difference_error_percent"] == pytest.approx(25, rel=1e-10)
+    assert errors["charge_error_by_quadrature_e"] == pytest.approx(0.006 * VOLUME, rel=1e-10)
 
 
 def test_near_nuclei_of_a_molecule_means_within_one_bohr():
@@ -137,15 +137,15 @@ def test_near_nuclei_of_a_molecule_means_within_one_bohr():
     distances = np.linalg.norm(POINTS[:, None] - HYDROGEN.positions, axis=-1)
     share = np.where((distances < 1).any(axis=1), 0.03, 0.01)
     errors = molecular_errors({"density": share * FIELDS["density"]})
-    assert errors["NMAPE within 1 bohr of nuclei (%)"] == pytest.approx(3, rel=1e-12)
-    assert 1 < errors["NMAPE (%)"] < 2.9
+    assert errors["density_error_near_nuclei_percent"] == pytest.approx(3, rel=1e-12)
+    assert 1 < errors["nmape_percent"] < 2.9
 
 
 def test_dipole_of_a_molecule_is_in_debye_and_of_the_right_sign():
     wrong = np.array([0.3, 0.0, -0.4])
-    assert molecular_errors({})["dipole (D)"] == pytest.approx(0, abs=1e-10)
+    assert molecular_errors({})["dipole_error_debye"] == pytest.approx(0, abs=1e-10)
     errors = molecular_errors({}, DIPOLE + wrong)
-    assert errors["dipole (D)"] == pytest.approx(0.5 * Bohr / Debye, rel=1e-10)
+    assert errors["dipole_error_debye"] == pytest.approx(0.5 * Bohr / Debye, rel=1e-10)
 
 
 def test_energy_of_all_predicted_fields_is_in_kcal_per_mol():
@@ -153,5 +153,5 @@ def test_energy_of_all_predicted_fields_is_in_kcal_per_mol():
     errors = molecular_errors({"kinetic": 0.05}, electrostatic=0.02)
     atoms = 2 * sum(ATOMS["H"].energies.values()) + float(pair_energy(HYDROGEN, ATOMS))
     energy = atoms + (0.35 - 0.2 + 0.02) * VOLUME
-    name = "energy by quadrature of all predicted fields, error (kcal/mol)"
+    name = "energy_error_all_fields_kcal_per_mol"
     assert errors[name] == pytest.approx((energy + 1.0) * KCAL_PER_MOL, rel=1e-10)

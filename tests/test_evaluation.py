@@ -12,9 +12,10 @@ from systems import GTHFIT
 from test_workflow import SMALL, run_of
 
 from fedens import EnergyFunctional
-from fedens.analysis.crystals import Evaluation, evaluate_sample, summarise
+from fedens.analysis.crystals import evaluate_sample
+from fedens.analysis.evaluation import Evaluation, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
-from fedens.report.crystals import summary_rows
+from fedens.report.sections import summary_table
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 #: The handful of cells that the model is trained on leaves most others outside.
@@ -56,8 +57,8 @@ def evaluations(run, predictor):
 
 def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
     for evaluation in evaluations:
-        sample, errors = run.data[evaluation.name], evaluation.errors
-        space, per_atom = sample.space(), HARTREE_IN_MEV / evaluation.n_atoms
+        sample, errors = run.data[evaluation.name], evaluation.numbers
+        space, per_atom = sample.space(), HARTREE_IN_MEV / len(evaluation.symbols)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
         share = space.integrate(prediction.spread) / space.integrate(prediction.density.values)
@@ -78,9 +79,9 @@ def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
 
 def test_errors_after_one_step_are_those_of_a_refined_prediction(run, predictor, evaluations):
     for evaluation in evaluations:
-        sample, errors = run.data[evaluation.name], evaluation.errors
+        sample, errors = run.data[evaluation.name], evaluation.numbers
         energy = predictor.energy(sample.structure, space=sample.space(), refinement_steps=1)
-        expected = (energy - sample.energy) * HARTREE_IN_MEV / evaluation.n_atoms
+        expected = (energy - sample.energy) * HARTREE_IN_MEV / len(evaluation.symbols)
         found = errors["energy_error_functional_one_step_mev_per_atom"]
         assert found == pytest.approx(expected, abs=1e-4)
         assert abs(found) < 0.5 * abs(errors["energy_error_functional_mev_per_atom"])
@@ -92,12 +93,12 @@ def test_errors_after_one_step_are_those_of_a_refined_prediction(run, predictor,
 
 def test_functional_uncertainty_tells_the_error(evaluations):
     pairs = uncertainty_pairs(evaluations)
-    energies = agreement(*pairs["energy_functional_mev_per_atom"])
+    energies = agreement(*pairs["energy_uncertainty_functional_mev_per_atom"])
     assert 0.8 < energies["error_over_uncertainty"] < 1.3
-    forces = agreement(*pairs["forces_functional_mev_per_angstrom"])
+    forces = agreement(*pairs["force_uncertainty_functional_mev_per_angstrom"])
     assert forces["correlation"] > 0.7
-    assert len(pairs["forces_functional_mev_per_angstrom"][0]) == 3 * sum(
-        e.n_atoms for e in evaluations
+    assert len(pairs["force_uncertainty_functional_mev_per_angstrom"][0]) == 3 * sum(
+        len(e.symbols) for e in evaluations
     )
 
 
@@ -113,7 +114,7 @@ def test_metrics_report_and_fields_show_the_uncertainties(run):
         "forces_hellmann_feynman_mev_per_angstrom",
     }
     page = (run.folder / "report.html").read_text()
-    assert page.count("Uncertainty: ") == 8  # four pictures, each with title and alternative text
+    assert page.count("Uncertainty: ") == 10  # five pictures, each with title and alternative text
     mean = metrics["held_out"]["density_uncertainty_percent"]["mean"]
     assert f"{mean:.4g}" in page
     path = next((run.folder / "fields").glob("*.vtu"))
@@ -127,13 +128,13 @@ def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations
     name = evaluations[0].name
     alone, prediction = evaluate_sample(predictor.member(0), run.data[name], name)
     assert prediction.spread is None
-    assert set(evaluations[0].errors) - set(alone.errors) == OF_COMMITTEE
+    assert set(evaluations[0].numbers) - set(alone.numbers) == OF_COMMITTEE
     assert list(alone.force_uncertainties) == ["functional"]
     assert set(uncertainty_pairs([alone])) == {
-        "energy_functional_mev_per_atom",
-        "forces_functional_mev_per_angstrom",
+        "energy_uncertainty_functional_mev_per_atom",
+        "force_uncertainty_functional_mev_per_angstrom",
     }
-    labels = [row[0] for row in summary_rows(summarise([alone]))]
+    labels = [row[0] for row in summary_table("", [alone]).rows]
     assert "density uncertainty" not in labels
     assert "density error (NMAPE)" in labels
 
@@ -146,8 +147,8 @@ def test_functional_without_second_derivative_has_no_forces_after_a_step(run, pr
     other = replace(predictor, functional=pbe, baseline="linear_response")
     here, _ = evaluate_sample(predictor, sample)
     there, _ = evaluate_sample(other, nameless)
-    assert set(here.errors) - set(there.errors) == OF_STEP
-    assert there.errors["energy_uncertainty_functional_mev_per_atom"] > 0
+    assert set(here.numbers) - set(there.numbers) == OF_STEP
+    assert there.numbers["energy_uncertainty_functional_mev_per_atom"] > 0
 
 
 def test_agreement_of_known_pairs():
@@ -166,7 +167,7 @@ def test_agreement_of_known_pairs():
 def test_errors_are_in_the_units_of_their_names(run, evaluations):
     """By ASE's units: meV per atom with its sign, and meV/angstrom."""
     for evaluation in evaluations:
-        sample, errors = run.data[evaluation.name], evaluation.errors
+        sample, errors = run.data[evaluation.name], evaluation.numbers
         for route in ("functional", "functional_one_step", "energy_density"):
             wrong = (evaluation.energies[route] - sample.energy) * Hartree * 1000
             found = errors[f"energy_error_{route}_mev_per_atom"]
@@ -191,9 +192,8 @@ def known(name, *, energy_error, force_error):
     }
     reference = np.array([[0.5, -0.25, 0.0]])
     forces = {"reference": reference, "functional": reference + force_error}
-    return Evaluation(
-        name, "Al", 1, errors, {}, forces, {"functional": 7 * np.abs([force_error])}
-    )
+    estimates = {"functional": 7 * np.abs([force_error])}
+    return Evaluation(name, "", "Al", ["Al"], errors, {}, forces, estimates)
 
 
 TWO = (
@@ -210,15 +210,15 @@ def test_summary_is_the_mean_and_the_largest_of_absolute_values():
 def test_pairs_are_an_estimate_and_its_own_error():
     pairs = uncertainty_pairs(TWO)
     factors = {
-        "density_percent": 2,
-        "energy_functional_mev_per_atom": 3,
-        "energy_energy_density_mev_per_atom": 5,
-        "forces_functional_mev_per_angstrom": 7,
+        "density_uncertainty_percent": 2,
+        "energy_uncertainty_functional_mev_per_atom": 3,
+        "energy_uncertainty_energy_density_mev_per_atom": 5,
+        "force_uncertainty_functional_mev_per_angstrom": 7,
     }
     assert set(pairs) == set(factors)
     for name, (uncertainty, error) in pairs.items():
         np.testing.assert_allclose(uncertainty, factors[name] * error, rtol=1e-12)
         assert (error > 0).all()
-    np.testing.assert_allclose(pairs["energy_functional_mev_per_atom"][1], [4, 1])
+    np.testing.assert_allclose(pairs["energy_uncertainty_functional_mev_per_atom"][1], [4, 1])
     forces = np.array([0.01, 0.02, 0.03, 0.05, 0.04, 0.06]) * Hartree / Bohr * 1000
-    np.testing.assert_allclose(pairs["forces_functional_mev_per_angstrom"][1], forces)
+    np.testing.assert_allclose(pairs["force_uncertainty_functional_mev_per_angstrom"][1], forces)

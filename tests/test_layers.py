@@ -33,8 +33,8 @@ ALLOWED = {
     "analysis": {"models", "reference"},
     "generalisation": {"fem"},
     "configuration": {"features"},
-    "output": {"data", "atoms", "models", "reference"},
-    "report": {"output", "analysis", "configuration", "generalisation"},
+    "output": {"data", "atoms"},
+    "report": {"output", "analysis"},
     "testing": {"models"},
 }
 #: At the top: these may import everything, and nothing else may import them.

@@ -16,10 +16,9 @@ from fedens.report.figures import (
     learning_curve,
     loss_curve,
     parity_plot,
-    slice_field,
-    slices_figure,
 )
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.slices import slice_field, slices_figure
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -34,7 +33,7 @@ def cell():
 
 
 def content(**changes):
-    curve = loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [0.4], validation_steps=[10])
+    curve = loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [np.nan, 0.4, 0.2])
     values = {
         "title": "Aluminium <held out>",
         "summary": "Twelve cells.",

@@ -209,7 +209,7 @@ def test_isolated_structures_from_a_file(tmp_path):
     assert run.generate() == {}
     predictor = run.train()
     (evaluation,) = run.evaluate(predictor)
-    assert evaluation.errors["nmape_percent"] < 5
+    assert evaluation.numbers["nmape_percent"] < 5
     assert (run.folder / "report.html").exists()
     assert predictor.spacing == pytest.approx(0.7)
     with_response = run_of(tmp_path, training=training, **others)
