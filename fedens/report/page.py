@@ -116,8 +116,8 @@ def render_report(content: ReportContent) -> str:
 def shown(value: Any, digits: int = DIGITS) -> str:
     """A cell's text, with some significant digits.
 
-    >>> shown(0.0123456), shown(12345), shown(123456.7), shown(1e-9), shown(None), shown("fcc")
-    ('0.01235', '12345', '123457', '1e-09', '-', 'fcc')
+    >>> shown(0.0123456), shown(12345), shown(12345.6), shown(1e-9), shown(None), shown("fcc")
+    ('0.01235', '12345', '12346', '1e-09', '-', 'fcc')
     """
     if value is None:
         return "-"

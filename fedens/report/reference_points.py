@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedens.analysis.quantities import QUANTITIES
 from fedens.analysis.reference_points import LABELS, Cost, Outcome, averages, findings
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, write_report
-from fedens.report.sections import rows_table
-
-Means = Mapping[tuple[str, str, int], Mapping[str, float]]
+from fedens.report.sections import Row, rows_table
 
 _KEYS = ("labels", "points", "structures")
 _ERRORS = (
@@ -60,12 +60,11 @@ def write_reference_points_report(
     Raises:
         OutputError: the file cannot be written.
     """
-    means, order = averages(outcomes), list(LABELS)
-    rows: list[dict[str, Any]] = [
-        {"points": points, "labels": labels, "structures": size, **numbers}
-        for (points, labels, size), numbers in means.items()
-    ]
-    rows.sort(key=lambda r: (order.index(r["labels"]), r["points"], r["structures"]))
+    order = list(LABELS)
+    rows = sorted(
+        averages(outcomes),
+        key=lambda row: (order.index(row["labels"]), row["points"], row["structures"]),
+    )
     content = ReportContent(
         title=f"{name}: reference points compared",
         summary=(
@@ -74,7 +73,7 @@ def write_reference_points_report(
             "those of held-out structures, means over seeds."
         ),
         run=run,
-        figures=_figures(means),
+        figures=_figures(rows),
         tables=[
             rows_table("Held-out errors", (*_KEYS, *_ERRORS), rows),
             rows_table("Costs, one structure", _COSTS, list(map(asdict, costs)), _COST_CAPTION),
@@ -84,21 +83,18 @@ def write_reference_points_report(
     return write_report(path, content)
 
 
-def _figures(means: Means) -> list[ReportFigure]:
+def _figures(rows: Sequence[Row]) -> list[ReportFigure]:
     figures = []
-    for labels in LABELS:
-        for quantity, unit in (("force", "meV/angstrom"), ("energy", "meV/atom")):
-            curves: dict[str, dict[int, float]] = {}
-            for (points, taught, size), numbers in means.items():
-                if taught == labels:
-                    curves.setdefault(points, {})[size] = numbers[f"{quantity}_error"]
-            if not curves:
-                continue
-            sizes = sorted({size for curve in curves.values() for size in curve})
+    for labels in dict.fromkeys(row["labels"] for row in rows):
+        chosen = [row for row in rows if row["labels"] == labels]
+        sizes = sorted({row["structures"] for row in chosen})
+        for key in ("force_error", "energy_error"):
+            label, unit = QUANTITIES[key]
+            found = {(row["points"], row["structures"]): row[key] for row in chosen}
             errors = {
-                points: [curve.get(size, float("nan")) for size in sizes]
-                for points, curve in curves.items()
+                points: [found.get((points, size), math.nan) for size in sizes]
+                for points in dict.fromkeys(row["points"] for row in chosen)
             }
-            picture = learning_curve(sizes, errors, unit, f"{quantity} error")
-            figures.append(ReportFigure(f"{quantity.capitalize()} error, taught {labels}", picture))
+            picture = learning_curve(sizes, errors, unit, label)
+            figures.append(ReportFigure(f"{label.capitalize()}, taught {labels}", picture))
     return figures

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FieldSlice:
-    """A field in a plane across the box, in the units of files.
+    """A field in a plane across z, in the units of files.
 
     Attributes:
-        values: (n, m), first axis to the right. extent: left, right, bottom, top, angstrom.
+        values: (n, m), x to the right. extent: left, right, bottom, top, angstrom.
         title: of the picture; unit: of the values, such as ``electron/angstrom^3``.
-        labels: of the two axes. atoms: in the plane, (n_atoms, 2), angstrom.
+        atoms: in the plane, (n_atoms, 2), angstrom.
         signed: whether colours are centred on zero, as for errors.
     """
 
@@ -40,54 +40,51 @@ class FieldSlice:
     extent: tuple[float, float, float, float]
     title: str
     unit: str
-    labels: tuple[str, str] = ("x", "y")
-    atoms: NDArray[np.float64] | None = None
-    signed: bool = False
+    atoms: NDArray[np.float64]
+    signed: bool
 
 
 def slice_field(
     space: TensorSpace,
+    structure: Structure,
     field: Tensor | ArrayLike,
     name: str = "density",
-    structure: Structure | None = None,
+    title: str = "",
     *,
-    axis: int = 2,
-    position: float | None = None,
-    title: str | None = None,
     signed: bool = False,
-    unit: str | None = None,
     n: int = 200,
     thickness: float = 1.0,
 ) -> FieldSlice:
-    """A field in the plane at ``position`` (bohr) across one axis (0, 1 or 2).
+    """A field in the plane of constant z through the first atom.
 
     Args:
-        field: (n_points,), at ``space.points``; ``unit`` if its ``name`` does not tell it.
-        position: default: through the first atom, else through the middle of the box.
+        field: (n_points,), at ``space.points``.
         n: samples along the longer side.
         thickness: atoms no further than this from the plane are shown, bohr.
 
     Raises:
         SpaceError: for a field of the wrong shape. OutputError: for a field without a unit.
     """
-    factor, file_unit = FILE_UNITS[field_unit(name, {name: unit} if unit else None)]
-    across = [i for i in range(3) if i != axis]
-    atoms = _atoms(space, structure)
-    if position is None:
-        edges = space.axes[axis].edges
-        position = float(atoms[0, axis] if len(atoms) else (edges[0] + edges[-1]) / 2)
-    coordinates = _plane_coordinates(space, axis, position, n)
-    plane = grid_values(space, field, coordinates, root=is_density(name)).squeeze(axis)
-    near = _distance_to_plane(space, atoms, axis, position) <= thickness
-    ends = [float(space.axes[i].edges[side]) * BOHR_IN_ANGSTROM for i in across for side in (0, -1)]
+    factor, unit = FILE_UNITS[field_unit(name)]
+    space.check_matches(structure)
+    low = np.array([float(axis.edges[0]) for axis in space.axes])
+    atoms, lengths = inside_box(structure, low), np.array(space.lengths)
+    height = atoms[0, 2]
+    counts = np.maximum(2, np.round(n * lengths[:2] / lengths[:2].max()).astype(int))
+    # the centres of equal pixels
+    coordinates = [low[i] + lengths[i] * (np.arange(c) + 0.5) / c for i, c in enumerate(counts)]
+    plane = grid_values(space, field, [*coordinates, [height]], root=is_density(name))[:, :, 0]
+    away = atoms[:, 2] - height
+    if space.axes[2].periodic:
+        away -= lengths[2] * np.round(away / lengths[2])
+    left, bottom, right, top = BOHR_IN_ANGSTROM * np.append(low[:2], (low + lengths)[:2])
     return FieldSlice(
-        values=factor * plane,
-        extent=(ends[0], ends[1], ends[2], ends[3]),
-        title=title or f"{name} at {'xyz'[axis]} = {position * BOHR_IN_ANGSTROM:.2f} angstrom",
-        unit=file_unit,
-        labels=("xyz"[across[0]], "xyz"[across[1]]),
-        atoms=atoms[near][:, across] * BOHR_IN_ANGSTROM,
-        signed=signed,
+        factor * plane,
+        (left, right, bottom, top),
+        title or f"{name} at z = {height * BOHR_IN_ANGSTROM:.2f} angstrom",
+        unit,
+        atoms[np.abs(away) <= thickness, :2] * BOHR_IN_ANGSTROM,
+        signed,
     )
 
 
@@ -100,14 +97,9 @@ def density_slices(sample: Sample, predicted: Tensor) -> bytes:
     space, density = sample.space(), torch.tensor(sample.fields["density"])
     error = predicted.cpu() - density
     pieces = [
-        slice_field(space, density, "density", sample.structure, title="reference"),
+        slice_field(space, sample.structure, density, "density", "reference"),
         slice_field(
-            space,
-            error,
-            "density_error",
-            sample.structure,
-            title="predicted - reference",
-            signed=True,
+            space, sample.structure, error, "density_error", "predicted - reference", signed=True
         ),
     ]
     return slices_figure(pieces)
@@ -141,55 +133,13 @@ def _draw_slice(figure: Figure, axes: Axes, piece: FieldSlice, limits: tuple[flo
     colours |= {"vmin": limits[0], "vmax": limits[1]}
     extent, image = piece.extent, piece.values.T
     picture = axes.imshow(image, origin="lower", extent=extent, interpolation="bilinear", **colours)
-    if piece.atoms is not None and len(piece.atoms):
-        edge = "black" if piece.signed else "white"
-        axes.scatter(
-            piece.atoms[:, 0],
-            piece.atoms[:, 1],
-            s=36,
-            facecolor="none",
-            edgecolor=edge,
-            linewidth=1.1,
-        )
+    edge = "black" if piece.signed else "white"
+    x, y = piece.atoms.T
+    axes.scatter(x, y, s=36, facecolor="none", edgecolor=edge, linewidth=1.1)
     axes.grid(visible=False)
     axes.set(xlim=extent[:2], ylim=extent[2:], title=piece.title)
-    axes.set_xlabel(f"{piece.labels[0]} (angstrom)")
-    axes.set_ylabel(f"{piece.labels[1]} (angstrom)")
+    axes.set(xlabel="x (angstrom)", ylabel="y (angstrom)")
+    unit = piece.unit.replace("^3", "$^3$")
     ticks = ScalarFormatter()
     ticks.set_powerlimits((-2, 3))
-    figure.colorbar(picture, ax=axes, shrink=0.86, format=ticks, label=_typeset(piece.unit))
-
-
-def _typeset(unit: str) -> str:
-    """The unit with its exponent raised."""
-    return unit.replace("^3", "$^3$")
-
-
-def _plane_coordinates(
-    space: TensorSpace, axis: int, position: float, n: int
-) -> list[NDArray[np.float64]]:
-    """Three coordinate lists, bohr: the centres of equal pixels, and one position."""
-    longest = max(space.axes[i].length for i in range(3) if i != axis)
-    lists: list[NDArray[np.float64]] = []
-    for a in space.axes:
-        count = max(2, round(n * a.length / longest))
-        faces = np.linspace(float(a.edges[0]), float(a.edges[-1]), count + 1)
-        lists.append((faces[1:] + faces[:-1]) / 2)
-    lists[axis] = np.array([position])
-    return lists
-
-
-def _atoms(space: TensorSpace, structure: Structure | None) -> NDArray[np.float64]:
-    if structure is None:
-        return np.zeros((0, 3))
-    space.check_matches(structure)
-    return inside_box(structure, [float(axis.edges[0]) for axis in space.axes])
-
-
-def _distance_to_plane(
-    space: TensorSpace, atoms: NDArray[np.float64], axis: int, position: float
-) -> NDArray[np.float64]:
-    distance = atoms[:, axis] - position
-    if space.axes[axis].periodic:
-        distance -= space.axes[axis].length * np.round(distance / space.axes[axis].length)
-    return np.abs(distance)
+    figure.colorbar(picture, ax=axes, shrink=0.86, format=ticks, label=unit)
