@@ -25,6 +25,7 @@ from fedens.jobs import molecules as molecules_run
 from fedens.jobs.molecules import MoleculesRun
 from fedens.models.molecule.model import MolecularModel
 from fedens.progress import Progress
+from fedens.reference.pyscf import kohn_sham as reference
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -82,13 +83,13 @@ def from_file(tmp_path):
 @pytest.fixture
 def labelled(monkeypatch):
     """The structures of which Kohn-Sham calculations were made."""
-    made, calculate = [], molecules_run.kohn_sham
+    made, calculate = [], reference.kohn_sham
 
     def counted(structure, *arguments, **settings):
         made.append(structure)
         return calculate(structure, *arguments, **settings)
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", counted)
+    monkeypatch.setattr(reference, "kohn_sham", counted)
     return made
 
 
@@ -100,9 +101,10 @@ def run(configuration, folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, training_seed):
     folder = tmp_path_factory.mktemp("molecules")
-    arguments = ["run", str(configured(folder, SMALL)), "--output", str(folder / "out")]
+    path = configured(folder, SMALL | {"seed": training_seed})
+    arguments = ["run", str(path), "--output", str(folder / "out")]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     return folder / "out", result.output, arguments
@@ -127,7 +129,7 @@ def test_run_leaves_everything_behind(finished):
 
 
 @pytest.mark.slow
-def test_errors_are_small_for_molecules_that_were_not_seen(finished):
+def test_errors_are_small_for_held_out_molecules(finished, bounded):
     folder, _, _ = finished
     results = results_of(folder)
     assert [one["name"] for one in results] == ["water-0008", "water-0009", "water-0010"]
@@ -137,17 +139,23 @@ def test_errors_are_small_for_molecules_that_were_not_seen(finished):
         if all(name in one["numbers"] for one in results)
     }
     assert mean["nmape_superposed_atoms_percent"] > 9
-    assert mean["nmape_percent"] < mean["nmape_superposed_atoms_percent"] / 5
-    for field in ("kinetic", "xc"):
-        assert mean[f"{field}_difference_error_percent"] < 30
-    assert mean["charge_error_by_quadrature_e"] < 1e-3
-    assert mean["dipole_error_debye"] < 0.3
-    assert mean["energy_error_kcal_per_mol"] < 1
+    atoms = mean["nmape_superposed_atoms_percent"]
+    bounded("NMAPE over superposed atoms'", mean["nmape_percent"] / atoms, 0.2)
+    limits = {
+        "kinetic_difference_error_percent": 30,
+        "xc_difference_error_percent": 30,
+        "charge_error_by_quadrature_e": 1e-3,
+        "dipole_error_debye": 0.3,
+        "energy_error_kcal_per_mol": 1,
+    }
+    for name, limit in limits.items():
+        bounded(name, mean[name], limit)
     spread = mean["force_rms_reference_kcal_per_mol_angstrom"]
-    assert mean["force_mae_kcal_per_mol_angstrom"] < spread / 5
+    bounded("forces over their spread", mean["force_mae_kcal_per_mol_angstrom"] / spread, 0.2)
     first = results[0]["numbers"]
-    assert abs(first["energy_error_harris_kcal_per_mol"]) < 1
-    assert first["cycles_from_prediction"] < first["cycles_from_minao"]
+    name = "energy_error_harris_kcal_per_mol"
+    bounded(name, abs(first[name]), 1)
+    bounded("cycles over PySCF's", first["cycles_from_prediction"] / first["cycles_from_minao"], 1)
     assert not any(name.startswith("cycles") for name in results[1]["numbers"])
 
 
@@ -263,30 +271,32 @@ def test_molecules_of_any_name(from_file, tmp_path, group):
     assert list(job.structures) == [f"{group}-{i:04d}" for i in range(3)]
 
 
+@pytest.mark.slow
 def test_run_on_a_file_goes_on_where_it_was_killed(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
-    label = molecules_run.kohn_sham
+    label = reference.kohn_sham
 
     def killed(*arguments, **settings):
         if len(labelled) == 2:
             raise KeyboardInterrupt
         return label(*arguments, **settings)
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", killed)
+    monkeypatch.setattr(reference, "kohn_sham", killed)
     with pytest.raises(KeyboardInterrupt):
         run(configuration, folder)
     assert len(Dataset.open(folder / "data")) == 2
     assert not (folder / "model").exists()
-    monkeypatch.setattr(molecules_run, "kohn_sham", label)
+    monkeypatch.setattr(reference, "kohn_sham", label)
     run(configuration, folder)
     assert len(labelled) == 3
     assert len(results_of(folder)) == 1
     assert len({one.positions.tobytes() for one in labelled}) == 3
 
 
+@pytest.mark.slow
 def test_calculations_that_do_not_converge_are_left_out(from_file, tmp_path, labelled, monkeypatch):
     configuration, folder = from_file(), tmp_path / "out"
-    label, failing = molecules_run.kohn_sham, [1]
+    label, failing = reference.kohn_sham, [1]
 
     def unconverged(structure, *arguments, **settings):
         sample = label(structure, *arguments, **settings)
@@ -294,7 +304,7 @@ def test_calculations_that_do_not_converge_are_left_out(from_file, tmp_path, lab
             raise ConvergenceError("no self-consistent field", sample)
         return sample
 
-    monkeypatch.setattr(molecules_run, "kohn_sham", unconverged)
+    monkeypatch.setattr(reference, "kohn_sham", unconverged)
     run(configuration, folder)
     assert sorted(Dataset.open(folder / "data").index) == ["water-0001", "water-0002"]
     assert MolecularModel.load(folder / "model").provenance["n_samples"] == 1

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fedens.analysis.errors import density_errors, mean_absolute_error, percent
 from fedens.analysis.evaluation import Evaluation, check_same_functional
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
@@ -41,7 +42,7 @@ def evaluate_sample(
     check_same_functional(predictor.functional.describe(), sample, name)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
     by_route = _functional_numbers(predictor, prediction)
@@ -93,7 +94,7 @@ def _force_uncertainties(prediction: Prediction, numbers: dict[str, EnergyAndFor
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     """NMAPE and the functional route's energy error, without forces."""
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
         energies = {"functional": float(prediction.energy("functional"))}

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fedens.analysis.errors import density_errors, mean_absolute_error, percent
 from fedens.analysis.evaluation import Evaluation, check_same_functional
-from fedens.atoms.spherical import FIELDS, pair_energy, superposed_fields
+from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError
+from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
 from fedens.models.molecule.model import MolecularModel, MolecularPrediction
 from fedens.reference.pyscf.harris import harris, starting_density_matrix
@@ -85,9 +86,9 @@ def field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, f
     superposed atoms.
     """
     points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
-    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=FIELDS)
+    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=LOCAL_FIELDS)
     learned = prediction.differences(points)
-    true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS}
+    true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in LOCAL_FIELDS}
     density, wrong = torch.tensor(sample.fields["density"]), learned["density"] - true["density"]
     numbers = density_errors(sample.structure, sample.points, weights, wrong, density)
     numbers["nmape_superposed_atoms_percent"] = percent(weights, true["density"], density)

@@ -25,14 +25,14 @@ from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
 from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration, load_configuration
 from fedens.data.dataset import Dataset
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.errors import ConfigurationError, ConvergenceError, DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
-from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.files import write_atomically
 from fedens.jobs.rounds import (
     candidates,
@@ -46,10 +46,9 @@ from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
-from fedens.reference.orbital_free import solve_ground_state
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.crystals import write_crystals_report
 from fedens.report.slices import density_slices
-from fedens.sources.structures import make_structures
 from fedens.structure import Structure
 
 #: Sections that define the data; a run folder holds data of one choice of them.
@@ -100,6 +99,18 @@ class Run:
             options.gaussian_width,
         )
 
+    @property
+    def labeller(self) -> OrbitalFreeLabeller:
+        """Ground states as the configuration asks for them."""
+        space, solver = self.configuration.space, self.configuration.solver
+        return OrbitalFreeLabeller(
+            self.functional,
+            space.spacing,
+            space.order,
+            solver.residual_tolerance,
+            solver.max_evaluations,
+        )
+
     @cached_property
     def data(self) -> Dataset:
         """The data set of the run."""
@@ -123,7 +134,7 @@ class Run:
         Returns:
             name -> message of those that did not converge; they are not in the data set.
         """
-        structures = make_structures(self.configuration.structures, self.configuration.seed)
+        structures = self.configuration.structures.source().structures(self.configuration.seed)
         candidates(self)  # too few of them should show now, not after the training
         return self.label("reference data", dict(zip(_names(structures), structures, strict=True)))
 
@@ -139,7 +150,7 @@ class Run:
             advance(len(structures) - len(missing))
             for name, structure in missing.items():
                 try:
-                    sample = label_structure(structure, self.functional, self.configuration)
+                    sample = self.labeller(structure)
                     self.data.add(sample, name)
                 except ConvergenceError as error:
                     failed[name] = str(error)
@@ -366,26 +377,6 @@ class Run:
             "evaluation_seconds": seconds,
         }
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=1))
-
-
-def label_structure(
-    structure: Structure, functional: EnergyFunctional, configuration: Configuration
-) -> Sample:
-    """Reference data of one structure: a pure function of it and the configuration.
-
-    Raises:
-        ConvergenceError: when the solver does not reach its tolerance.
-    """
-    options = configuration.space
-    space = TensorSpace.for_structure(structure, options.spacing, options.order)
-    state = solve_ground_state(
-        structure,
-        space,
-        functional,
-        residual_tolerance=configuration.solver.residual_tolerance,
-        max_evaluations=configuration.solver.max_evaluations,
-    )
-    return state.to_sample()
 
 
 def _names(structures: Sequence[Structure]) -> list[str]:

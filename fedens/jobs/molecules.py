@@ -40,18 +40,17 @@ from fedens.errors import (
     ExtrapolationWarning,
     StructureError,
 )
-from fedens.fem.simplex import SimplexSpace
 from fedens.files import write_atomically
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.reference.pyscf.free_atoms import free_atoms
-from fedens.reference.pyscf.kohn_sham import kohn_sham
+from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
 from fedens.report.sections import for_terminal, summary_table
 from fedens.sources.conformers import normal_modes, relaxed
-from fedens.sources.structures import read_structures, write_xyz
+from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
 
 #: What must be the same for samples of a folder to be used again.
@@ -160,27 +159,18 @@ class MoleculesRun:
             advance(len(self.structures) - len(missing))
             for name, structure in missing.items():
                 try:
-                    self.data.add(self._label(structure), name)
+                    self.data.add(self.labeller(structure), name)
                 except ConvergenceError as error:
                     failed[name] = str(error)
                 advance(1)
         for name, message in failed.items():
             self.progress.say(f"{name} left out: {message}")
 
-    def _label(self, structure: Structure) -> Sample:
-        mesh, theory = self.configuration.space, self.configuration.theory
-        finest = {
-            s: mesh.finest / n for s, n in zip(structure.symbols, structure.numbers, strict=True)
-        }
-        space = SimplexSpace.for_structure(structure, finest, mesh.growth, mesh.margin, mesh.order)
-        return kohn_sham(
-            structure,
-            space,
-            theory.xc,
-            theory.basis,
-            grid_level=theory.grid_level,
-            conv_tol=theory.conv_tol,
-        )
+    @property
+    def labeller(self) -> PySCFLabeller:
+        """Kohn-Sham calculations as the configuration asks for them."""
+        options = self.configuration
+        return PySCFLabeller(**options.theory.model_dump(), **options.space.model_dump())
 
     def train(self) -> MolecularModel:
         """The model of the training samples; what has been done is not done again."""
@@ -282,7 +272,7 @@ class MoleculesRun:
 
     def _write_fields(self, model: MolecularModel, sample: Sample, name: str) -> list[Path]:
         """Reference, prediction and difference of each field on the sample's mesh."""
-        space = sample.simplex_space()
+        space = sample.space()
         prediction = model.predict(sample.structure)
         written: dict[str, torch.Tensor] = {}
         for field, values in prediction.fields(space.points).items():

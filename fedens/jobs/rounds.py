@@ -24,7 +24,6 @@ import torch
 from fedens.files import write_atomically
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.training import TrainingSettings
-from fedens.sources.structures import further_structures
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV
 
@@ -46,14 +45,13 @@ def candidates(run: Run) -> list[dict[str, Structure]]:
     """By name, the structures that each round looks at; none is in two rounds, or used otherwise.
 
     Raises:
-        ConfigurationError: a structure file that has too few.
+        StructureError: a structure file that has too few.
     """
     options = run.configuration.rounds
     if not options.count:
         return []
-    every = further_structures(
-        run.configuration.structures, options.count * options.candidates, run.configuration.seed
-    )
+    source = run.configuration.structures.source()
+    every = source.further(options.count * options.candidates, run.configuration.seed)
     named = [
         (f"round{1 + i // options.candidates}-{place:04d}-{structure.formula}", structure)
         for i, (place, structure) in enumerate(every.items())
@@ -79,7 +77,7 @@ def learn_in_rounds(run: Run) -> Predictor:
     """The first training and all rounds of a run; returns the last model.
 
     Raises:
-        ConfigurationError: a structure file that has too few structures.
+        StructureError: a structure file that has too few structures.
     """
     names, _ = run.split
     predictor = run.trained(names, run.settings(), _folder(run, 0))

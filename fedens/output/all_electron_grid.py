@@ -106,12 +106,12 @@ def sample_grid(
     Raises:
         DatasetError: a sample that is not on tetrahedra.
     """
-    space = sample.simplex_space()
+    space = sample.space()
     if difference is None:
         superposed = superposed_fields(sample.structure, space.points, atoms, names=["density"])
         own = torch.tensor(sample.fields["density"]) - superposed["density"]
         difference = partial(space.interpolate_at, space.project(own))
-    corners = space.mesh.p.T
+    corners = space.nodes[0].numpy()
     box = [corners.min(axis=0), corners.max(axis=0)]
     return all_electron_grid(sample.structure, atoms, difference, spacing, box)
 

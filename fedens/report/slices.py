@@ -15,7 +15,8 @@ from fedens.data.sample import Sample
 from fedens.errors import OutputError
 from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
-from fedens.output.naming import FILE_UNITS, field_unit, inside_box, is_density
+from fedens.fields import is_density
+from fedens.output.naming import field_unit, inside_box
 from fedens.report.figures import as_png, new_figure
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
@@ -65,7 +66,7 @@ def slice_field(
     Raises:
         SpaceError: for a field of the wrong shape. OutputError: for a field without a unit.
     """
-    factor, unit = FILE_UNITS[field_unit(name)]
+    unit = field_unit(name)
     space.check_matches(structure)
     low = np.array([float(axis.edges[0]) for axis in space.axes])
     atoms, lengths = inside_box(structure, low), np.array(space.lengths)
@@ -79,10 +80,10 @@ def slice_field(
         away -= lengths[2] * np.round(away / lengths[2])
     left, bottom, right, top = BOHR_IN_ANGSTROM * np.append(low[:2], (low + lengths)[:2])
     return FieldSlice(
-        factor * plane,
+        unit.factor * plane,
         (left, right, bottom, top),
         title or f"{name} at z = {height * BOHR_IN_ANGSTROM:.2f} angstrom",
-        unit,
+        unit.in_files,
         atoms[np.abs(away) <= thickness, :2] * BOHR_IN_ANGSTROM,
         signed,
     )
@@ -94,7 +95,7 @@ def density_slices(sample: Sample, predicted: Tensor) -> bytes:
     Args:
         predicted: (n_points,), at the sample's points.
     """
-    space, density = sample.space(), torch.tensor(sample.fields["density"])
+    space, density = sample.tensor_space(), torch.tensor(sample.fields["density"])
     error = predicted.cpu() - density
     pieces = [
         slice_field(space, sample.structure, density, "density", "reference"),
