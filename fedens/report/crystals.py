@@ -15,10 +15,11 @@ from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_r
 from fedens.report.sections import (
     Row,
     calibrations,
+    curve_figures,
+    curve_tables,
     evaluations_table,
     force_parity,
     headline,
-    learning_curves,
     losses,
     rows_table,
     summary_table,
@@ -85,11 +86,10 @@ def write_crystals_report(
         OutputError: the file cannot be written.
     """
     caption = "Held-out errors of short trainings, a quarter of the steps each."
-    curve_figures, curve_tables = learning_curves(curve, _CURVE, caption)
     figures: list[ReportFigure] = []
     if slices is not None:
         figures = [*_figures(evaluations, slices), *losses({"Loss": history} if history else {})]
-        figures += curve_figures
+        figures += curve_figures(curve, _CURVE, caption)
     content = ReportContent(
         title=f"{name}: learned electron density",
         summary=(
@@ -102,7 +102,7 @@ def write_crystals_report(
         tables=[
             summary_table("Held-out errors", evaluations),
             evaluations_table("Held-out structures", _COLUMNS, evaluations),
-            *curve_tables,
+            *curve_tables(curve, _CURVE, caption),
             *([_rounds_table(rounds)] if rounds else []),
         ],
         notes=_NOTES,

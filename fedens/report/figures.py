@@ -231,23 +231,15 @@ def arrows_figure(
 
     figure, all_axes = new_figure(5.4 * len(panels), 4.6, len(panels))
     for axes, (title, (points, arrows, values)) in zip(all_axes, panels.items(), strict=True):
-        at, along = np.asarray(points), np.asarray(arrows)
+        (x, y), along = np.asarray(points).T, np.asarray(arrows)
         colours = np.asarray(values, dtype=np.float64)
         largest = float(colours.max()) or 1.0
         norm = LogNorm(1e-4 * largest, largest)
         longest = float(np.linalg.norm(along, axis=1).max()) or 1.0
         shown = np.maximum(colours, 1e-4 * largest)
-        picture = axes.scatter(at[:, 0], at[:, 1], c=shown, norm=norm, s=26, cmap="viridis")
-        spacing = float(np.ptp(at[:, 0])) / 12 or 1.0
-        axes.quiver(
-            at[:, 0],
-            at[:, 1],
-            *(along / longest * spacing).T,
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.003,
-        )
+        picture = axes.scatter(x, y, c=shown, norm=norm, s=26, cmap="viridis")
+        dx, dy = along.T / longest * (float(np.ptp(x)) / 12 or 1.0)
+        axes.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=1, width=0.003)
         axes.set(aspect="equal", title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})")
         axes.grid(visible=False)
         figure.colorbar(picture, ax=axes, shrink=0.86, label=value)

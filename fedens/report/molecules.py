@@ -15,10 +15,11 @@ from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_r
 from fedens.report.sections import (
     Row,
     calibrations,
+    curve_figures,
+    curve_tables,
     evaluations_table,
     force_parity,
     headline,
-    learning_curves,
     losses,
     summary_table,
 )
@@ -74,7 +75,6 @@ def write_molecules_report(
         OutputError: the file cannot be written.
     """
     caption = "All points but the last are of one network, the last of the committee."
-    curve_figures, curve_tables = learning_curves(curve, _COLUMNS, caption)
     content = ReportContent(
         title=f"{name}: electron density and energies of molecules",
         summary=f"Mean absolute errors over {len(evaluations)} molecules that were not learned "
@@ -91,7 +91,7 @@ def write_molecules_report(
                 "kcal/mol/angstrom",
             ),
             *calibrations(evaluations),
-            *curve_figures,
+            *curve_figures(curve, _COLUMNS, caption),
             *losses(histories or {}),
         ],
         tables=[
@@ -103,7 +103,7 @@ def write_molecules_report(
                 "between the networks of the committee.",
             ),
             *_pulay_tables(evaluations),
-            *curve_tables,
+            *curve_tables(curve, _COLUMNS, caption),
             evaluations_table("Every molecule", _COLUMNS, evaluations),
         ],
         notes=_NOTES,

@@ -115,30 +115,28 @@ def calibrations(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
     return figures
 
 
-def learning_curves(
-    rows: Sequence[Row], keys: Sequence[str], caption: str
-) -> tuple[list[ReportFigure], list[ReportTable]]:
+def curve_figures(rows: Sequence[Row], keys: Iterable[str], caption: str) -> list[ReportFigure]:
     """Errors against the number of training structures; nothing for fewer than two."""
     if len(rows) < 2:
-        return [], []
+        return []
     there = [key for key in keys if all(key in row for row in rows)]
     units = dict.fromkeys(QUANTITIES[key].unit for key in there)
     errors = {"{} ({})".format(*QUANTITIES[key]): [row[key] for row in rows] for key in there}
     picture = learning_curve([row["structures"] for row in rows], errors, " or ".join(units))
-    title = "Learning curve"
-    table = rows_table(title, ("structures", "networks", *there), rows, caption)
-    return [ReportFigure(title, picture, caption)], [table]
+    return [ReportFigure("Learning curve", picture, caption)]
+
+
+def curve_tables(rows: Sequence[Row], keys: Iterable[str], caption: str) -> list[ReportTable]:
+    """The same as a table."""
+    keys = ("structures", "networks", *keys)
+    return [rows_table("Learning curve", keys, rows, caption)] if len(rows) > 1 else []
 
 
 def losses(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> list[ReportFigure]:
     """Losses of trainings, title -> ``step``, ``training_loss`` and ``validation_loss``."""
+    keys = ("step", "training_loss", "validation_loss")
     return [
-        ReportFigure(
-            title,
-            loss_curve(
-                history["step"], history["training_loss"], history.get("validation_loss", ())
-            ),
-        )
+        ReportFigure(title, loss_curve(*(history.get(key, ()) for key in keys)))
         for title, history in histories.items()
         if len(history["step"])
     ]
