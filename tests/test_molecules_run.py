@@ -167,7 +167,7 @@ def test_report_shows_the_numbers(finished):
     assert f"{nmape:.4g}" in page
     assert f"{nmape:.3g}" in output
     assert "Learning curve" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page  # pictures in base64 have no colon
 
 
 @pytest.mark.slow
