@@ -146,6 +146,14 @@ def test_layers_are_closed_transitively():
     assert not {"energy", "structure"} & CLOSED["units"]
 
 
+def test_reports_take_rows_and_plain_values():
+    """What :data:`ALLOWED` lets through by way of the analysis: no model, no reference."""
+    allowed = {"report", "analysis", "output", "data", "fem", *GROUND}
+    for path in (ROOT / "report").glob("*.py"):
+        names = [name.split(".") for name in imports(ast.parse(path.read_text()))]
+        assert {name[1] for name in names if name[0] == "fedens"} <= allowed, path
+
+
 def modules():
     """Name of every module -> the modules of the package that it imports, anywhere in it."""
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in MODULES}

@@ -95,9 +95,9 @@ def field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, f
     for field in ("kinetic", "xc"):
         share = percent(weights, learned[field] - true[field], true[field])
         numbers[f"{field}_difference_error_percent"] = share
-    spread = prediction.density_uncertainty(points)
-    if spread is not None:
-        numbers["density_uncertainty_percent"] = percent(weights, spread, density)
+    uncertainty = prediction.density_uncertainty(points)
+    if uncertainty is not None:
+        numbers["density_uncertainty_percent"] = percent(weights, uncertainty, density)
     charge = float(weights @ learned["density"]) + sample.structure.charge
     dipole = -(weights * true["density"]) @ points
     wrong_dipole = float(np.linalg.norm(prediction.dipole - dipole.numpy()))
