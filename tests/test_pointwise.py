@@ -3,7 +3,7 @@
 import torch
 
 from fedens.learning.least_squares import least_squares, with_constant
-from fedens.learning.pointwise import PointwiseNetwork
+from fedens.learning.pointwise import PointwiseNetwork, committee_outputs
 
 
 def test_ridge_recovers_a_linear_map(generator):
@@ -20,3 +20,22 @@ def test_linear_model_has_no_perceptron():
     network = PointwiseNetwork(3, (), 2)
     assert network.perceptron is None
     assert network(torch.ones(5, 3)).shape == (5, 2)
+
+
+def test_committees_give_the_same_block_by_block(monkeypatch, generator):
+    """Outputs and derivatives; 17 rows in blocks of 5."""
+    networks = [PointwiseNetwork(3, (4,), 2) for _ in range(2)]
+    features = torch.randn(17, 3, generator=generator, requires_grad=True)
+
+    def outputs_and_slopes():
+        outputs = committee_outputs(networks, features)
+        return outputs.detach(), *torch.autograd.grad((outputs**2).sum(), features)
+
+    whole = outputs_and_slopes()
+    for found, network in zip(whole[0], networks, strict=True):
+        torch.testing.assert_close(found.float(), network(features))
+    monkeypatch.setattr("fedens.learning.pointwise._BLOCK", 5)
+    for found, expected in zip(outputs_and_slopes(), whole, strict=True):
+        torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(committee_outputs(networks, features), whole[0])

@@ -6,12 +6,18 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedens.learning.least_squares import least_squares, with_constant
 
 #: Damping of the least squares, relative to the number of points. With less of it, a model of one
 #: structure runs away outside its range.
 _RIDGE = 1e-4
+
+
+#: Rows per block of a committee; with more of them, each block is computed again for derivatives
+#: instead of being kept.
+_BLOCK = 50_000
 
 
 class PointwiseNetwork(nn.Module):
@@ -67,3 +73,16 @@ class FieldNetwork(nn.Module):
         super().__init__()
         self.root_density = PointwiseNetwork(n_features, hidden, 1)
         self.energy_densities = PointwiseNetwork(n_features, hidden, n_energy_densities)
+
+
+def committee_outputs(networks: Sequence[PointwiseNetwork], features: Tensor) -> Tensor:
+    """Outputs of all networks (n_members, n_points, n_outputs), float64, block by block."""
+
+    def outputs(block: Tensor) -> Tensor:
+        return torch.stack([network(block) for network in networks]).double()
+
+    blocks = features.split(_BLOCK)
+    if len(blocks) == 1 or not torch.is_grad_enabled():
+        return torch.cat([outputs(block) for block in blocks], dim=1)
+    parts = [checkpoint(outputs, block, use_reentrant=False) for block in blocks]
+    return torch.cat(parts, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fedens.atoms.baseline import Baseline, baseline_from_description
 from fedens.data.density import Density
@@ -22,7 +21,7 @@ from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.domain import TrainingDomain
-from fedens.learning.pointwise import FieldNetwork
+from fedens.learning.pointwise import FieldNetwork, committee_outputs
 from fedens.learning.scaling import Standardise
 from fedens.models.base import EnergyAndForces, Model, Uncertainty
 from fedens.models.crystal.prediction import (
@@ -38,9 +37,6 @@ from fedens.structure import Structure
 
 #: What the networks return, in order: the root density and the energy densities.
 OUTPUTS = ("root_density", *ENERGY_DENSITIES)
-#: Points per block of the networks; with more of them, each block is computed again for
-#: derivatives instead of being kept.
-_BLOCK_POINTS = 50_000
 #: Share of the points that may leave the training's range unmentioned.
 _TOLERATED_SHARE = 0.005
 
@@ -136,7 +132,7 @@ class Predictor(Model):
         space = space or self.space_for(structure)
         base = self.baseline.density(structure, space, positions)
         features = self.scaled_features(space, structure, positions)
-        learned = self._committee_of(lambda network, x: network.root_density(x), features)
+        learned = committee_outputs([net.root_density for net in self.networks], features)
         roots = base.root + self.target_scales[0] * learned[:, :, 0]
         electrons = (self.functional or self.baseline).number_of_electrons(structure)
         return Prediction(
@@ -158,7 +154,7 @@ class Predictor(Model):
                 "route 'functional' or 'hellmann_feynman' where its functional may be trusted"
             )
         with torch.set_grad_enabled(recorded):
-            outputs = self._committee_of(lambda net, x: net.energy_densities(x), features)
+            outputs = committee_outputs([net.energy_densities for net in self.networks], features)
             return self.target_scales[1:] * outputs
 
     def scaled_features(
@@ -167,20 +163,6 @@ class Predictor(Model):
         """What the networks see at the points, (n_points, n_features), in their precision."""
         features = self.scaling(self.descriptor(space, structure, positions))
         return features.to(next(self._committee.parameters()).dtype)
-
-    def _committee_of(
-        self, evaluate: Callable[[FieldNetwork, Tensor], Tensor], features: Tensor
-    ) -> Tensor:
-        """Every network's outputs, (n_members, n_points, n_outputs), float64."""
-
-        def outputs(block: Tensor) -> Tensor:
-            return torch.stack([evaluate(network, block) for network in self.networks]).double()
-
-        blocks = features.split(_BLOCK_POINTS)
-        if len(blocks) == 1 or not torch.is_grad_enabled():
-            return torch.cat([outputs(block) for block in blocks], dim=1)
-        parts = [checkpoint(outputs, block, use_reentrant=False) for block in blocks]
-        return torch.cat(parts, dim=1)
 
     def _warning(self, prediction: Prediction) -> tuple[Structure, list[str], str]:
         """What :meth:`warn_outside` needs."""
