@@ -19,7 +19,7 @@ _DENSITY_SLACK = 0.02
 
 @dataclass(frozen=True, eq=False)
 class TrainingDomain:
-    """What training has seen.
+    """Range of features and structures in a training.
 
     Attributes:
         lowest, highest: of each scaled feature, (n_features,).
@@ -52,7 +52,7 @@ class TrainingDomain:
         return int(((features < low) | (features > high)).any(dim=1).sum())
 
     def complaints(self, structure: Structure) -> list[str]:
-        """What about a structure as a whole training has not seen, in words."""
+        """How a structure as a whole leaves the training, in words."""
         result = []
         foreign = sorted(set(structure.symbols) - set(self.elements))
         if foreign:

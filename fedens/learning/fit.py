@@ -35,7 +35,7 @@ class Objective(Protocol[Batch]):
         """A scalar, differentiable in the network's weights."""
 
     def validation(self) -> Batch | None:
-        """What the network does not learn from, to look at; None where there is nothing."""
+        """What the network does not learn from, to show its errors; None: there is nothing."""
 
 
 @dataclass(frozen=True)

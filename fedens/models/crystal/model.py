@@ -52,7 +52,7 @@ class Predictor(Model):
     the training.
 
     Attributes:
-        descriptor: what the networks see. scaling: of its columns.
+        descriptor: of the networks' features. scaling: of its columns.
         networks: one, or a committee whose mean is the prediction.
         target_scales: spread of each output in training, (4,): see :data:`OUTPUTS`.
         baseline: the density whose root the root density is learned as a difference to.
@@ -60,7 +60,7 @@ class Predictor(Model):
             at the predicted density. None: they are learned as they are, and there are neither
             total energies nor forces.
         spacing, order: of the spaces used when none is given; spacing in bohr.
-        domain: what training has seen, to notice structures that leave it.
+        domain: range of the training, to notice structures that leave it.
         calibration: factor from the committee's spread to errors of structures that a member was
             not trained on, 1 where there were none.
         history: training record: ``step``, ``training_loss``, ``validation_loss`` lists.
@@ -160,7 +160,7 @@ class Predictor(Model):
     def scaled_features(
         self, space: TensorSpace, structure: Structure, positions: Tensor | None = None
     ) -> Tensor:
-        """What the networks see at the points, (n_points, n_features), in their precision."""
+        """Features at the points, (n_points, n_features), in the networks' precision."""
         features = self.scaling(self.descriptor(space, structure, positions))
         return features.to(next(self._committee.parameters()).dtype)
 

@@ -100,7 +100,7 @@ class Prediction:
         return self.member_corrections.mean(dim=0)
 
     def members(self, refinement_steps: int = 0) -> list[Prediction]:
-        """What every network of the committee predicts alone, from the features seen already."""
+        """What every network of the committee predicts alone, from the same features."""
         return [self._member(i, refinement_steps) for i in range(len(self.roots))]
 
     def _member(self, index: int, refinement_steps: int) -> Prediction:

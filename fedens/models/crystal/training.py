@@ -1,7 +1,7 @@
 """Training of pointwise models on samples, element by element, with checkpoints and resume.
 
 First the root density is learned as a difference to a baseline, then the energy densities as
-differences to the known functional at the predicted density. Networks see whole elements of the
+differences to the known functional at the predicted density. Networks learn from whole elements of the
 mesh, so that the gradient of the error is known inside each. The loss of the root density is the
 squared error plus a multiple of the squared gradient of the error: to second order that is what a
 density error costs in energy, where the von Weizsaecker term makes roughness dear.
@@ -110,7 +110,7 @@ def train(
         start_from: a trained predictor whose weights to start from. It keeps its scaling of
             features and targets, so that they keep their meaning. Where it comes from a
             committee, put its samples first and in the same order: each member then goes on
-            leaving out the structures it has not seen.
+            leaving out the structures it did not learn from.
 
     Raises:
         ModelError: samples that do not fit together, or have other numbers of electrons than
