@@ -64,7 +64,7 @@ class TrainingOptions(Options):
     steps: PositiveInt = Field(default=2000, description="optimiser steps of each network")
     max_seconds: PositiveFloat | None = Field(
         default=None,
-        description="stop sooner after this time; the result then depends on the machine",
+        description="stop sooner after this processor time; the result then depends on the machine",
     )
     batch_points: PositiveInt = Field(default=8192, description="points per step")
     learning_rate: PositiveFloat = Field(default=3e-3, description="at the start")

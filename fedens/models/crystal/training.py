@@ -1,10 +1,10 @@
 """Training of pointwise models on samples, element by element, with checkpoints and resume.
 
 First the root density is learned as a difference to a baseline, then the energy densities as
-differences to the known functional at the predicted density. Networks learn from whole elements of the
-mesh, so that the gradient of the error is known inside each. The loss of the root density is the
-squared error plus a multiple of the squared gradient of the error: to second order that is what a
-density error costs in energy, where the von Weizsaecker term makes roughness dear.
+differences to the known functional at the predicted density. Networks learn from whole elements
+of the mesh, so that the gradient of the error is known inside each. The loss of the root density is
+the squared error plus a multiple of the squared gradient of the error: to second order that is what
+a density error costs in energy, where the von Weizsaecker term makes roughness dear.
 """
 
 from __future__ import annotations
