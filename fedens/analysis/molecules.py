@@ -56,7 +56,7 @@ def evaluate_molecule(
         numbers["energy_uncertainty_kcal_per_mol"] = uncertainty
     references = _reference_forces(sample)
     if "reference" in references:
-        numbers |= _force_errors(prediction, sample.structure.numbers, forces, **references)
+        numbers |= force_errors(prediction, sample.structure.numbers, forces, **references)
     if scf:
         try:
             numbers |= _self_consistency(prediction, sample)
@@ -123,13 +123,14 @@ def _energy_by_quadrature(
     return closed + float(weights @ integrand)
 
 
-def _force_errors(
+def force_errors(
     prediction: MolecularPrediction,
     atomic_numbers: NDArray[np.int64],
     forces: Array,
     reference: Array,
     reference_hellmann_feynman: Array | None = None,
 ) -> dict[str, float]:
+    """Errors of forces (n_atoms, 3) in kcal/mol/angstrom; how the references differ, if known."""
     unit = HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM
     size = unit * float(np.sqrt((reference**2).mean()))
     numbers = {
