@@ -80,6 +80,25 @@ def test_charge_and_dipole_are_of_the_density_before_it_is_normalised():
     assert errors["dipole_error_before_normalisation_e_bohr"] == pytest.approx(dipole, rel=1e-10)
 
 
+def test_energies_and_forces_of_crystals_are_in_mev():
+    """Of three atoms; an energy that is too low has a negative error."""
+    structure = Structure(["Al"] * 3, np.eye(3), cell=EDGES, pbc=True)
+    sample = Sample(structure, np.zeros((1, 3)), np.ones(1), {}, energy=-6.0)
+    errors = crystals.energy_errors({"functional": -6.03, "energy_density": -5.4}, sample)
+    assert errors == {
+        "energy_error_functional_mev_per_atom": pytest.approx(-0.01 * Hartree * 1000),
+        "energy_error_energy_density_mev_per_atom": pytest.approx(0.2 * Hartree * 1000),
+    }
+    reference = np.array([[1.0, -1.0, 2.0], [0.0, 0.0, 4.0]])
+    wrong = np.array([[0.1, -0.2, 0.3], [-0.4, 0.5, -0.6]])
+    errors = crystals.force_errors({"functional": reference + wrong}, reference)
+    unit = Hartree / Bohr * 1000
+    assert errors == {
+        "force_mae_functional_mev_per_angstrom": pytest.approx(0.35 * unit),
+        "force_spread_reference_mev_per_angstrom": pytest.approx(np.sqrt(22 / 6 - 1) * unit),
+    }
+
+
 # ---------------------------------------------------------------------- molecules
 
 

@@ -174,6 +174,7 @@ def test_agreement_of_known_pairs():
     assert agreement([0.0], [1.0])["error_over_uncertainty"] is None
 
 
+@pytest.mark.slow
 def test_errors_are_in_the_units_of_their_names(run, evaluations):
     """By ASE's units: meV per atom with its sign, and meV/angstrom."""
     for evaluation in evaluations:
