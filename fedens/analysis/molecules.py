@@ -16,7 +16,8 @@ from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError
 from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
-from fedens.models.molecule.model import MolecularModel, MolecularPrediction
+from fedens.models.molecule.model import MolecularModel
+from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.reference.pyscf.harris import harris, starting_density_matrix
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.units import (
@@ -48,15 +49,16 @@ def evaluate_molecule(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)  # here the errors are known
         prediction = model.predict(sample.structure)
-        energy, forces = model.energy_and_forces(sample.structure)
+        found = model.energy_and_forces(sample.structure)
     numbers = field_errors(prediction, sample)
-    numbers["energy_error_kcal_per_mol"] = HARTREE_IN_KCAL_PER_MOL * (energy - sample.total_energy)
+    wrong = found.energy - sample.total_energy
+    numbers["energy_error_kcal_per_mol"] = HARTREE_IN_KCAL_PER_MOL * wrong
     if prediction.energy_uncertainty is not None:
         uncertainty = HARTREE_IN_KCAL_PER_MOL * prediction.energy_uncertainty
         numbers["energy_uncertainty_kcal_per_mol"] = uncertainty
     references = _reference_forces(sample)
     if "reference" in references:
-        numbers |= force_errors(prediction, sample.structure.numbers, forces, **references)
+        numbers |= force_errors(prediction, sample.structure.numbers, found.forces, **references)
     if scf:
         try:
             numbers |= _self_consistency(prediction, sample)
@@ -68,8 +70,8 @@ def evaluate_molecule(
         sample.structure.formula,
         list(sample.structure.symbols),
         numbers,
-        {"reference": sample.total_energy, "predicted": energy},
-        {"predicted": forces} | references,
+        {"reference": sample.total_energy, "predicted": found.energy},
+        {"predicted": found.forces} | references,
     )
 
 

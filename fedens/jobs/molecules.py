@@ -179,6 +179,7 @@ class MoleculesRun:
         key = {"samples": names, "configuration": self._learning()}
         if (folder / "model.json").is_file():
             model = MolecularModel.load(folder)
+            assert isinstance(model, MolecularModel)
             if model.provenance.get("key") == key:
                 self.progress.say(f"model is already trained; delete {folder} to train it again")
                 return model
@@ -246,7 +247,7 @@ class MoleculesRun:
             self._what_was_run(model),
             evaluations,
             curve,
-            _histories(model),
+            {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
         table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
         self.progress.console.print(for_terminal(table))
@@ -302,18 +303,6 @@ class MoleculesRun:
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
     means = mean_errors(one.numbers for one in evaluations)
     return {"structures": size, "networks": members, **means}
-
-
-def _histories(model: MolecularModel) -> dict[str, dict[str, list[float]]]:
-    """Losses of the first network of each kind, by title."""
-    histories = {}
-    for name in ("fields 1", "energy 1"):
-        pairs = model.history.get(name, [])
-        histories[f"Training: {name}"] = {
-            "step": [step for step, _ in pairs],
-            "training_loss": [loss for _, loss in pairs],
-        }
-    return histories
 
 
 def _refuse_other_data(found: object, wanted: MoleculesConfiguration, folder: Path) -> None:
