@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,11 +93,10 @@ def print_table(bounds: dict[tuple[str, str], Bound], runs: list[str]) -> None:
 
 def main(tests: list[str], seeds: list[int], arithmetics: list[str]) -> int:
     """Number of limits that are too near."""
-    runs = {
-        f"{seed}, {arithmetic}": measured(tests, seed, arithmetic)
-        for arithmetic in arithmetics
-        for seed in seeds
-    }
+    pairs = [(seed, arithmetic) for arithmetic in arithmetics for seed in seeds]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # of processes of one thread
+        found = pool.map(lambda pair: measured(tests, *pair), pairs)
+        runs = {f"{seed}, {name}": one for (seed, name), one in zip(pairs, found, strict=True)}
     bounds = bounds_of(runs)
     print_table(bounds, list(runs))
     near = sum(not bound.holds for bound in bounds.values())
