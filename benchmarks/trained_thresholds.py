@@ -47,7 +47,7 @@ class Bound:
     def holds(self) -> bool:
         scatter = self.worst - min(self.values.values())
         room = self.limit - self.worst
-        return self.limit >= FACTOR * self.worst or room >= SCATTERS * scatter > 0
+        return self.limit >= FACTOR * self.worst or room >= max(SCATTERS * scatter, 1e-9)
 
 
 def measured(tests: list[str], seed: int, arithmetic: str) -> list[dict]:
