@@ -99,7 +99,7 @@ def guesses(demo: DemoRun, count: int) -> dict[str, list[int]]:
     }
     for name in demo.held_out[:count]:
         sample = demo.data[name]
-        space, structure = sample.space(), sample.structure
+        space, structure = sample.tensor_space(), sample.structure
         starts = ("superposed_atoms", "linear_response", demo.predictor.density(structure, space))
         for label, start in zip(result, starts, strict=True):
             state = solve_ground_state(structure, space, demo.predictor.functional, guess=start)

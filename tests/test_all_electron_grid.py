@@ -251,7 +251,7 @@ def test_samples_that_cannot_be_exported(folder):
     valence = level | {"pseudopotential": "gth-pbe"}
     with pytest.raises(OutputError, match="without pseudopotential"):
         sample_grid(replaced(sample, space=space, functional=valence))
-    with pytest.raises(DatasetError, match="which tetrahedra its points belong to"):
+    with pytest.raises(DatasetError, match="which space its points belong to"):
         sample_grid(replaced(sample, functional=level))
     imported = TensorSpace.for_structure(WATER, spacing=2.0, order=2).describe()
     with pytest.raises(OutputError, match="functional is None"):

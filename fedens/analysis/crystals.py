@@ -64,7 +64,7 @@ def evaluate_sample(
     _check_same_functional(predictor, sample)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
     numbers = _functional_numbers(predictor, prediction)
@@ -117,7 +117,7 @@ def _force_uncertainties(
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     """NMAPE and the functional route's absolute energy error, without forces."""
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
         energies = {"functional": float(prediction.energy("functional"))}

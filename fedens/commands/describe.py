@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from fedens.data.dataset import Dataset, read_sample
+from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
+from fedens.data.sample_file import read_sample
 from fedens.errors import FedensError, ModelError, OutputError
 from fedens.fields import is_density
 from fedens.models.crystal.model import Predictor
@@ -127,7 +128,7 @@ def _export(
 
 def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
     fields = _fields(sample, predictor)
-    space = sample.simplex_space() if _on_cells(sample) else sample.space()
+    space = sample.space()
     forces = {} if sample.forces is None else {"forces": sample.forces}
     return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
 
@@ -144,7 +145,7 @@ def _density_grids(
             prediction = _of_molecules(predictor).predict(sample.structure)
             yield "density_predicted", prediction_grid(sample, prediction, spacing), electrons
         return
-    space = sample.space()
+    space = sample.tensor_space()
     space.check_matches(sample.structure)
     for name, values in _fields(sample, predictor).items():
         if is_density(name):
@@ -169,7 +170,7 @@ def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
     else:
         if isinstance(predictor, MolecularModel):
             raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
-        density = predictor.density(sample.structure, sample.space(predictor.device))
+        density = predictor.density(sample.structure, sample.tensor_space(predictor.device))
         fields["density_predicted"] = density.values.cpu()
     return fields
 

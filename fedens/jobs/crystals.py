@@ -377,7 +377,7 @@ def _names(structures: Sequence[Structure]) -> list[str]:
 
 def _slices(sample: Sample, prediction: Prediction) -> bytes:
     """The density and its error in the plane through the first atom."""
-    space, structure = sample.space(), sample.structure
+    space, structure = sample.tensor_space(), sample.structure
     density = torch.tensor(sample.fields["density"])
     error = prediction.density.values.cpu() - density
     height = float(structure.positions[0, 2])

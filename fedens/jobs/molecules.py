@@ -262,7 +262,7 @@ class MoleculesRun:
 
     def _write_fields(self, model: MolecularModel, sample: Sample, name: str) -> list[Path]:
         """Reference, prediction and difference of each field on the sample's mesh."""
-        space = sample.simplex_space()
+        space = sample.space()
         prediction = model.predict(sample.structure)
         written: dict[str, torch.Tensor] = {}
         for field, values in prediction.fields(space.points).items():

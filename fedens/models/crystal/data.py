@@ -58,7 +58,7 @@ class TrainingData:
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
-            space = sample.space(device)
+            space = sample.tensor_space(device)
             spaces.append(space)
             with torch.no_grad():
                 base = baseline_density(
@@ -125,7 +125,7 @@ def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> T
     """
     parts = []
     for sample in samples:
-        space = sample.space(predictor.device)
+        space = sample.tensor_space(predictor.device)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
             known = prediction.bound.energy_densities(prediction.density)

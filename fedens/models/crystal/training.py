@@ -155,7 +155,7 @@ def train(
     data = TrainingData.from_samples(
         samples, descriptor, functional, baseline, target, described, start_from
     )
-    spacing = max(sample.space().finest_spacing for sample in samples)
+    spacing = max(sample.tensor_space().finest_spacing for sample in samples)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,

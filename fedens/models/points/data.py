@@ -168,7 +168,7 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
         )
     where, _ = chosen.look(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
-    space = sample.space()
+    space = sample.tensor_space()
     width = float(seen.weights.mean()) ** (1 / 3)
     smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
     energy_density = torch.stack([sample_field(sample, n) for n in ENERGY_DENSITIES]).sum(dim=0)
