@@ -183,6 +183,7 @@ class MoleculesRun:
         key = {"samples": names, "configuration": self._learning()}
         if (folder / "model.json").is_file():
             model = MolecularModel.load(folder)
+            assert isinstance(model, MolecularModel)
             if model.provenance.get("key") == key:
                 self.progress.say(f"model is already trained; delete {folder} to train it again")
                 return model

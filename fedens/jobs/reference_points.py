@@ -32,9 +32,10 @@ from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.files import write_atomically
 from fedens.jobs.crystals import Run
-from fedens.models.points.data import SeenStructure, see
+from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.model import EnergyModel
-from fedens.models.points.training import EnergyTrainingSettings, fit_energy_model
+from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.training import fit_energy_model
 from fedens.progress import Progress
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
@@ -100,7 +101,7 @@ class Experiment:
             pending = list(self._pending(name, sets))
             if not pending:
                 continue
-            seen, seconds = self._see(samples, name, sets)
+            seen, seconds = self._prepared(samples, name, sets)
             with self.progress.stage(f"{name}: trainings", len(pending)) as advance:
                 for labels, size, seed in pending:
                     model = self._train(name, sets, seen, labels, size, seed)
@@ -122,16 +123,18 @@ class Experiment:
             if (name, labels, size, seed) not in done:
                 yield labels, size, seed
 
-    def _see(
+    def _prepared(
         self, samples: Sequence[Sample], name: str, sets: Sequence[PointSet]
-    ) -> tuple[list[SeenStructure], float]:
+    ) -> tuple[list[StructureData], float]:
         """All structures at a set of points, and the seconds that one of them takes."""
         seen = []
         start = time.process_time()
         with self.progress.stage(f"{name}: features", len(samples)) as advance:
             for sample in samples:
                 how = {"with_fields": sets[0].per_volume}
-                seen.append(see(sample, self._descriptor, sets, self.data.functional, **how))
+                seen.append(
+                    prepare_structure(sample, self._descriptor, sets, self.data.functional, **how)
+                )
                 advance(1)
         return seen, (time.process_time() - start) / len(samples)
 
@@ -144,7 +147,7 @@ class Experiment:
         self,
         name: str,
         sets: Sequence[PointSet],
-        seen: Sequence[SeenStructure],
+        seen: Sequence[StructureData],
         labels: str,
         size: int,
         seed: int,
