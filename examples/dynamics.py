@@ -148,7 +148,7 @@ def main(
     quick: bool = False,
 ) -> float:
     """Size of the predicted run's slope of the total energy, meV/atom/ps."""
-    repeats, steps = (1, min(steps, 60)) if quick else (2, steps)
+    repeats, steps = (1, min(steps, 100)) if quick else (2, steps)
     predictor = example_model(model, quick)
     predicted = Calculator(predictor, route="functional", refinement_steps=refinement_steps)
     solved = Calculator(

@@ -280,9 +280,9 @@ def test_learned_samples_are_predicted_well(water_model, water_samples, bounded)
         atoms = superposed_fields(sample.structure, points, prediction.atoms)["density"]
         true = torch.tensor(sample.fields["density"])
         wrong = weights @ (prediction.fields(points)["density"] - true).abs()
-        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.096)
-        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 1.1e-3)
-        for name, limit in {"kinetic": 0.053, "xc": 0.011}.items():
+        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.15)
+        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 2e-3)
+        for name, limit in {"kinetic": 0.1, "xc": 0.03}.items():
             error = abs(prediction.energies[name] - sample.energies[name])
             bounded(f"{name} energy (hartree)", error, limit)
 
