@@ -178,8 +178,9 @@ class Calculator(AseCalculator):
     def _of_molecule(
         self, model: MolecularModel, structure: Structure, wanted: set[str]
     ) -> dict[str, Any]:
-        energy, forces = model.energy_and_forces(structure)
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
+        found = model.energy_and_forces(structure)
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy}
+        results["forces"] = found.forces
         if wanted & {"dipole", "hellmann_feynman_forces", "energy_uncertainty"}:
             prediction = model.predict(structure)
             results["dipole"] = prediction.dipole

@@ -134,7 +134,7 @@ class PointSet:
     def _on_space(self) -> bool:
         return self.kind in ("quadrature", "nodes")
 
-    def look(
+    def points_and_weights(
         self, structure: Structure, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> tuple[Points, Tensor]:
         """Where a descriptor looks, and the weights (n_points,) there.
