@@ -151,6 +151,7 @@ class Calculator(AseCalculator):
     ) -> None:
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         structure = Structure.from_ase(self.atoms)
         if "stress" in properties and not (structure.periodic and self.molecules is None):
             raise PropertyNotImplementedError("stress is defined for periodic cells only")

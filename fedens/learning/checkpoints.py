@@ -32,7 +32,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     step: int
     seconds: float
-    history: dict[str, list]
+    history: dict[str, list[Any]]
 
     @classmethod
     def of(
@@ -41,7 +41,7 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         step: int,
         seconds: float,
-        history: dict[str, list],
+        history: dict[str, list[Any]],
     ) -> Checkpoint:
         """The present state of a network and its AdamW."""
         tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}

@@ -150,7 +150,7 @@ def fit(
 @dataclass
 class _Fit:
     network: nn.Module
-    objective: Objective
+    objective: Objective[Any]
     settings: FitSettings
     label: str
     member: int

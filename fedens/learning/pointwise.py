@@ -35,8 +35,8 @@ class PointwiseNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (..., n_outputs) of scaled features (..., n_features)."""
-        result = self.linear(features)
-        return result if self.perceptron is None else result + self.perceptron(features)
+        result: Tensor = self.linear(features)
+        return result if self.perceptron is None else result.add(self.perceptron(features))
 
     @torch.no_grad()
     def start_from_ridge(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
