@@ -273,15 +273,15 @@ def test_electrostatic_energy_density(water_model):
 
 
 def test_learned_samples_are_predicted_well(water_model, water_samples, bounded):
-    """Density and energies of what was learned, against superposed atoms."""
+    """Density and energies, against superposed atoms; each member left out half of them."""
     for sample in water_samples:
         points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
         prediction = water_model.predict(sample.structure)
         atoms = superposed_fields(sample.structure, points, prediction.atoms)["density"]
         true = torch.tensor(sample.fields["density"])
         wrong = weights @ (prediction.fields(points)["density"] - true).abs()
-        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.15)
-        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 2e-3)
+        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.4)
+        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 6e-3)
         for name, limit in {"kinetic": 0.1, "xc": 0.03}.items():
             error = abs(prediction.energies[name] - sample.energies[name])
             bounded(f"{name} energy (hartree)", error, limit)
