@@ -358,15 +358,10 @@ def _finish(job: Any) -> None:
 
 
 def _summary(job: Any, evaluations: Any) -> None:
-    from fedens.analysis.crystals import summarise
-    from fedens.report.crystals import summary_rows
+    from fedens.report.sections import for_terminal, summary_table
 
-    table = Table(title=f"{len(evaluations)} held-out structures")
-    for column in ("quantity", "mean", "largest", "unit"):
-        table.add_column(column, justify="left" if column in ("quantity", "unit") else "right")
-    for label, mean, largest, unit in summary_rows(summarise(evaluations)):
-        table.add_row(label, f"{mean:.3g}", f"{largest:.3g}", unit)
-    job.progress.console.print(table)
+    table = summary_table(f"{len(evaluations)} held-out structures", evaluations)
+    job.progress.console.print(for_terminal(table))
     job.progress.say(f"open next: {job.folder / 'report.html'}")
     if job.configuration.output.fields:
         job.progress.say(f"in ParaView: {job.folder / 'fields' / 'held_out.pvd'}")

@@ -20,13 +20,9 @@ from typing import Any
 
 import torch
 
-from fedens.analysis.crystals import (
-    Evaluation,
-    evaluate_sample,
-    quick_errors,
-    summarise,
-)
-from fedens.analysis.uncertainty import agreement, uncertainty_pairs
+from fedens.analysis.crystals import evaluate_sample, quick_errors
+from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
+from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration, load_configuration
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
@@ -51,8 +47,8 @@ from fedens.models.crystal.training import TrainingSettings, resolve_device, tra
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
 from fedens.reference.orbital_free import OrbitalFreeLabeller
-from fedens.report.crystals import write_run_report
-from fedens.report.figures import slice_field, slices_figure
+from fedens.report.crystals import write_crystals_report
+from fedens.report.slices import density_slices
 from fedens.structure import Structure
 
 #: Sections that define the data; a run folder holds data of one choice of them.
@@ -288,8 +284,7 @@ class Run:
 
     def mean_errors(self, predictor: Predictor, names: Sequence[str]) -> dict[str, float]:
         """Mean NMAPE and energy error by the functional; no forces, to be quick."""
-        rows = [quick_errors(predictor, self.data[name]) for name in names]
-        return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        return mean_errors(quick_errors(predictor, self.data[name]) for name in names)
 
     def evaluate(self, predictor: Predictor) -> list[Evaluation]:
         """Compare with every held-out sample; write metrics, report and ParaView files."""
@@ -305,24 +300,39 @@ class Run:
                 evaluations.append(evaluation)
                 if self.configuration.output.fields:
                     entries.append((index, self._write_fields(evaluation, sample, prediction)))
-                if evaluation.errors["nmape_percent"] > worst:
-                    worst = evaluation.errors["nmape_percent"]
-                    picture = _slices(sample, prediction)
+                if evaluation.numbers["nmape_percent"] > worst:
+                    worst = evaluation.numbers["nmape_percent"]
+                    picture = density_slices(sample, prediction.density.values)
                 advance(1)
         if entries:
             write_pvd(self.folder / "fields" / "held_out.pvd", entries)
         curve, rounds = self.learning_curve(), read_rounds(self)
         self._write_metrics(evaluations, curve, rounds, time.monotonic() - start)
-        write_run_report(
+        write_crystals_report(
             self.folder / "report.html",
-            self.configuration,
-            predictor,
+            self.configuration.name,
+            predictor.provenance["n_samples"],
+            self._what_was_run(predictor),
             evaluations,
             curve,
             rounds,
-            picture,
+            predictor.history,
+            picture if self.configuration.output.figures else None,
         )
         return evaluations
+
+    def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
+        settings, steps = predictor.provenance["settings"], predictor.history["step"]
+        return {
+            "configuration": self.configuration.name,
+            "seed": self.configuration.seed,
+            "functional": f"{predictor.functional.kinetic}, {predictor.functional.xc}",
+            "space": f"order {predictor.order}, spacing {predictor.spacing:.3f} bohr",
+            "descriptors": f"{predictor.descriptor.n_features} features per point",
+            "differences learned to": predictor.baseline,
+            "networks": f"{settings['committee']} of {list(predictor.hidden)} hidden units",
+            "optimiser steps": int(steps[-1]) if steps else 0,
+        }
 
     def _write_fields(
         self, evaluation: Evaluation, sample: Sample, prediction: Prediction
@@ -358,10 +368,8 @@ class Run:
         train_names, held_out = self.split
         metrics = {
             "held_out": summarise(evaluations),
-            "uncertainties": {
-                name: agreement(*pair) for name, pair in uncertainty_pairs(evaluations).items()
-            },
-            "per_structure": {e.name: {"formula": e.formula, **e.errors} for e in evaluations},
+            "uncertainties": agreements(evaluations),
+            "per_structure": {e.name: {"formula": e.formula, **e.numbers} for e in evaluations},
             "learning_curve": curve,
             "rounds": rounds,
             "training_structures": [*train_names, *(n for row in rounds for n in row["added"])],
@@ -373,30 +381,6 @@ class Run:
 
 def _names(structures: Sequence[Structure]) -> list[str]:
     return [f"{index:04d}-{structure.formula}" for index, structure in enumerate(structures)]
-
-
-def _slices(sample: Sample, prediction: Prediction) -> bytes:
-    """The density and its error in the plane through the first atom."""
-    space, structure = sample.tensor_space(), sample.structure
-    density = torch.tensor(sample.fields["density"])
-    error = prediction.density.values.cpu() - density
-    height = float(structure.positions[0, 2])
-    if structure.periodic:
-        height %= space.lengths[2]
-    return slices_figure(
-        [
-            slice_field(space, density, "density", structure, position=height, title="reference"),
-            slice_field(
-                space,
-                error,
-                "density_error",
-                structure,
-                position=height,
-                title="predicted - reference",
-                signed=True,
-            ),
-        ]
-    )
 
 
 def _refuse_other_data(before: Configuration, now: Configuration, folder: Path) -> None:

@@ -37,7 +37,7 @@ from fedens.generalisation.experiment import (
     scaled_basis,
     spring_of_error,
 )
-from fedens.generalisation.far_field import Order
+from fedens.generalisation.far_field import THEORY, Order
 from fedens.generalisation.gupta import Gupta
 from fedens.generalisation.lattice import ForceConstants, force_constants
 from fedens.generalisation.linear_model import DensityPolynomials, GuptaFeatures
@@ -47,7 +47,7 @@ from fedens.generalisation.potential import Array
 from fedens.generalisation.terms import Domain, judge, relaxation_volume, training_domain
 from fedens.output.vtk import write_atoms
 from fedens.progress import Progress
-from fedens.report.generalisation import THEORY, write_generalisation_report
+from fedens.report.generalisation import write_generalisation_report
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_MEV
 
@@ -389,7 +389,46 @@ class Analysis:
 
     def report(self) -> Path:
         """Write tables and the report page."""
-        return write_generalisation_report(self.folder / "report.html", self)
+        options = self.configuration
+        return write_generalisation_report(
+            self.folder / "report.html",
+            f"{options.name}: what generalises to a {options.defect}",
+            self.advice(),
+            self._what_was_run(),
+            {
+                "slopes": self.slopes(),
+                "fits": self.fits(),
+                "far_field": self.far_field(),
+                "decay": self.decay(),
+                "defects": self.defects(),
+            },
+            self._panels(),
+        )
+
+    def _what_was_run(self) -> dict[str, object]:
+        options, a = self.configuration, self.crystal.lattice_constant
+        free = int(self.large.defect.free.sum())
+        return {
+            "reference": f"Gupta potential of {options.element}",
+            "lattice constant": f"{a * BOHR_IN_ANGSTROM:.6f} angstrom",
+            "defect": options.defect,
+            "large crystal": f"{free} free atoms within {options.ball:g} lattice constants",
+            "training snapshots": f"relaxed and {options.fits.snapshots} rattled by "
+            f"{options.fits.rattle:g} bohr",
+            "seed": options.seed,
+        }
+
+    def _panels(self) -> dict[str, tuple[Array, Array, Array]]:
+        """Relaxation and its error in a plane: points and arrows (n, 2), angstrom; strains (n,)."""
+        defect, a = self.large.defect, self.crystal.lattice_constant
+        sites = defect.sites
+        plane = (np.abs(sites[:, 2]) < 0.1 * a) & (defect.distances < _SHOWN * a)
+        at, panels = sites[plane, :2] * BOHR_IN_ANGSTROM, {}
+        error = np.nan_to_num(self.displacement_error)
+        for title, moved in (("relaxation", self.large.displacement), ("its error", error)):
+            strain = np.sqrt(Strain(defect).squared(moved))
+            panels[title] = (at, moved[plane, :2] * BOHR_IN_ANGSTROM, strain[plane])
+        return panels
 
     def _table(self, name: str, rows: list[Row]) -> list[Row]:
         text = io.StringIO()

@@ -24,14 +24,9 @@ from ase import Atoms
 from ase.build import molecule as g2_molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
-from rich.table import Table
 
-from fedens.analysis.molecules import (
-    LearningPoint,
-    MoleculeEvaluation,
-    evaluate_molecule,
-    numbers_by_name,
-)
+from fedens.analysis.evaluation import Evaluation, mean_errors
+from fedens.analysis.molecules import evaluate_molecule
 from fedens.atoms.spherical import SphericalAtom
 from fedens.calculator import Calculator
 from fedens.configuration import MoleculeOptions, MoleculesConfiguration, load_job
@@ -53,6 +48,7 @@ from fedens.progress import Progress
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
+from fedens.report.sections import for_terminal, summary_table
 from fedens.sources.conformers import normal_modes, relaxed
 from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
@@ -212,7 +208,7 @@ class MoleculesRun:
                 report=report,
             )
 
-    def evaluate(self, model: MolecularModel) -> list[MoleculeEvaluation]:
+    def evaluate(self, model: MolecularModel) -> list[Evaluation]:
         """Errors for the held-out samples; writes their predictions and some fields."""
         _, names = self.split
         options = self.configuration.evaluation
@@ -244,22 +240,36 @@ class MoleculesRun:
         evaluations = self.evaluate(model)
         curve = self.learning_curve(evaluations)
         path = self.folder / "report.html"
-        write_molecules_report(path, self.configuration, model, evaluations, curve)
-        self.progress.console.print(self._summary(evaluations))
+        write_molecules_report(
+            path,
+            self.configuration.name,
+            model.provenance["n_samples"],
+            self._what_was_run(model),
+            evaluations,
+            curve,
+            _histories(model),
+        )
+        table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
+        self.progress.console.print(for_terminal(table))
         self.progress.say(f"open next: {path}")
         if self.configuration.evaluation.fields:
             self.progress.say(f"in ParaView: {self.folder / 'fields' / 'held_out.pvd'}")
         return path
 
-    def _summary(self, evaluations: Sequence[MoleculeEvaluation]) -> Table:
-        """Mean and largest of every number, for the terminal."""
-        table = Table(title=f"{len(evaluations)} held-out molecules")
-        for column in ("quantity", "mean", "largest"):
-            table.add_column(column, justify="left" if column == "quantity" else "right")
-        for name, values in numbers_by_name(evaluations).items():
-            sizes = np.abs(values)
-            table.add_row(name, f"{sizes.mean():.3g}", f"{sizes.max():.3g}")
-        return table
+    def _what_was_run(self, model: MolecularModel) -> dict[str, object]:
+        theory, mesh = self.configuration.theory, self.configuration.space
+        groups = self.configuration.molecules.items()
+        learned = [f"{options.train} of {group}" for group, options in groups if options.train]
+        held_out = [f"{options.test} of {group}" for group, options in groups if options.test]
+        return {
+            "reference": f"{theory.xc}/{theory.basis} by PySCF, all electrons",
+            "meshes": f"tetrahedra of order {mesh.order}, {mesh.finest:g} bohr at hydrogen, "
+            f"growing by {mesh.growth:g}",
+            "learned": ", ".join(learned),
+            "held out": ", ".join(held_out),
+            "committee": f"{len(model.field_networks)} networks of fields, of energies as many",
+            "seed": self.configuration.seed,
+        }
 
     def _write_fields(self, model: MolecularModel, sample: Sample, name: str) -> list[Path]:
         """Reference, prediction and difference of each field on the sample's mesh."""
@@ -277,17 +287,27 @@ class MoleculesRun:
         path = self.folder / "fields" / f"{name}.vtu"
         return write_vtu(path, space, written, sample.structure, atom_fields=forces)
 
-    def learning_curve(self, evaluations: Sequence[MoleculeEvaluation]) -> list[LearningPoint]:
+    def learning_curve(self, evaluations: Sequence[Evaluation]) -> list[dict[str, float]]:
         """Mean errors of smaller trainings of one network each, and of the model itself."""
         train, test = self.split
-        points = []
+        rows = []
         for size in self.configuration.learning_curve:
             names = _spread(train)[:size]
             model = self._trained(names, replace(self._settings(), committee=1), f"{size} samples")
             found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
-            points.append(LearningPoint.of(size, 1, found))
+            rows.append(_curve_row(size, 1, found))
         members = self.configuration.training.committee
-        return [*points, LearningPoint.of(len(train), members, evaluations)]
+        return [*rows, _curve_row(len(train), members, evaluations)]
+
+
+def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    means = mean_errors(one.numbers for one in evaluations)
+    return {"structures": size, "networks": members, **means}
+
+
+def _histories(model: MolecularModel) -> dict[str, dict[str, list[float]]]:
+    """Losses of the first network of each kind, by title."""
+    return {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")}
 
 
 def _refuse_other_data(found: object, wanted: MoleculesConfiguration, folder: Path) -> None:
