@@ -247,7 +247,7 @@ class MoleculesRun:
             self._what_was_run(model),
             evaluations,
             curve,
-            _histories(model),
+            {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
         table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
         self.progress.console.print(for_terminal(table))
@@ -303,11 +303,6 @@ class MoleculesRun:
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
     means = mean_errors(one.numbers for one in evaluations)
     return {"structures": size, "networks": members, **means}
-
-
-def _histories(model: MolecularModel) -> dict[str, dict[str, list[float]]]:
-    """Losses of the first network of each kind, by title."""
-    return {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")}
 
 
 def _refuse_other_data(found: object, wanted: MoleculesConfiguration, folder: Path) -> None:
