@@ -101,9 +101,7 @@ def often(monkeypatch):
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize(
-    ("task", "step"), [("fields 1", 2), ("fields 2", 8), ("energy 1", 4), ("energy 2", 10)]
-)
+@pytest.mark.parametrize(("task", "step"), [("fields 2", 8), ("energy 1", 4)])
 def test_a_training_that_is_cut_off_goes_on(water_samples, ammonia, tmp_path, task, step):
     """To the same bits and the same history, also where an element is not in every batch."""
     samples = [*water_samples[:2], ammonia, ammonia]
@@ -165,26 +163,30 @@ def batches_of(objective, member, steps=8):
 
 def test_members_learn_different_molecules_in_different_batches(monkeypatch, water_samples):
     """Each leaves out its share, which it is validated on."""
-    objectives = {}
+    fits = {}
 
-    def fit(_, objective, settings, label, *, member, **__):
+    def fit(network, objective, settings, label, *, member, **_):
         assert settings.seed == 0
-        objectives[label] = objective, member
+        fits[label] = objective, member, [p.detach().clone() for p in network.parameters()]
         return History()
 
     monkeypatch.setattr(molecular_training, "fit", fit)
     molecules.train_water(water_samples, replace(QUICK, committee=2))
-    assert list(objectives) == ["fields 1", "fields 2", "energy 1", "energy 2"]
-    for label, (objective, member) in objectives.items():
+    assert list(fits) == ["fields 1", "fields 2", "energy 1", "energy 2"]
+    for label, (objective, member, _) in fits.items():
         assert member == int(label[-1]) - 1
         learned = {i for batch in batches_of(objective, member) for i in batch}
         assert learned == [{1, 3}, {0, 2}][member]
         assert objective.validation() == [[0, 2], [1, 3]][member]
+    for kind in ("fields", "energy"):
+        first, second = (fits[f"{kind} {number}"][2][0] for number in (1, 2))
+        assert not torch.equal(first, second)
     molecules.train_water(water_samples, replace(QUICK, committee=1))
-    alone, _ = objectives["fields 1"]
+    alone, *_ = fits["fields 1"]
     assert alone.validation() is None
     first, second = (batches_of(alone, member) for member in (0, 1))
     assert first != second
+    assert batches_of(alone, 0) == first
     assert all(len(set(batch)) == 2 for batch in first)
 
 

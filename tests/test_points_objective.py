@@ -111,7 +111,8 @@ def test_least_squares_start_is_the_best_linear_model():
     structures = [structure(seed) for seed in range(3)]
     settings = replace(ALL, field_weight=0.0)
     objective = EnergyObjective(structures, settings)
-    network = PointModels([PointModel(GRID, *objective.scalings(), (), 1)])
+    scaling = Standardise.fit(one.sets[0].features for one in structures)
+    network = PointModels([PointModel(GRID, scaling, (), 1)])
     objective.start(network)
 
     def loss():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +63,6 @@ class Checkpoint:
                 step, *moments = (self.tensors[f"{key}.{name}"] for key in _STATE)
                 values = (step, *(moment.to(parameter) for moment in moments))
                 optimiser.state[parameter] = dict(zip(_STATE, values, strict=True))
-
-
-def fingerprint(description: Any, tensors: Iterable[Tensor]) -> str:
-    """Short name of what JSON can hold and of some tensors on the CPU."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for tensor in tensors:
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(folder: Path, identity: str, checkpoint: Checkpoint) -> None:

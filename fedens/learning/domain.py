@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedens.structure import Structure
 
-#: Share of a feature's range by which a point may lie outside before it counts.
+#: For crystals, whose points are many.
 _SLACK = 0.1
 #: Relative slack of the number of atoms per volume.
 _DENSITY_SLACK = 0.02
@@ -45,10 +45,14 @@ class TrainingDomain:
         )
 
     @torch.no_grad()
-    def points_outside(self, features: Tensor) -> int:
-        """How many of the points with scaled features (n_points, n_features) lie outside."""
-        slack = _SLACK * (self.highest - self.lowest)
-        low, high = (t.to(features) for t in (self.lowest - slack, self.highest + slack))
+    def points_outside(self, features: Tensor, slack: float = _SLACK) -> int:
+        """How many of the points with scaled features (n_points, n_features) lie outside.
+
+        Args:
+            slack: share of a feature's range by which a point may lie outside before it counts.
+        """
+        room = slack * (self.highest - self.lowest)
+        low, high = (t.to(features) for t in (self.lowest - room, self.highest + room))
         return int(((features < low) | (features > high)).any(dim=1).sum())
 
     def complaints(self, structure: Structure) -> list[str]:

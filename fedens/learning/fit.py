@@ -6,8 +6,11 @@ checkpoints, resume, histories. It knows no physics.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -89,6 +92,24 @@ class Checkpoints:
 
     folder: Path
     identity: str
+
+    @classmethod
+    def for_data(
+        cls, folder: str | Path | None, description: Any, tensors: Iterable[Tensor | None]
+    ) -> Checkpoints | None:
+        """In a folder of their own for settings and data; None without a folder.
+
+        Args:
+            description: what JSON can hold. tensors: on the CPU; None is left out.
+        """
+        if folder is None:
+            return None
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        for tensor in tensors:
+            if tensor is not None:
+                digest.update(tensor.detach().contiguous().numpy().tobytes())
+        identity = digest.hexdigest()[:16]
+        return cls(Path(folder) / identity, identity)
 
     def of(self, label: str) -> Path:
         """Folder of one fit."""

@@ -21,7 +21,6 @@ from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
-from fedens.learning.checkpoints import fingerprint
 from fedens.learning.equivariant import (
     ElementNetwork,
     EquivariantNetwork,
@@ -113,7 +112,9 @@ def train_molecules(
         WIDTHS, MAX_ORDER, gaussians={s: [PROBED] for s in symbols}, channels="element"
     )
     molecules, basis = _prepared(samples, atoms, descriptor, settings, report)
-    saved = None if checkpoints is None else _checkpoints(Path(checkpoints), molecules, settings)
+    labels = [asdict(settings), *((one.energy, one.structure.symbols) for one in molecules)]
+    tensors = [t for one in molecules for t in (one.moments, one.loads, one.forces)]
+    saved = Checkpoints.for_data(checkpoints, labels, tensors)
     committee = _Committee(molecules, basis, settings, saved, report)
     model = MolecularModel(
         descriptor,
@@ -132,20 +133,6 @@ def train_molecules(
         },
     )
     return replace(model, calibration=left_out_calibration(model, molecules))
-
-
-def _checkpoints(
-    folder: Path, molecules: Sequence[MoleculeData], settings: MolecularTrainingSettings
-) -> Checkpoints:
-    """In a folder of their own for these settings and labels."""
-    labels = [
-        torch.cat([torch.tensor([one.energy]), one.loads.flatten(), one.moments.flatten()])
-        for one in molecules
-    ]
-    forces = [one.forces for one in molecules if one.forces is not None]
-    symbols = [one.structure.symbols for one in molecules]
-    identity = fingerprint([asdict(settings), symbols], [*labels, *forces])
-    return Checkpoints(folder / identity, identity)
 
 
 def _range(rows: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from fedens.learning.scaling import Standardise
 from fedens.models.base import Model
 from fedens.structure import Structure
 
-#: Share of the points that may leave the training's range unmentioned.
-_TOLERATED_SHARE = 0.05
+#: Share of a feature's range by which a point may lie outside before it counts: a few atoms do not
+#: fill the range of their kind. Share of the points that may leave it unmentioned.
+_SLACK, _TOLERATED_SHARE = 1.0, 0.05
 
 
 class PointModel(nn.Module):
@@ -182,7 +183,7 @@ class EnergyModel(Model):
             features = self.descriptor(where, structure, positions)
             found.append((where, weights, part(features)))
             if self.domain is not None:
-                outside += self.domain.points_outside(features)
+                outside += self.domain.points_outside(features, _SLACK)
         self._warn(structure, outside, sum(len(weights) for _, weights, _ in found))
         return found
 

@@ -72,26 +72,10 @@ class EnergyObjective:
         """Whether fields have a weight."""
         return self.settings.field_weight > 0
 
-    @property
-    def n_outputs(self) -> list[int]:
-        """Outputs at each set: energies, and where fields are learned the first's densities."""
-        return [2 if self.learns_fields and i == 0 else 1 for i, _ in enumerate(self._sets)]
-
-    @property
-    def _sets(self) -> Sequence[PointsData]:
-        return self.structures[0].sets
-
     @cached_property
     def field_units(self) -> Tensor:
         """Spread of energy density and density at the first set of points, (2,)."""
         return torch.cat([_fields(one) for one in self.structures]).std(dim=0)
-
-    def scalings(self) -> list[Standardise]:
-        """Of the features at each set of points."""
-        return [
-            Standardise.fit(one.sets[i].features for one in self.structures)
-            for i, _ in enumerate(self._sets)
-        ]
 
     def start(self, network: nn.Module) -> None:
         """Networks that are linear so far: the least-squares solution."""

@@ -13,9 +13,9 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
-from fedens.learning.checkpoints import fingerprint
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, fit
+from fedens.learning.scaling import Standardise
 from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel, PointModels
 from fedens.models.points.objective import EnergyObjective
@@ -72,21 +72,23 @@ def fit_energy_model(
         raise ModelError("no samples to train on")
     if max(settings.energy_weight, settings.force_weight, settings.field_weight) <= 0:
         raise ModelError("all weights of the loss are zero: nothing would be learned")
-    objective = EnergyObjective(structures, settings)
     torch.manual_seed(settings.seed)
-    parts = [
-        PointModel(points, scaling, settings.hidden, n_outputs)
-        for points, scaling, n_outputs in zip(
-            sets, objective.scalings(), objective.n_outputs, strict=True
-        )
+    parts = []
+    for i, points in enumerate(sets):
+        scaling = Standardise.fit(one.sets[i].features for one in structures)
+        n_outputs = 2 if settings.field_weight > 0 and i == 0 else 1
+        parts.append(PointModel(points, scaling, settings.hidden, n_outputs))
+    labels = [asdict(settings), *(one.energy for one in structures)]
+    tensors = [one.forces for one in structures]
+    tensors += [
+        t for one in structures for p in one.sets for t in (p.features, p.weights, p.fields)
     ]
-    saved = None if checkpoints is None else _checkpoints(Path(checkpoints), structures, settings)
     history = fit(
         PointModels(parts),
-        objective,
+        EnergyObjective(structures, settings),
         _fitting(settings),
         "training",
-        checkpoints=saved,
+        checkpoints=Checkpoints.for_data(checkpoints, labels, tensors),
         report=report,
     )
     features = torch.cat([points.features for one in structures for points in one.sets])
@@ -116,16 +118,3 @@ def _fitting(settings: EnergyTrainingSettings) -> FitSettings:
         checkpoint_every=_CHECKPOINT_EVERY,
         seed=settings.seed,
     )
-
-
-def _checkpoints(
-    folder: Path, structures: Sequence[StructureData], settings: EnergyTrainingSettings
-) -> Checkpoints:
-    """In a folder of their own for these settings, features and labels."""
-    labels = [one.forces for one in structures]
-    for one in structures:
-        labels += [t for p in one.sets for t in (p.features, p.weights, p.fields)]
-    energies = [one.energy for one in structures]
-    known = [tensor for tensor in labels if tensor is not None]
-    identity = fingerprint([asdict(settings), energies], known)
-    return Checkpoints(folder / identity, identity)
