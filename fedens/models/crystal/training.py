@@ -23,7 +23,6 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.fields import ENERGY_DENSITIES
-from fedens.learning.checkpoints import fingerprint
 from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, History, fit
@@ -239,13 +238,10 @@ def _checkpoints(
     start_from: Predictor | None,
 ) -> Checkpoints | None:
     """Where to leave checkpoints of a training, known by its samples, options and first weights."""
-    if folder is None:
-        return None
     data = [torch.tensor(sample.fields["density"]) for sample in samples]
     known = () if start_from is None else start_from.tensors().values()
-    energies = [sample.energy for sample in samples]
-    identity = fingerprint([predictor.describe(), energies], [*data, *(t.cpu() for t in known)])
-    return Checkpoints(Path(folder), identity)
+    description = [predictor.describe(), [sample.energy for sample in samples]]
+    return Checkpoints.for_data(folder, description, [*data, *(t.cpu() for t in known)])
 
 
 @dataclass(frozen=True, eq=False)

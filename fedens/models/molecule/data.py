@@ -31,6 +31,8 @@ _TAIL = 1e-2
 _ANYWHERE, _MOLECULE = 0.1, 1e-6
 #: Functions of an atom are dependent when G's eigenvalues, single precision, have such a ratio.
 _DEPENDENT = 1e-8
+#: A member leaves out one molecule of so many, or fewer: they are dear, and each counts.
+_SHARE = 6
 #: Matrices G of all samples may take this much memory, bytes.
 MAX_BYTES = 2**33
 
@@ -182,7 +184,7 @@ def held_out(molecules: Sequence[MoleculeData], member: int, committee: int) -> 
 
     None where it would meet an element in no other molecule.
     """
-    chosen = left_out(len(molecules), member, committee)
+    chosen = left_out(len(molecules), member, committee, _SHARE)
     elements = [set(one.structure.symbols) for one in molecules]
     met = set().union(*(e for i, e in enumerate(elements) if i not in chosen))
     return chosen if met == set().union(*elements) else []
