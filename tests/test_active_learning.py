@@ -8,14 +8,16 @@ import torch
 from ase.build import bulk
 from ase.io import write
 from safetensors.torch import load_file
-from test_workflow import SMALL, configured, run_of
+from test_crystals_run import SMALL, configured, run_of, with_labeller
 from typer.testing import CliRunner
 
-import fedens.jobs.crystals as workflow
+import fedens.jobs.crystals as crystals
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
 from fedens.errors import ConfigurationError, ConvergenceError
-from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
+from fedens.jobs.crystals import is_added
+from fedens.jobs.rounds import energy_uncertainty, most_uncertain
+from fedens.jobs.sections import Sections
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},
@@ -42,11 +44,11 @@ def counted(monkeypatch):
         trained = 0
         stop_at = None
 
-    label, train = workflow.label_structure, workflow.train
+    train = crystals.train
 
-    def counted_label(*arguments):
+    def counted_label(labeller, structure):
         Counted.labelled += 1
-        return label(*arguments)
+        return labeller(structure)
 
     def counted_train(*arguments):
         if Counted.stop_at == Counted.trained:
@@ -54,8 +56,8 @@ def counted(monkeypatch):
         Counted.trained += 1
         return train(*arguments)
 
-    monkeypatch.setattr(workflow, "label_structure", counted_label)
-    monkeypatch.setattr(workflow, "train", counted_train)
+    with_labeller(monkeypatch, counted_label)
+    monkeypatch.setattr(crystals, "train", counted_train)
     return Counted
 
 
@@ -64,8 +66,9 @@ def metrics_of(folder):
 
 
 def uncertainties_of(folder, number):
-    record = json.loads((folder / "rounds" / str(number) / "candidates.json").read_text())
-    return record["uncertainty_mev_per_atom"]
+    prefix, sections = "uncertainty of ", Sections(folder)
+    names = [name for name in sections.names if name.startswith(f"{prefix}round{number}-")]
+    return {name.removeprefix(prefix): sections.result(name) for name in names}
 
 
 def test_each_round_adds_the_most_uncertain_of_new_structures(finished):
@@ -165,16 +168,17 @@ def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
 def test_candidates_that_do_not_converge_are_left_out(tmp_path, monkeypatch):
     run = run_of(tmp_path, **(ROUNDS | {"rounds": ROUNDS["rounds"] | {"count": 1, "add": 2}}))
     run.generate()
-    label, failed = workflow.label_structure, []
+    failed = []
 
-    def failing_once(structure, *arguments):
+    def failing_once(labeller, structure):
         if not failed:
             failed.append(structure)
             raise ConvergenceError("not converged: a trial")
-        return label(structure, *arguments)
+        return labeller(structure)
 
-    monkeypatch.setattr(workflow, "label_structure", failing_once)
+    with_labeller(monkeypatch, failing_once)
     assert run.train().provenance["n_samples"] == 4
+    assert list(run.failures.values()) == ["not converged: a trial"]
 
 
 def test_most_uncertain():

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedens.commands.cli import app
-from fedens.configuration import GeneralisationConfiguration, load_job
+from fedens.configuration import GeneralisationConfiguration
 from fedens.errors import ConfigurationError, StructureError
-from fedens.jobs.generalisation import run
+from fedens.jobs.registry import load_job
 from fedens.progress import Progress
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "generalisation.yaml"

@@ -12,7 +12,7 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from fedens.commands.cli import app
-from fedens.configuration import MoleculesConfiguration, load_job
+from fedens.configuration import MoleculesConfiguration
 from fedens.data.dataset import Dataset
 from fedens.errors import (
     ConfigurationError,
@@ -23,6 +23,7 @@ from fedens.errors import (
 )
 from fedens.jobs import molecules as molecules_run
 from fedens.jobs.molecules import MoleculesRun
+from fedens.jobs.registry import load_job, open_run
 from fedens.models.molecule.model import MolecularModel
 from fedens.progress import Progress
 from fedens.structure import Structure
@@ -94,9 +95,8 @@ def labelled(monkeypatch):
 
 def run(configuration, folder):
     """What ``fedens run`` does."""
-    job = MoleculesRun.open(configuration, folder, QUIET)
-    job.generate()
-    return job.report(job.train())
+    with open_run(configuration, folder, QUIET) as job:
+        job.do()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def finished(tmp_path_factory):
 
 
 def results_of(folder):
-    return json.loads((folder / "results.json").read_text())
+    return json.loads((folder / "results.json").read_text())["molecules"]
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from fedens.analysis.reference_points import Cost, Outcome, averages, findings, structures_needed
 from fedens.commands.cli import app
-from fedens.configuration import load_job
 from fedens.errors import ConfigurationError
+from fedens.jobs.registry import load_job
 
 SMALL = """
 job: reference_points

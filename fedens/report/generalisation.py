@@ -37,7 +37,7 @@ def write_generalisation_report(path: Path, analysis: Any) -> Path:
 
 def _content(analysis: Any) -> ReportContent:
     options = analysis.configuration
-    slopes, fits = analysis.slopes(), analysis.fits()
+    slopes, fits = analysis.slopes, analysis.fits
     return ReportContent(
         title=f"{options.name}: what generalises to a {options.defect}",
         summary=analysis.advice(),
@@ -116,7 +116,7 @@ def _figures(analysis: Any, fits: Sequence[Row]) -> list[ReportFigure]:
     ):
         curves = {}
         for wrong in ("force constants", "third order"):
-            rows = [r for r in analysis.far_field() if r["wrong"] == wrong]
+            rows = [r for r in analysis.far_field if r["wrong"] == wrong]
             curves[f"wrong {wrong}"] = _curve(rows, quantity)
         lines = {
             f"L^{THEORY[wrong, quantity]:g}": THEORY[wrong, quantity]
@@ -134,7 +134,7 @@ def _figures(analysis: Any, fits: Sequence[Row]) -> list[ReportFigure]:
             continue  # no model of this basis is stable
         picture = power_law_plot(curves, _SIZE, _STRAIN)
         figures.append(ReportFigure(f"Fits within L: {basis} basis", picture))
-    decay = analysis.decay()
+    decay = analysis.decay
     curve = (
         [r["distance_lattice_constants"] for r in decay],
         [r["r3_strain"] / r["distance_lattice_constants"] ** 3 for r in decay],
@@ -211,7 +211,7 @@ def _tables(analysis: Any, slopes: Sequence[Row], fits: Sequence[Row]) -> list[R
         ReportTable(
             "Strain around the defect",
             ("distance", "r^3 times strain"),
-            [[r["distance_lattice_constants"], r["r3_strain"]] for r in analysis.decay()],
+            [[r["distance_lattice_constants"], r["r3_strain"]] for r in analysis.decay],
             ("lattice constants", "lattice constants^3"),
         ),
         ReportTable(
@@ -225,7 +225,7 @@ def _tables(analysis: Any, slopes: Sequence[Row], fits: Sequence[Row]) -> list[R
                     r["relaxation_volume_atomic_volumes"],
                     r["strain_norm"],
                 ]
-                for r in analysis.defects()
+                for r in analysis.defects
             ],
             ("", "eV", "eV", "atomic volumes", ""),
         ),

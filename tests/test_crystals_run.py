@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from typer.testing import CliRunner
 
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
-from fedens.commands.describe import describe_path, export_sample
+from fedens.commands.export import export_sample
+from fedens.commands.info import describe_path
 from fedens.commands.predict import predict_file
-from fedens.configuration import load_configuration
 from fedens.errors import (
     ConfigurationError,
     DatasetError,
@@ -23,7 +24,8 @@ from fedens.errors import (
     ModelError,
 )
 from fedens.fem.axis import Axis
-from fedens.jobs.crystals import Run
+from fedens.jobs.registry import load_job, open_run
+from fedens.jobs.rounds import RoundsRun
 from fedens.progress import Progress
 
 SMALL = {
@@ -46,8 +48,15 @@ def configured(folder, **changes):
     return path
 
 
-def run_of(folder, **changes) -> Run:
-    return Run.open(load_configuration(configured(folder, **changes)), folder / "out", QUIET)
+def run_of(folder, **changes) -> RoundsRun:
+    return open_run(load_job(configured(folder, **changes)), folder / "out", QUIET)
+
+
+def with_labeller(monkeypatch, label):
+    """Runs call ``label(labeller, structure)`` instead of their labeller."""
+    own = RoundsRun.labeller.func
+    wrapped = property(lambda run: partial(label, own(run)))
+    monkeypatch.setattr(RoundsRun, "labeller", wrapped)
 
 
 QUIET = Progress(quiet=True)
@@ -133,27 +142,25 @@ def test_second_run_repeats_neither_data_nor_training(finished):
 
 
 def test_killed_generation_goes_on(tmp_path, monkeypatch):
-    import fedens.jobs.crystals as workflow
-
     labelled = []
-    original = workflow.label_structure
 
-    def killed_at_third(structure, functional, configuration):
+    def killed_at_third(labeller, structure):
         if len(labelled) == 2:
             raise KeyboardInterrupt
         labelled.append(structure.formula)
-        return original(structure, functional, configuration)
+        return labeller(structure)
 
-    monkeypatch.setattr(workflow, "label_structure", killed_at_third)
+    def counted(labeller, structure):
+        labelled.append(structure.formula)
+        return labeller(structure)
+
+    with_labeller(monkeypatch, killed_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_of(tmp_path).generate()
     assert len(run_of(tmp_path).data) == 2
-
-    def counted(structure, functional, configuration):
-        labelled.append(structure.formula)
-        return original(structure, functional, configuration)
-
-    monkeypatch.setattr(workflow, "label_structure", counted)
+    with monkeypatch.context() as patch:
+        patch.undo()
+    with_labeller(monkeypatch, counted)
     run_of(tmp_path).generate()
     assert len(labelled) == 5
     assert len(run_of(tmp_path).data) == 5
@@ -161,11 +168,9 @@ def test_killed_generation_goes_on(tmp_path, monkeypatch):
 
 def test_labelling_is_a_pure_function(finished):
     folder, _ = finished
-    from fedens.jobs.crystals import label_structure
-
-    run = Run.open(load_configuration(folder / "config.yaml"), folder, QUIET)
+    run = open_run(load_job(folder / "config.yaml"), folder, QUIET)
     stored = run.data[0]
-    again = label_structure(stored.structure, run.functional, run.configuration)
+    again = run.labeller(stored.structure)
     assert again.energy == pytest.approx(stored.energy, abs=1e-9)
     np.testing.assert_allclose(again.fields["density"], stored.fields["density"], atol=1e-9)
 
@@ -176,6 +181,7 @@ def test_unconverged_structures_stay_out(tmp_path):
     assert len(failed) == 5
     assert "not converged" in next(iter(failed.values()))
     assert len(run.data) == 0
+    assert run.failures == failed
     with pytest.raises(DatasetError, match="holds 0 samples"):
         run.train()
 
@@ -183,8 +189,8 @@ def test_unconverged_structures_stay_out(tmp_path):
 def test_folder_of_another_configuration_is_refused(finished, tmp_path):
     folder, _ = finished
     other = configured(tmp_path, seed=5)
-    with pytest.raises(ConfigurationError, match=r"seed.*--output"):
-        Run.open(load_configuration(other), folder, QUIET)
+    with pytest.raises(ConfigurationError, match=r"\(seed differs\).*--output"):
+        open_run(load_job(other), folder, QUIET)
 
 
 @pytest.mark.slow
@@ -208,8 +214,9 @@ def test_isolated_structures_from_a_file(tmp_path):
     run = run_of(tmp_path, training=training | {"descriptors": gmp_only}, **others)
     assert run.generate() == {}
     predictor = run.train()
-    (evaluation,) = run.evaluate(predictor)
-    assert evaluation.errors["nmape_percent"] < 5
+    run.evaluate()
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["held_out"]["nmape_percent"]["max"] < 5
     assert (run.folder / "report.html").exists()
     assert predictor.spacing == pytest.approx(0.7)
     with_response = run_of(tmp_path, training=training, **others)

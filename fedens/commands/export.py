@@ -1,26 +1,24 @@
-"""What the command line does with files that are there: describe and export them."""
+"""Samples and predictions as files of other programs: what ``fedens export`` does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fedens.data.dataset import Dataset, read_sample
 from fedens.data.sample import Sample
-from fedens.errors import FedensError, ModelError, OutputError
+from fedens.errors import ModelError, OutputError
 from fedens.models.crystal.model import Predictor
 from fedens.models.molecule.model import MolecularModel
-from fedens.models.registry import load_model
 from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
 from fedens.output.cube import write_cube_grid
 from fedens.output.naming import is_density
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.output.vtk import write_vtu
-from fedens.units import FIELD_UNITS, HARTREE_IN_EV
+from fedens.units import FIELD_UNITS
 
 Say = Callable[[str], None]
 Model = Predictor | MolecularModel
@@ -188,67 +186,3 @@ def _electrons(grid: UniformGrid, expected: float) -> str:
     if abs(found - expected) > GRID_TOLERANCE * expected:
         text += f", more than {100 * GRID_TOLERANCE:g} % apart: choose a smaller spacing"
     return text
-
-
-def describe_path(path: Path) -> dict[str, Any]:
-    """A few lines about a data set, a sample or a model.
-
-    Raises:
-        FedensError: when the path is none of them.
-    """
-    if (path / "model.json").is_file():
-        return _describe_model(path)
-    if path.suffix == ".h5":
-        return _describe_sample(path)
-    if path.is_dir():
-        data = Dataset.open(path)
-        return {
-            "data set": path,
-            "samples": len(data),
-            "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
-            "functional": data.functional,
-        }
-    raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
-
-
-def _describe_model(path: Path) -> dict[str, Any]:
-    predictor = load_model(path)
-    if isinstance(predictor, MolecularModel):
-        return {
-            "model": path,
-            "of molecules of": ", ".join(predictor.basis.exponents),
-            "functional": predictor.provenance["functional"],
-            "committee": len(predictor.field_networks),
-            "trained on": f"{predictor.provenance['n_samples']} samples of "
-            + ", ".join(predictor.provenance["formulas"]),
-        }
-    return {
-        "model": path,
-        "functional": predictor.functional.describe(),
-        "differences to": predictor.baseline,
-        "features": predictor.descriptor.n_features,
-        "hidden units": list(predictor.hidden),
-        "committee": len(predictor.networks),
-        "spacing (bohr), order": f"{predictor.spacing:.4f}, {predictor.order}",
-        "trained on": f"{predictor.provenance['n_samples']} structures",
-    }
-
-
-def _describe_sample(path: Path) -> dict[str, Any]:
-    sample = read_sample(path)
-    return {
-        "sample": path,
-        "structure": sample.structure,
-        "points": len(sample.weights),
-        "fields": ", ".join(sample.fields),
-        "electrons": f"{sample.number_of_electrons:.6f}",
-        "energy": _energy(sample),
-        "converged": sample.converged,
-        "code": sample.provenance.get("code"),
-    }
-
-
-def _energy(sample: Sample) -> str:
-    if sample.energy is None:
-        return "not known"
-    return f"{sample.energy:.8f} hartree = {sample.energy * HARTREE_IN_EV:.6f} eV"
