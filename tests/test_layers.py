@@ -34,7 +34,7 @@ ALLOWED = {
     "generalisation": {"fem"},
     "configuration": {"features"},
     "output": {"data", "atoms", "models", "reference"},
-    "report": {"output", "analysis", "configuration"},
+    "report": {"output", "analysis", "configuration", "generalisation"},
     "testing": {"models"},
 }
 #: At the top: these may import everything, and nothing else may import them.
