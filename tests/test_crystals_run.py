@@ -24,6 +24,7 @@ from fedens.errors import (
     ModelError,
 )
 from fedens.fem.axis import Axis
+from fedens.jobs.crystals import CrystalsRun
 from fedens.jobs.registry import load_job, open_run
 from fedens.jobs.rounds import RoundsRun
 from fedens.progress import Progress
@@ -54,7 +55,7 @@ def run_of(folder, **changes) -> RoundsRun:
 
 def with_labeller(monkeypatch, label):
     """Runs call ``label(labeller, structure)`` instead of their labeller."""
-    own = RoundsRun.labeller.func
+    own = CrystalsRun.labeller.func
     wrapped = property(lambda run: partial(label, own(run)))
     monkeypatch.setattr(RoundsRun, "labeller", wrapped)
 
@@ -158,8 +159,6 @@ def test_killed_generation_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_of(tmp_path).generate()
     assert len(run_of(tmp_path).data) == 2
-    with monkeypatch.context() as patch:
-        patch.undo()
     with_labeller(monkeypatch, counted)
     run_of(tmp_path).generate()
     assert len(labelled) == 5

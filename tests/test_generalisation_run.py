@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fedens.commands.cli import app
 from fedens.configuration import GeneralisationConfiguration
 from fedens.errors import ConfigurationError, StructureError
-from fedens.jobs.registry import load_job
+from fedens.jobs.registry import load_job, open_run
 from fedens.progress import Progress
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "generalisation.yaml"
@@ -26,6 +26,9 @@ fits:
   sufficient: {decays: [4.0, 9.0], degree: 2}
   observations: [[forces], [energy, forces, virial, force_constants]]
 """
+
+
+QUIET = Progress(quiet=True)
 
 
 def rows(path):
@@ -63,24 +66,24 @@ def test_job_from_file_to_report(tmp_path):
     assert len(files) == 5
     assert "displacement_error [angstrom]" in files[0].read_text()
 
-    stored = folder / "results.json"
     # the second start computes only what is missing
-    results = json.loads(stored.read_text())
-    lost = results.pop("far field 2 1.05")
-    results["far field 3 1.3"]["geometry"] = 42.0
-    stored.write_text(json.dumps(results))
+    stored = folder / "sections.json"
+    sections = json.loads(stored.read_text())
+    lost = sections.pop("far field 2 1.05")["result"]
+    sections["far field 3 1.3"]["result"]["geometry"] = 42.0
+    stored.write_text(json.dumps(sections))
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    again = json.loads(stored.read_text())
-    assert again["far field 2 1.05"]["geometry"] == pytest.approx(lost["geometry"], rel=1e-3)
-    assert again["far field 3 1.3"]["geometry"] == 42.0
-    with pytest.raises(ConfigurationError, match="results of another configuration"):
-        run(load_job(config, {"seed": 1}), folder, Progress(quiet=True))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["far_field"][1]["geometry"] == pytest.approx(lost["geometry"], rel=1e-9)
+    assert results["far_field"][5]["geometry"] == 42.0
+    with pytest.raises(ConfigurationError, match="data of another configuration"):
+        open_run(load_job(config, {"seed": 1}), folder, QUIET)
 
 
 def test_ball_too_small_is_refused(tmp_path):
-    options = GeneralisationConfiguration(ball=4.0)
+    run = open_run(GeneralisationConfiguration(ball=4.0), tmp_path, QUIET)
     with pytest.raises(StructureError, match=r"radius 4 .* expected a radius of 5.25 or more"):
-        run(options, tmp_path, Progress(quiet=True))
+        run.do()
     assert not (tmp_path / "tables").exists()
 
 

@@ -62,17 +62,29 @@ def test_run_and_resume(tmp_path):
     assert "Held-out errors" in (folder / "report.html").read_text()
 
     # cut off: what is missing is done, the rest is kept
-    kept = stored["outcomes"][:-3]
-    (folder / "results.json").write_text(json.dumps(stored | {"outcomes": kept}))
-    assert invoke().exit_code == 0
+    sections = json.loads((folder / "sections.json").read_text())
+    lost = [name for name in sections if "structures, seed" in name][-3:]
+    kept = {name: section for name, section in sections.items() if name not in lost}
+    (folder / "sections.json").write_text(json.dumps(kept))
+    result = invoke()
+    assert result.exit_code == 0
+    assert "quadrature: trainings: 5 of 8 skipped" in result.output
     again = json.loads((folder / "results.json").read_text())["outcomes"]
-    assert again[:-3] == kept
+    assert again[:-3] == stored["outcomes"][:-3]
     assert len(again) == len(stored["outcomes"])
+    assert again != stored["outcomes"]  # the times differ
 
+    # more seeds: those that are there stay
     path.write_text(SMALL.replace("seeds: 1", "seeds: 2"))
+    assert invoke().exit_code == 0
+    more = json.loads((folder / "results.json").read_text())["outcomes"]
+    assert [one for one in more if one["seed"] == 0] == again
+    assert len(more) == 2 * len(again)
+
+    path.write_text(SMALL.replace("spacing: 0.425", "spacing: 0.4"))
     result = invoke()
     assert isinstance(result.exception, ConfigurationError)
-    assert "another configuration" in str(result.exception)
+    assert "another configuration (space differs)" in str(result.exception)
 
 
 def test_averages_are_over_seeds():
