@@ -1,6 +1,9 @@
-# make demo    environment, then the main job on aluminium
-# make test    environment, then style, types and the whole test suite
-# make bench   environments (DFTpy and MACE have their own), then the benchmarks: about two hours
+# make demo       environment, then the main job on aluminium
+# make test       environment, then style, types and the whole test suite: minutes
+# make test-fast  the same without the slow tests: about one minute
+# make bench      environments (DFTpy and MACE have their own), then the benchmarks: about two hours
+# make mutants    mutmut and what it finds that no test notices: hours; for a part of it
+#                 make mutants ONLY='fedens.analysis.uncertainty*'
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,19 +11,28 @@ READY := $(VENV)/.ready
 DFTPY := benchmarks/.venv/.ready
 MACE := benchmarks/.venv-mace/.ready
 RUN := runs/aluminium/report.html
+MUTMUT := $(VENV)/bin/mutmut
+# one worker a core, each of one thread; a worker builds the fixtures that its tests share
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-fast style bench mutants clean
 
 demo: $(READY)
 	$(VENV)/bin/fedens run examples/aluminium.yaml
 
-test: $(READY)
+test: style
+	$(PYTEST)
+
+test-fast: style
+	$(PYTEST) -m "not slow"
+
+style: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
 
 bench: $(READY) $(DFTPY) $(MACE) $(RUN)
+	$(VENV)/bin/python benchmarks/trained_thresholds.py
 	$(VENV)/bin/python benchmarks/descriptors.py
 	$(VENV)/bin/python benchmarks/molecule_fields.py
 	$(VENV)/bin/python benchmarks/orbital_free_vs_dftpy.py
@@ -32,6 +44,10 @@ bench: $(READY) $(DFTPY) $(MACE) $(RUN)
 	cd examples && for script in vacancy equation_of_state dynamics; do \
 	    ../$(VENV)/bin/python $$script.py --model ../runs/aluminium/model || exit 1; done
 
+mutants: $(MUTMUT)
+	$(MUTMUT) run $(ONLY)
+	$(MUTMUT) results
+
 $(RUN): $(READY)
 	$(VENV)/bin/fedens run examples/aluminium.yaml
 
@@ -40,6 +56,9 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --upgrade --quiet pip
 	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[test]"
 	touch $(READY)
+
+$(MUTMUT): $(READY)
+	$(VENV)/bin/python -m pip install mutmut==3.8.1
 
 $(DFTPY): benchmarks/requirements.txt
 	$(PYTHON) -m venv benchmarks/.venv
@@ -52,4 +71,4 @@ $(MACE): benchmarks/requirements-mace.txt
 	touch $(MACE)
 
 clean:
-	rm -rf $(VENV) benchmarks/.venv benchmarks/.venv-mace runs
+	rm -rf $(VENV) benchmarks/.venv benchmarks/.venv-mace mutants runs

@@ -25,23 +25,22 @@ import torch
 from demo_run import DemoRun, arguments
 
 from fedens import Predictor, Structure, solve_ground_state
-from fedens.configuration import ThermalCellsOptions
 from fedens.errors import ExtrapolationWarning
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 
 DISPLACEMENT = 0.2
 
 
 def crystal(repeat: int) -> Structure:
     """``repeat``^3 cubic cells of aluminium with displaced atoms."""
-    options = ThermalCellsOptions(
+    cells = ThermalCells(
         supercell=(repeat,) * 3,
         count=1,
         displacement=(DISPLACEMENT, DISPLACEMENT),
         strain=0.0,
         vacancy_fraction=0.0,
     )
-    return make_structures(options, seed=1)[0]
+    return cells.structure(0, seed=1)
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -100,7 +99,7 @@ def guesses(demo: DemoRun, count: int) -> dict[str, list[int]]:
     }
     for name in demo.held_out[:count]:
         sample = demo.data[name]
-        space, structure = sample.space(), sample.structure
+        space, structure = sample.tensor_space(), sample.structure
         starts = ("superposed_atoms", "linear_response", demo.predictor.density(structure, space))
         for label, start in zip(result, starts, strict=True):
             state = solve_ground_state(structure, space, demo.predictor.functional, guess=start)

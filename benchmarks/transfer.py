@@ -18,9 +18,8 @@ import torch
 from demo_run import DemoRun, arguments
 
 from fedens import Predictor, Structure, solve_ground_state
-from fedens.configuration import ThermalCellsOptions
 from fedens.errors import ExtrapolationWarning
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 DISPLACEMENT = 0.2
@@ -29,14 +28,14 @@ SUPERCELLS = {108: (3, 3, 3), 256: (4, 4, 4)}
 
 def perfect(sites: int) -> Structure:
     """The perfect crystal."""
-    options = ThermalCellsOptions(
+    cells = ThermalCells(
         supercell=SUPERCELLS[sites],
         count=1,
         displacement=(0.0, 0.0),
         strain=0.0,
         vacancy_fraction=0.0,
     )
-    return make_structures(options)[0]
+    return cells.structure(0)
 
 
 def with_two_vacancies(crystal: Structure) -> Structure:

@@ -15,14 +15,17 @@ from fedens import (
     train,
     write_vtu,
 )
-from fedens.configuration import ThermalCellsOptions
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import HARTREE_IN_MEV
 
+#: Structures, how many of them to train on, and steps.
+FULL, QUICK = (24, 12, 2000), (4, 2, 100)
 
-def main(n_structures: int = 24, n_train: int = 12, steps: int = 2000) -> float:
+
+def main(quick: bool = False, seed: int = 0) -> float:
     """Mean energy error of the held-out structures by the functional route, meV/atom."""
-    structures = make_structures(ThermalCellsOptions(count=n_structures))
+    n_structures, n_train, steps = QUICK if quick else FULL
+    structures = ThermalCells(count=n_structures).structures()
     aluminium = GTHLocal(valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
     functional = EnergyFunctional.orbital_free(kinetic="wt", pseudopotential=aluminium)
     states = [solve_ground_state(s, TensorSpace.for_structure(s), functional) for s in structures]
@@ -30,7 +33,7 @@ def main(n_structures: int = 24, n_train: int = 12, steps: int = 2000) -> float:
     samples = [state.to_sample() for state in states[:n_train]]
     multipoles = GMP(widths=[0.7, 1.0, 1.4, 2.0, 2.8], max_order=3, form="smooth")
     descriptor = Concatenation([multipoles, ResponseFields(functional)])
-    train(samples, descriptor, TrainingSettings(steps=steps)).save("runs/script/model")
+    train(samples, descriptor, TrainingSettings(steps=steps, seed=seed)).save("runs/script/model")
 
     predictor = Predictor.load("runs/script/model")
     held_out = states[n_train:]
@@ -49,5 +52,6 @@ def main(n_structures: int = 24, n_train: int = 12, steps: int = 2000) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="6 structures, 200 steps: seconds")
-    main(*(6, 3, 200) if parser.parse_args().quick else ())
+    parser.add_argument("--quick", action="store_true", help="4 structures, 100 steps: seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of the networks")
+    main(**vars(parser.parse_args()))

@@ -10,7 +10,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from fedens import (
     train,
     write_vtu,
 )
-from fedens.configuration import ThermalCellsOptions
 from fedens.data.dataset import Dataset
 from fedens.errors import ExtrapolationWarning
 from fedens.features.descriptor import Concatenation
@@ -41,7 +40,7 @@ from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import LOOSE, relax
 from fedens.models.crystal.training import TrainingSettings
 from fedens.report.figures import power_law_plot
-from fedens.sources.structures import make_structures
+from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import (
     BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,
@@ -110,13 +109,13 @@ class Results:
 
 def thermal_cells(count: int) -> list[Structure]:
     """Displaced atoms and vacancies in cells of the crystal's own volume."""
-    options = ThermalCellsOptions(
+    cells = ThermalCells(
         lattice_constant=CRYSTAL.lattice_constant,
         supercell=(SMALL,) * 3,
         count=count,
         strain=0.0,
     )
-    return make_structures(options)
+    return cells.structures()
 
 
 def response_cells(count: int) -> list[Structure]:
@@ -264,10 +263,14 @@ def pictures(size: Size, table: dict[tuple[str, int], dict[str, Any]]) -> None:
     write_atomically(size.folder / "energy_errors.png", picture)
 
 
-def main(quick: bool = False) -> float:
-    """Largest error of a formation energy, of the model trained with responses, meV."""
+def main(quick: bool = False, seed: int = 0) -> float:
+    """Largest error of a formation energy, of the model trained with responses, meV.
+
+    The seed is that of networks that are not in the folder yet.
+    """
     warnings.simplefilter("ignore", ExtrapolationWarning)
     size = QUICK if quick else FULL
+    size = replace(size, settings=replace(size.settings, seed=seed))
     results, table = Results(size.folder / "results.json"), {}
     for label, names in training_sets(size).items():
         model = model_of(size, label, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,16 @@ class Structure:
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
         self._validate()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything the structure holds: equal for the same structure, to the bit."""
+        content = hashlib.sha256()
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value is not None:
+                content.update(name.encode() + np.asarray(value).tobytes())
+        return content.hexdigest()
 
     def _validate(self) -> None:
         n_atoms = len(self.numbers)

@@ -23,24 +23,3 @@ HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM: float = HARTREE_IN_KCAL_PER_MOL / BOH
 ELECTRON_BOHR_IN_DEBYE: float = _ase.Bohr / _ase.Debye
 HARTREE_IN_MEV: float = 1000.0 * HARTREE_IN_EV
 HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM: float = 1000.0 * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
-
-#: Unit of every field that fedens stores, by name.
-FIELD_UNITS: dict[str, str] = {
-    "points": "bohr",
-    "weights": "bohr^3",
-    "density": "electron/bohr^3",
-    "gradient_x": "electron/bohr^4",
-    "gradient_y": "electron/bohr^4",
-    "gradient_z": "electron/bohr^4",
-    "potential": "hartree",
-    "kinetic": "hartree/bohr^3",
-    "xc": "hartree/bohr^3",
-    "electrostatic": "hartree/bohr^3",
-    "total": "hartree/bohr^3",
-    "energy": "hartree",
-    "forces": "hartree/bohr",
-    "stress": "hartree/bohr^3",
-    "positions": "bohr",
-    "cell": "bohr",
-    "charge": "elementary charge",
-}

@@ -211,6 +211,7 @@ def test_files_of_water_by_ase(folder, tmp_path):
             assert "of nuclei smoothed with the same charge" in file.readline()
 
 
+@pytest.mark.slow
 def test_one_sample_and_its_fields(folder, tmp_path):
     pyvista = pytest.importorskip("pyvista")
     lines, source = [], folder / "water.h5"
@@ -241,6 +242,7 @@ def replaced(sample, **provenance):
     )
 
 
+@pytest.mark.slow
 def test_samples_that_cannot_be_exported(folder):
     sample = Dataset.open(folder)["water"]
     level, space = sample.provenance["functional"], sample.provenance["space"]
@@ -249,7 +251,7 @@ def test_samples_that_cannot_be_exported(folder):
     valence = level | {"pseudopotential": "gth-pbe"}
     with pytest.raises(OutputError, match="without pseudopotential"):
         sample_grid(replaced(sample, space=space, functional=valence))
-    with pytest.raises(DatasetError, match="which tetrahedra its points belong to"):
+    with pytest.raises(DatasetError, match="which space its points belong to"):
         sample_grid(replaced(sample, functional=level))
     imported = TensorSpace.for_structure(WATER, spacing=2.0, order=2).describe()
     with pytest.raises(OutputError, match="functional is None"):

@@ -117,6 +117,7 @@ def test_potential_is_the_derivative_of_the_energy(space):
     torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivative_while_the_mesh_moves_past_a_fixed_fit(space):
     charge, start = density(space.points), torch.tensor(PAIR.positions)
     fitted = split_charge(PAIR, space, charge).fitted

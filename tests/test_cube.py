@@ -63,8 +63,8 @@ def test_bad_input_gets_a_clear_message(tmp_path):
     ones = np.ones(space.n_points)
     with pytest.raises(OutputError, match="spacing is 0 bohr"):
         write_cube(tmp_path / "a.cube", structure, space, ones, spacing=0)
-    with pytest.raises(OutputError, match="'potential' has unit None"):
-        write_cube(tmp_path / "a.cube", structure, space, ones, "potential")
+    with pytest.raises(OutputError, match="'foo' has unit None"):
+        write_cube(tmp_path / "a.cube", structure, space, ones, "foo")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_cube(tmp_path / "file" / "a.cube", structure, space, ones)

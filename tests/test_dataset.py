@@ -1,59 +1,16 @@
-"""Data sets on disk: round trips, writers that die, and everything that must be refused."""
+"""Data sets on disk: round trips, writers that die, an index that follows the files."""
 
 import json
 import os
 import subprocess
 import sys
 
-import h5py
-import numpy as np
 import pytest
+from samples import FUNCTIONAL, assert_same, make_sample
 
-from fedens.data.dataset import SCHEMA_VERSION, Dataset, read_sample, write_sample
-from fedens.data.sample import Sample
+from fedens.data.dataset import Dataset
+from fedens.data.sample_file import SCHEMA_VERSION, stored_checksum, write_sample
 from fedens.errors import DatasetError, OutputError
-from fedens.structure import Structure
-from fedens.units import FIELD_UNITS
-
-FUNCTIONAL = {
-    "kinetic": "wt",
-    "xc": "lda_pz",
-    "gauge": {"kinetic": "root gradient"},
-    "gaussian_widths": {"Al": 1.2},
-    "pseudopotentials": {"Al": {"kind": "gth_local", "r_loc": 0.7473}},
-}
-
-
-def make_sample(seed=0, functional=FUNCTIONAL, n_points=50, **options):
-    """A small sample with random numbers; not physics, but every entry is filled."""
-    rng = np.random.default_rng(seed)
-    positions = rng.uniform(0, 1, (2, 3)) + np.array([[0], [4]])
-    structure = Structure(["Al", "Al"], positions, cell=[8, 9, 10], pbc=True, charge=1)
-    names = ("density", "kinetic", "xc", "electrostatic")
-    arguments = {
-        "structure": structure,
-        "points": rng.uniform(0, 8, (n_points, 3)),
-        "weights": rng.uniform(0, 1, n_points),
-        "fields": {name: rng.standard_normal(n_points) for name in names},
-        "energy": float(rng.standard_normal()),
-        "energies": {"kinetic": 1.5, "xc": -0.25},
-        "ion_energy": -2.5,
-        "forces": rng.standard_normal((2, 3)),
-        "stress": rng.standard_normal(3),
-        "provenance": {"functional": functional, "space": {"spacing": 0.425}, "seed": seed},
-    }
-    return Sample(**(arguments | options))
-
-
-def assert_same(one, two):
-    for name in ("numbers", "positions", "cell", "pbc", "charge", "spin", "occupancies"):
-        assert np.array_equal(getattr(one.structure, name), getattr(two.structure, name)), name
-    for name in ("points", "weights", "forces", "stress"):
-        assert np.array_equal(getattr(one, name), getattr(two, name)), name
-    assert one.fields.keys() == two.fields.keys()
-    assert all(np.array_equal(one.fields[name], two.fields[name]) for name in one.fields)
-    for name in ("energy", "energies", "ion_energy", "converged", "provenance"):
-        assert getattr(one, name) == getattr(two, name), name
 
 
 @pytest.fixture
@@ -81,36 +38,6 @@ def test_round_trip(data):
         assert_same(sample, make_sample(seed))
     assert_same(reopened[1], reopened["b"])
     assert_same(reopened[-1], reopened["c"])
-
-
-def test_round_trip_of_isolated_atoms_without_optional_entries(tmp_path):
-    structure = Structure(["H"], [[0, 0, 0]], spin=1, occupancies=[0.5])
-    sample = make_sample(structure=structure, forces=None, stress=None, energies={})
-    write_sample(sample, tmp_path / "x.h5")
-    back = read_sample(tmp_path / "x.h5")
-    assert back.structure.cell is None
-    assert back.forces is None
-    assert back.stress is None
-    assert back.structure.spin == 1
-    assert back.structure.occupancies.tolist() == [0.5]
-
-
-def test_every_array_carries_its_unit(file):
-    units = {}
-    with h5py.File(file) as content:
-        content.visititems(
-            lambda name, item: (
-                units.update({name: item.attrs["unit"]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-        assert content.attrs["schema_version"] == SCHEMA_VERSION
-        assert content.attrs["units"] == "hartree atomic units"
-    assert units["fields/density"] == FIELD_UNITS["density"]
-    assert units["energies/kinetic"] == units["energy"] == units["ion_energy"] == "hartree"
-    assert units["fields/kinetic"] == "hartree/bohr^3"
-    assert units["structure/positions"] == "bohr"
-    assert units["structure/numbers"] == "1"
-    assert len(units) == 19
 
 
 def test_missing_data_set_is_refused_unless_it_may_be_made(tmp_path):
@@ -207,7 +134,7 @@ def test_interrupted_writer_leaves_nothing(data, monkeypatch):
 KILLED_WRITER = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
-from test_dataset import make_sample
+from samples import make_sample
 from fedens.data.dataset import Dataset
 
 os.replace = lambda source, target: os._exit(9)
@@ -215,6 +142,7 @@ Dataset.open(sys.argv[1]).add(make_sample(3), "d")
 """
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_no_sample(data):
     here = os.path.dirname(__file__)
     killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(data.path), here])
@@ -238,98 +166,6 @@ def test_truncated_file_is_refused(data, file, share):
     (data.path / "index.json").unlink()
     with pytest.raises(DatasetError, match=r"b\.h5"):
         Dataset.open(data.path)
-
-
-def test_files_that_are_no_samples_are_refused(file):
-    file.write_text("this is text")
-    with pytest.raises(DatasetError, match="truncated, damaged or foreign"):
-        read_sample(file)
-    with h5py.File(file, "w") as content:
-        content["density"] = np.ones(3)
-    with pytest.raises(DatasetError, match="not a sample"):
-        read_sample(file)
-    with pytest.raises(DatasetError, match="there is no sample"):
-        read_sample(file.with_name("none.h5"))
-
-
-def test_changed_array_is_refused(data, file):
-    with h5py.File(file, "a") as content:
-        content["fields/density"][7] *= 1 + 1e-15
-    with pytest.raises(DatasetError, match="checksum"):
-        _ = data["b"]
-
-
-@pytest.mark.parametrize("name", ["converged", "provenance"])
-def test_changed_history_is_refused(file, name):
-    changed = {"converged": False, "provenance": "{}"}
-    with h5py.File(file, "a") as content:
-        content.attrs[name] = changed[name]
-    with pytest.raises(DatasetError, match="checksum"):
-        read_sample(file)
-
-
-def test_renamed_array_is_refused(file):
-    with h5py.File(file, "a") as content:
-        content.move("fields/xc", "fields/total")
-    with pytest.raises(DatasetError, match="checksum"):
-        read_sample(file)
-
-
-def test_exchanged_arrays_are_refused(file):
-    with h5py.File(file, "a") as content:
-        content.move("fields/kinetic", "x")
-        content.move("fields/xc", "fields/kinetic")
-        content.move("x", "fields/xc")
-    with pytest.raises(DatasetError, match="checksum"):
-        read_sample(file)
-
-
-@pytest.mark.parametrize("name", ["fields/density", "structure/cell", "stress", "energies/xc"])
-def test_missing_or_wrong_unit_is_refused(file, name):
-    with h5py.File(file, "a") as content:
-        del content[name].attrs["unit"]
-    with pytest.raises(DatasetError, match=f"{name}.*None"):
-        read_sample(file)
-    with h5py.File(file, "a") as content:
-        content[name].attrs["unit"] = "eV"
-    with pytest.raises(DatasetError, match=f"{name}.*'eV'"):
-        read_sample(file)
-
-
-@pytest.mark.parametrize("name", ["schema_version", "units", "provenance", "checksum", "converged"])
-def test_missing_attribute_is_refused(file, name):
-    with h5py.File(file, "a") as content:
-        del content.attrs[name]
-    with pytest.raises(DatasetError, match=name):
-        read_sample(file)
-
-
-def test_missing_array_is_refused(file):
-    with h5py.File(file, "a") as content:
-        del content["energy"]
-    with pytest.raises(DatasetError, match="checksum"):
-        read_sample(file)
-
-
-def test_newer_schema_is_refused(file):
-    with h5py.File(file, "a") as content:
-        content.attrs["schema_version"] = SCHEMA_VERSION + 1
-    with pytest.raises(DatasetError, match=f"schema version {SCHEMA_VERSION + 1}.*update fedens"):
-        read_sample(file)
-
-
-def test_field_without_a_known_unit_is_refused(tmp_path):
-    sample = make_sample()
-    sample.fields["temperature"] = np.ones(50)
-    with pytest.raises(DatasetError, match="temperature"):
-        write_sample(sample, tmp_path / "x.h5")
-    assert not list(tmp_path.iterdir())
-
-
-def test_provenance_must_be_json(tmp_path):
-    for value in (np.ones(3), float("nan"), object()):
-        with pytest.raises(DatasetError, match="provenance"):
-            write_sample(make_sample(provenance={"x": value}), tmp_path / "x.h5")
 
 
 def test_unconverged_sample_is_refused_or_marked(data):
@@ -411,31 +247,22 @@ def test_split_is_reproducible_and_nested(tmp_path):
             data.split(train=count)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"weights": np.ones((50, 1))}, "weights"),
-        ({"points": np.ones((50, 2))}, "points"),
-        ({"fields": {"density": np.ones(49)}}, "density"),
-        ({"fields": {"density": np.full(50, np.nan)}}, "density"),
-        ({"energy": np.nan}, "energy"),
-        ({"forces": np.ones((3, 3))}, "forces"),
-        ({"forces": np.full((2, 3), np.inf)}, "forces"),
-        ({"stress": np.ones(6)}, "stress"),
-    ],
-)
-def test_inconsistent_sample_is_refused(change, named):
-    with pytest.raises(DatasetError, match=named):
-        make_sample(**change)
+def test_the_index_tells_structures_and_contents_apart(data):
+    other = make_sample(1, structure=make_sample(0).structure)
+    data.add(other, "d")
+    index = Dataset.open(data.path).index
+    assert index["d"]["structure_digest"] == index["a"]["structure_digest"]
+    assert index["d"]["structure_digest"] == other.structure.digest
+    assert len({entry["structure_digest"] for entry in index.values()}) == 3
+    assert len({entry["checksum"] for entry in index.values()}) == 4
+    assert index["d"]["checksum"] == stored_checksum(data.path / "d.h5")
 
 
-def test_integrals_of_a_sample():
-    sample = make_sample()
-    parts = [sample.weights @ sample.fields[name] for name in ("kinetic", "xc", "electrostatic")]
-    assert sample.energy_from_fields() == pytest.approx(sum(parts) - 2.5, abs=1e-13)
-    assert sample.number_of_electrons == pytest.approx(sample.weights @ sample.fields["density"])
-    empty = make_sample(fields={"kinetic": np.ones(50)})
-    with pytest.raises(DatasetError, match="xc, electrostatic"):
-        empty.energy_from_fields()
-    with pytest.raises(DatasetError, match="density"):
-        _ = empty.number_of_electrons
+def test_an_index_without_digests_is_completed(data):
+    index = data.path / "index.json"
+    complete = index.read_text()
+    content = json.loads(complete)
+    del content["samples"]["b"]["structure_digest"], content["samples"]["c"]["checksum"]
+    index.write_text(json.dumps(content))
+    Dataset.open(data.path)
+    assert index.read_text() == complete

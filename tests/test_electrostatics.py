@@ -253,7 +253,7 @@ def test_pair_energy_of_two_ions():
     r = np.linalg.norm(structure.positions[1])
     pair = 6.0 * math.erfc(r / math.sqrt(2 * (1.0**2 + 1.4**2))) / r
     own = (9.0 / 1.0 + 4.0 / 1.4) / (2 * math.sqrt(math.pi))
-    assert energy == pytest.approx(pair - own, rel=1e-13)
+    assert energy == pytest.approx(pair - own, rel=1e-12)
 
 
 def test_an_ion_sees_its_own_images():

@@ -166,6 +166,7 @@ def test_derivative_with_respect_to_the_positions(state, atoms, grid):
         assert float(slope[atom, axis]) == pytest.approx(difference, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_water_on_tetrahedra(state, atoms):
     space = SimplexSpace.for_structure(water(), finest=FINEST, growth=0.55)
     fields = fields_at(state, space.points)
@@ -183,6 +184,7 @@ def test_water_on_tetrahedra(state, atoms):
     assert float(error.median()) < 1e-4
 
 
+@pytest.mark.slow
 def test_derivative_while_the_mesh_moves(atoms):
     """Fields stay what they are at the points; the fit to their difference is another each time."""
     structure, step = pair(1.8), 1e-3

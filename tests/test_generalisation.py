@@ -93,7 +93,7 @@ def test_clamped_atoms_hide_the_surface(crystal):
     ball = crystal.ball(2 * a + 2 * GUPTA.cutoff)
     free = np.linalg.norm(ball.positions, axis=1) <= 2 * a
     forces = GUPTA.bind(ball).energy_and_forces(ball.positions)[1]
-    assert np.abs(forces[free]).max() < 1e-14
+    assert np.abs(forces[free]).max() < 1e-12
     assert np.abs(forces[~free]).max() > 1e-3
 
 
@@ -129,7 +129,7 @@ def test_force_constants_are_those_observed(crystal, constants):
     cell = crystal.cell(7)
     observed = ForceConstantsOf(cell).of(GUPTA)
     assert np.abs(observed - constants.values[:, 0]).max() < 1e-4 * np.abs(observed).max()
-    assert np.abs(constants.values.sum(axis=0)).max() < 1e-15
+    assert np.abs(constants.values.sum(axis=0)).max() < 1e-12
 
 
 def test_relative_error_of_a_scaled_model(crystal, constants):
@@ -299,6 +299,7 @@ def test_design_predicts_what_the_model_says(domain):
         assert error > 0
 
 
+@pytest.mark.slow
 def test_fit_is_the_least_squares_solution(domain):
     """Any small change of the coefficients makes the weighted sum larger."""
     basis = DensityPolynomials((3.0, 8.0), 1, GUPTA.r0, GUPTA.cutoff_start, GUPTA.cutoff)
@@ -320,6 +321,7 @@ def test_fit_is_the_least_squares_solution(domain):
             assert loss(replace(model, coefficients=coefficients)) > least
 
 
+@pytest.mark.slow
 def test_more_observations_help_a_good_basis_and_hurt_a_small_one(crystal, large):
     """Smallest domain: all observations against forces alone."""
     defect = defect_in_ball(crystal, "vacancy", 0.75 * crystal.lattice_constant, GUPTA.cutoff)
@@ -405,6 +407,7 @@ def test_relaxation_volume_of_a_vacancy(large, crystal):
     assert (scale**3 - 1) * sites == pytest.approx(volume, rel=0.05)
 
 
+@pytest.mark.slow
 def test_unstable_models_say_their_eigenvalue(crystal, constants):
     ball = large_crystal(GUPTA, crystal, "vacancy", 2.0, constants)
     soft = replace(GUPTA, attraction_decay=6.0)

@@ -153,7 +153,7 @@ def test_superposed_atoms_whose_difference_has_no_potential(level):
 
 
 def test_potential_of_a_prediction_in_closed_form_and_by_poissons_equation(
-    water_model, water_samples
+    water_model, water_samples, bounded
 ):
     sample = water_samples[0]
     prediction = water_model.predict(sample.structure)
@@ -170,13 +170,14 @@ def test_potential_of_a_prediction_in_closed_form_and_by_poissons_equation(
         space = SimplexSpace.for_structure(sample.structure, *sizes)
         step = harris(sample.structure, without_potential, **options, space=space)
         differences.append(abs(step.energy - closed.energy))
-    assert 1e-5 < differences[0] < 3e-4
-    assert differences[1] < 0.5 * differences[0]
+    assert differences[0] > 1e-5
+    bounded("coarse mesh (hartree)", differences[0], 3e-4)
+    bounded("fine mesh over coarse mesh", differences[1] / differences[0], 0.5)
     # of second order in an error of half a percent
-    assert closed.energy == pytest.approx(sample.energy, abs=1e-3)
+    bounded("energy (hartree)", abs(closed.energy - sample.energy), 1e-3)
 
 
-def test_self_consistency_from_a_prediction(water_model, water_samples):
+def test_self_consistency_from_a_prediction(water_model, water_samples, bounded):
     structure = water_samples[0].structure
     prediction = water_model.predict(structure)
     start = starting_density_matrix(
@@ -185,9 +186,10 @@ def test_self_consistency_from_a_prediction(water_model, water_samples):
     plain = solve_kohn_sham(structure, **PBE, grid_level=1)
     started = solve_kohn_sham(structure, **PBE, grid_level=1, density_matrix=start)
     assert started.energy == pytest.approx(plain.energy, abs=1e-9)
-    assert started.cycles < plain.cycles
+    bounded("cycles over PySCF's", started.cycles / plain.cycles, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["matrix", "function"])
 def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
     molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedens.data.dataset import read_sample, write_sample
+from fedens.data.sample_file import read_sample, write_sample
 from fedens.errors import (
     ConvergenceError,
     FunctionalError,

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import FIELDS, pair_energy, superposed_fields
+from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import _TAIL, _draw, atomic_moments, see_molecule, whitened_basis
 from fedens.testing import central_difference
 
@@ -33,7 +34,7 @@ def differences(sample):
     """Fields of a sample minus superposed atoms', (3, n_points), and those atoms' density."""
     atoms, points = molecules.atoms_of("O", "H"), torch.tensor(sample.points)
     superposed = superposed_fields(sample.structure, points, atoms)
-    wrong = [torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS]
+    wrong = [torch.tensor(sample.fields[f]) - superposed[f] for f in LOCAL_FIELDS]
     return torch.stack(wrong), superposed["density"]
 
 
@@ -157,8 +158,10 @@ def test_fit_of_a_field_in_the_space_of_the_functions_is_exact(water_samples):
     sample = water_samples[0]
     wanted = coefficients_of(sample.structure)
     made = BASIS.evaluate(sample.structure, torch.tensor(sample.points), wanted)
-    superposed = torch.tensor(np.stack([sample.fields[f] for f in FIELDS])) - differences(sample)[0]
-    fields = dict(zip(FIELDS, (superposed + made).numpy(), strict=True))
+    superposed = (
+        torch.tensor(np.stack([sample.fields[f] for f in LOCAL_FIELDS])) - differences(sample)[0]
+    )
+    fields = dict(zip(LOCAL_FIELDS, (superposed + made).numpy(), strict=True))
     one = see(replace(sample, fields=fields))
     found = torch.linalg.solve(one.gram.double(), one.loads.T).T
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)

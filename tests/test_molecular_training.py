@@ -39,21 +39,30 @@ def ammonia():
     return molecules.label(molecules.AMMONIA)
 
 
-def test_two_molecules_are_learned_by_heart(water_samples, ammonia):
+@pytest.mark.slow
+def test_two_molecules_are_learned_by_heart(water_samples, ammonia, training_seed, bounded):
     """Together, though they share but one element."""
     samples = [water_samples[0], ammonia]
-    settings = replace(molecules.SETTINGS, committee=1, steps=200, energy_steps=150, batch=2)
+    settings = replace(
+        molecules.SETTINGS,
+        committee=1,
+        steps=200,
+        energy_steps=150,
+        batch=2,
+        seed=training_seed,
+    )
     model = train_molecules(samples, molecules.atoms_of("O", "N", "H"), settings)
     assert sorted(model.basis.exponents) == ["H", "N", "O"]
     for sample in samples:
         numbers = evaluate_molecule(model, sample).numbers
         assert numbers["NMAPE of superposed atoms (%)"] > 8
-        assert numbers["NMAPE (%)"] < 1
-        assert abs(numbers["energy error (kcal/mol)"]) < 1
-        assert numbers["forces (kcal/mol/angstrom)"] < 3
-        assert numbers["dipole (D)"] < 0.1
-    for losses in model.history.values():
-        assert losses[-1][1] < losses[0][1]
+        bounded("NMAPE (%)", numbers["NMAPE (%)"], 1)
+        bounded("energy (kcal/mol)", abs(numbers["energy error (kcal/mol)"]), 1)
+        name = "forces (kcal/mol/angstrom)"
+        bounded(name, numbers[name], 3)
+        bounded("dipole (D)", numbers["dipole (D)"], 0.1)
+    for name, losses in model.history.items():
+        bounded(f"loss of {name}, last over first", losses[-1][1] / losses[0][1], 1)
 
 
 def test_same_seed_gives_the_same_weights(water_samples):
@@ -122,6 +131,7 @@ def test_progress_is_reported(water_samples):
     assert all(s.total == 120 and np.isfinite(s.loss) for s in fields)
 
 
+@pytest.mark.slow
 def test_energies_without_forces(water_samples):
     """Forces that are not asked for, or not there, do not steer the training."""
     known = water_samples[:2]
@@ -156,7 +166,7 @@ def seen(water_model, water_samples):
     return [one.contracted(contraction(one.structure)) for one in found], basis
 
 
-def test_loss_of_fields_is_the_relative_error_of_what_is_predicted(water_model, seen):
+def test_loss_of_fields_is_the_relative_error_of_what_is_predicted(water_model, seen, bounded):
     molecules_seen, basis = seen
     loss = FieldLoss(molecules_seen, basis, dipole_weight=0.3)
     network = water_model.field_networks[0]
@@ -171,8 +181,9 @@ def test_loss_of_fields_is_the_relative_error_of_what_is_predicted(water_model, 
     found = loss(network, [0, 1])
     # what is beyond is the charge before it is put right
     beyond = float(found.detach()) - float(sum(expected)) / 2
-    assert -1e-5 < beyond < 0.05 * float(found.detach())
-    assert float(found.detach()) < 0.1
+    assert beyond > -1e-5
+    bounded("share of the charge", beyond / float(found.detach()), 0.05)
+    bounded("loss", float(found.detach()), 0.1)
 
 
 def test_loss_of_energies_is_that_of_energies_and_forces(water_model, seen, water_samples):

@@ -117,6 +117,7 @@ def test_energies_of_atoms(case):
         assert abs(energy - ATOMS[case]) * 1e3 < limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MeshTet, MeshHex])
 @pytest.mark.parametrize("order", [1, 2])
 def test_energy_of_a_smooth_density_converges_at_twice_the_order(kind, order):
@@ -161,6 +162,7 @@ def test_one_electron_with_von_weizsaecker_alone_is_hydrogen():
     assert abs(overlap) == pytest.approx(1.0, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_chemical_potential_and_virial():
     """mu is that of the exact atom; 2 T + V + E_x = 0 up to the mesh (exchange only)."""
     structure = single("He")

@@ -82,6 +82,7 @@ def test_provenance():
     assert (ROOT / content["made_by"]).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symbol", ["N", "Rb"])
 def test_the_script_makes_the_table(tmp_path, symbol):
     """With all electrons and with a pseudopotential; other elements in the file are kept."""

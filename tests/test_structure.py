@@ -52,6 +52,23 @@ def test_replace_changes_only_what_is_named_and_validates():
         structure.replace(positions=[[0, 0, 0], [0, 0, 0.1]])
 
 
+def test_the_digest_is_that_of_everything_in_a_structure():
+    cell = Structure(["Al", "Al"], [[0, 0, 0], [4, 0, 0]], cell=[8, 9, 10], pbc=True)
+    assert cell.replace().digest == cell.digest
+    changes = [
+        {"numbers": ["Al", "Si"]},
+        {"positions": np.nextafter(cell.positions, 1)},
+        {"cell": [8, 9, 11]},
+        {"pbc": False},
+        {"cell": None, "pbc": False},
+        {"charge": 1},
+        {"spin": 1},
+        {"occupancies": [1.0, 0.5]},
+    ]
+    digests = {cell.replace(**change).digest for change in changes}
+    assert len(digests | {cell.digest}) == len(changes) + 1
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_unusable_position_is_named(value):
     with pytest.raises(StructureError, match="atom 1"):

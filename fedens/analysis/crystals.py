@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
@@ -63,7 +64,7 @@ def evaluate_sample(
     _check_same_functional(predictor, sample)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
     numbers = _functional_numbers(predictor, prediction)
@@ -116,7 +117,7 @@ def _force_uncertainties(
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     """NMAPE and the functional route's absolute energy error, without forces."""
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
         energies = {"functional": float(prediction.energy("functional"))}

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.analysis.crystals import NEAR_NUCLEUS
-from fedens.atoms.spherical import FIELDS, pair_energy, superposed_fields
+from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError, ModelError
+from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
 from fedens.models.molecule.model import MolecularModel, MolecularPrediction
 from fedens.reference.pyscf.harris import harris, starting_density_matrix
@@ -148,9 +149,9 @@ def _refuse_other_theory(model: MolecularModel, sample: Sample, name: str) -> No
 def _errors_on_mesh(prediction: MolecularPrediction, sample: Sample) -> dict[str, float]:
     """Errors of the fields and of their integrals, by quadrature."""
     points = torch.tensor(sample.points)
-    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=FIELDS)
+    superposed = superposed_fields(sample.structure, points, prediction.atoms, names=LOCAL_FIELDS)
     learned = prediction.differences(points)
-    true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS}
+    true = {f: torch.tensor(sample.fields[f]) - superposed[f] for f in LOCAL_FIELDS}
     return _field_errors(prediction, sample, points, learned, true) | _integral_errors(
         prediction, sample, points, learned, true
     )
@@ -165,7 +166,7 @@ def _field_errors(
 ) -> dict[str, float]:
     """Absolute errors integrated, against the integral of what is learned or of the density."""
     weights = torch.tensor(sample.weights)
-    wrong = {f: (learned[f] - true[f]).abs() for f in FIELDS}
+    wrong = {f: (learned[f] - true[f]).abs() for f in LOCAL_FIELDS}
     electrons = sample.number_of_electrons
     nearest = torch.cdist(points, torch.tensor(sample.structure.positions)).amin(dim=1)
     near = weights * (nearest < NEAR_NUCLEUS)

@@ -18,15 +18,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fedens.atoms.charge_near_atoms import coulomb_energy, coulomb_potential
-from fedens.atoms.spherical import (
-    FIELDS,
-    SphericalAtom,
-    find_atom,
-    pair_energy,
-    superposed_fields,
-)
+from fedens.atoms.spherical import SphericalAtom, find_atom, pair_energy, superposed_fields
 from fedens.errors import FunctionalError
 from fedens.fem.space import FunctionSpace
+from fedens.fields import LOCAL_FIELDS
 from fedens.structure import Structure
 
 
@@ -98,11 +93,11 @@ def _sum_over_atoms(structure: Structure, atoms: Mapping[str, SphericalAtom], na
 
 
 def _check(fields: Mapping[str, Tensor], space: FunctionSpace) -> None:
-    for name in FIELDS:
+    for name in LOCAL_FIELDS:
         if name not in fields:
             raise FunctionalError(
                 f"no field {name!r} among {', '.join(fields) or 'none'}: the energy needs "
-                f"{', '.join(FIELDS)}"
+                f"{', '.join(LOCAL_FIELDS)}"
             )
         if fields[name].shape != (space.n_points,):
             raise FunctionalError(

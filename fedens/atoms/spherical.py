@@ -26,12 +26,10 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from fedens.errors import FunctionalError
+from fedens.fields import LOCAL_FIELDS
 from fedens.structure import Structure
 
 Array = NDArray[np.float64]
-
-#: Fields of an atom, in the order of their columns.
-FIELDS = ("density", "kinetic", "xc")
 
 
 class RadialTable:
@@ -84,7 +82,7 @@ class SphericalAtom:
 
     @cached_property
     def _splines(self) -> RadialTable:
-        return RadialTable(self.r, np.column_stack([getattr(self, name) for name in FIELDS]))
+        return RadialTable(self.r, np.column_stack([getattr(self, name) for name in LOCAL_FIELDS]))
 
     @cached_property
     def _enclosed(self) -> tuple[Array, Array]:
@@ -106,9 +104,9 @@ class SphericalAtom:
         moment = CubicSpline(x, self._hartree * r**2).antiderivative()(x)
         return RadialTable(r, np.column_stack([self._hartree * r, moment]))
 
-    def fields(self, r: Tensor, names: Sequence[str] = FIELDS) -> dict[str, Tensor]:
+    def fields(self, r: Tensor, names: Sequence[str] = LOCAL_FIELDS) -> dict[str, Tensor]:
         """``density``, ``kinetic``, ``xc``, or some of them, at radii (n,), bohr."""
-        columns = [FIELDS.index(name) for name in names]
+        columns = [LOCAL_FIELDS.index(name) for name in names]
         return dict(zip(names, self._splines(r, columns).unbind(1), strict=True))
 
     def hartree_potential(self, r: Tensor) -> Tensor:
@@ -167,7 +165,7 @@ def superposed_fields(
     points: Tensor,
     atoms: Mapping[str, SphericalAtom],
     positions: Tensor | None = None,
-    names: Sequence[str] = (*FIELDS, "potential"),
+    names: Sequence[str] = (*LOCAL_FIELDS, "potential"),
 ) -> dict[str, Tensor]:
     """``density``, ``kinetic``, ``xc`` and ``potential`` of superposed atoms, each (n_points,).
 

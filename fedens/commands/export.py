@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from fedens.data.dataset import Dataset, read_sample
+from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
+from fedens.data.sample_file import read_sample
 from fedens.errors import ModelError, OutputError
+from fedens.fields import is_density
 from fedens.models.crystal.model import Predictor
 from fedens.models.molecule.model import MolecularModel
 from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
 from fedens.output.cube import write_cube_grid
-from fedens.output.naming import is_density
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.output.vtk import write_vtu
-from fedens.units import FIELD_UNITS
 
 Say = Callable[[str], None]
 Model = Predictor | MolecularModel
@@ -125,10 +125,9 @@ def _export(
 
 def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
     fields = _fields(sample, predictor)
-    space = sample.simplex_space() if _on_cells(sample) else sample.space()
-    units = {name: FIELD_UNITS[name] for name in fields if name in FIELD_UNITS}
+    space = sample.space()
     forces = {} if sample.forces is None else {"forces": sample.forces}
-    return write_vtu(target, space, fields, sample.structure, units=units, atom_fields=forces)
+    return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
 
 
 def _density_grids(
@@ -143,7 +142,7 @@ def _density_grids(
             prediction = _of_molecules(predictor).predict(sample.structure)
             yield "density_predicted", prediction_grid(sample, prediction, spacing), electrons
         return
-    space = sample.space()
+    space = sample.tensor_space()
     space.check_matches(sample.structure)
     for name, values in _fields(sample, predictor).items():
         if is_density(name):
@@ -168,7 +167,7 @@ def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
     else:
         if isinstance(predictor, MolecularModel):
             raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
-        density = predictor.density(sample.structure, sample.space(predictor.device))
+        density = predictor.density(sample.structure, sample.tensor_space(predictor.device))
         fields["density_predicted"] = density.values.cpu()
     return fields
 

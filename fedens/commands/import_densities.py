@@ -13,7 +13,7 @@ from fedens.errors import DatasetError, SpaceError, StructureError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
 from fedens.progress import Progress
 from fedens.reference.volumetric import ELECTRON_TOLERANCE, GridDensity, read_density
-from fedens.sources.structures import read_structures
+from fedens.sources.structure_files import read_structures
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_EV
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedens.data.dataset import INDEX, Dataset, read_sample
+from fedens.data.dataset import INDEX, Dataset
 from fedens.data.sample import Sample
+from fedens.data.sample_file import read_sample
 from fedens.errors import FedensError
 from fedens.jobs.lock import lock_owner
 from fedens.jobs.registry import load_job

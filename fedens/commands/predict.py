@@ -17,7 +17,7 @@ from fedens.models.molecule.model import MolecularModel
 from fedens.models.registry import load_model
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
-from fedens.sources.structures import read_structures, write_xyz
+from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
 
 #: What ASE's own files keep; the rest goes into arrays and numbers beside it.

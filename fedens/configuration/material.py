@@ -7,29 +7,38 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from fedens.configuration.options import FilePath, Index, Options, Range, Repeats, Symbol
+from fedens.sources.structure_files import StructureFile
+from fedens.sources.thermal_cells import ThermalCells
 
 
 class ThermalCellsOptions(Options):
     """fcc supercells with random displacements, strains and vacancies."""
 
-    element: Symbol = Field(default="Al", description="chemical symbol")
+    element: Symbol = Field(default=ThermalCells.element, description="chemical symbol")
     lattice_constant: PositiveFloat = Field(
-        default=7.65, description="cubic lattice constant, bohr"
+        default=ThermalCells.lattice_constant, description="cubic lattice constant, bohr"
     )
     supercell: Repeats = Field(
-        default=(2, 2, 2), description="cubic cells of 4 sites along x, y, z"
+        default=ThermalCells.supercell, description="cubic cells of 4 sites along x, y, z"
     )
-    count: PositiveInt = Field(default=24, description="number of structures")
+    count: PositiveInt = Field(default=ThermalCells.count, description="number of structures")
     displacement: Range = Field(
-        default=(0.05, 0.4),
+        default=ThermalCells.displacement,
         description="smallest and largest standard deviation per coordinate, bohr",
     )
     strain: float = Field(
-        default=0.02, ge=0, lt=0.5, description="largest change of length of an axis"
+        default=ThermalCells.strain, ge=0, lt=0.5, description="largest change of length of an axis"
     )
     vacancy_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="share with one atom missing"
+        default=ThermalCells.vacancy_fraction,
+        ge=0,
+        le=1,
+        description="share with one atom missing",
     )
+
+    def source(self) -> ThermalCells:
+        """What makes the structures."""
+        return ThermalCells(**self.model_dump())
 
 
 class StructureFileOptions(Options):
@@ -37,6 +46,10 @@ class StructureFileOptions(Options):
 
     file: FilePath = Field(description="the file")
     index: Index = Field(default=":", description="which structures of the file, as in ASE")
+
+    def source(self) -> StructureFile:
+        """What reads the structures."""
+        return StructureFile(self.file, self.index)
 
 
 class SpaceOptions(Options):

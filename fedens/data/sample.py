@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from fedens.errors import DatasetError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.structure import Structure
-
-#: Energy densities that add up to the total, in hartree/bohr^3.
-ENERGY_DENSITIES = ("kinetic", "xc", "electrostatic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,42 +81,41 @@ class Sample:
             raise DatasetError("sample has no field 'density': no number of electrons")
         return float(self.weights @ self.fields["density"])
 
-    def space(self, device: torch.device | str = "cpu") -> TensorSpace:
-        """The function space the fields live on.
+    def space(self, device: torch.device | str = "cpu") -> TensorSpace | SimplexSpace:
+        """The function space the fields live on; tetrahedra and hexahedra stay on the CPU.
 
         Raises:
             DatasetError: when the provenance does not say, or does not fit the points.
         """
-        description = self.provenance.get("space")
-        if description is None:
-            raise DatasetError("sample does not say which space its points belong to")
-        if "edges_bohr" not in description:
+        description = self.provenance.get("space") or {}
+        if "edges_bohr" in description:
+            space: TensorSpace | SimplexSpace = TensorSpace.from_description(description, device)
+        elif "nuclei_bohr" in description:
+            space = SimplexSpace.from_description(description)
+        else:
             raise DatasetError(
-                f"sample lives on {description.get('cells', 'another kind of mesh')}, this needs a "
-                "TensorSpace; sample.simplex_space() is its space"
+                f"sample {self.structure.formula} does not say which space its points belong to: "
+                "make it with a space, not with bare points"
             )
-        space = TensorSpace.from_description(description, device)
-        self._check_points(space)
-        return space
-
-    def simplex_space(self) -> SimplexSpace:
-        """The mesh of tetrahedra or hexahedra that the fields of a molecule live on.
-
-        Raises:
-            DatasetError: when the provenance does not say, or does not fit the points.
-        """
-        description = self.provenance.get("space", {})
-        if "nuclei_bohr" not in description:
-            raise DatasetError("sample does not say which tetrahedra its points belong to")
-        space = SimplexSpace.from_description(description)
-        self._check_points(space)
-        return space
-
-    def _check_points(self, space: TensorSpace | SimplexSpace) -> None:
         if space.n_points != len(self.weights):
             raise DatasetError(
                 f"sample has {len(self.weights)} points, its space {space.n_points}: they differ"
             )
+        return space
+
+    def tensor_space(self, device: torch.device | str = "cpu") -> TensorSpace:
+        """The same, for what works on boxes of elements only.
+
+        Raises:
+            DatasetError: also for a sample on another kind of mesh.
+        """
+        space = self.space(device)
+        if not isinstance(space, TensorSpace):
+            raise DatasetError(
+                f"sample {self.structure.formula} lives on {space}: this needs one on a "
+                "TensorSpace, as the orbital-free solver and fedens import make it"
+            )
+        return space
 
     def energy_from_fields(self) -> float:
         """Total energy (hartree) from the energy densities by quadrature, plus the ions'."""

@@ -21,21 +21,22 @@ import torch
 from fedens.analysis.crystals import Evaluation, evaluate_sample, quick_errors, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
-from fedens.jobs.orbital_free import OrbitalFreeLabeller, functional_of, numbered
+from fedens.fields import ENERGY_DENSITIES
+from fedens.jobs.orbital_free import functional_of, labeller_of, numbered
 from fedens.jobs.run import Run, Section, Summary
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_vtu
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.crystals import summary_rows, write_run_report
 from fedens.report.figures import slice_field, slices_figure
-from fedens.sources.structures import make_structures
 
 _CURVE_SHARE = 4
 _ADDED = re.compile(r"round\d+-")
@@ -68,7 +69,7 @@ class CrystalsRun(Run[Configuration]):
     @cached_property
     def labeller(self) -> OrbitalFreeLabeller:
         """Orbital-free ground states."""
-        return OrbitalFreeLabeller.of(self.configuration)
+        return labeller_of(self.configuration)
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -88,7 +89,7 @@ class CrystalsRun(Run[Configuration]):
         Returns:
             name -> reason of those that did not converge; they are not in the data set.
         """
-        structures = make_structures(self.configuration.structures, self.configuration.seed)
+        structures = self.configuration.structures.source().structures(self.configuration.seed)
         return self.generate_data(numbered(structures))
 
     def train(self) -> Predictor:
@@ -307,7 +308,7 @@ class CrystalsRun(Run[Configuration]):
 
 def _slices(sample: Sample, prediction: Prediction) -> bytes:
     """The density and its error in the plane through the first atom."""
-    space, structure = sample.space(), sample.structure
+    space, structure = sample.tensor_space(), sample.structure
     density = torch.tensor(sample.fields["density"])
     error = prediction.density.values.cpu() - density
     height = float(structure.positions[0, 2])

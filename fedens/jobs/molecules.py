@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -31,7 +31,6 @@ from fedens.analysis.molecules import (
 )
 from fedens.calculator import Calculator
 from fedens.configuration import MoleculeOptions, MoleculesConfiguration
-from fedens.configuration.molecules import TetrahedraOptions, TheoryOptions
 from fedens.data.sample import Sample
 from fedens.errors import (
     ConfigurationError,
@@ -40,45 +39,16 @@ from fedens.errors import (
     ExtrapolationWarning,
     StructureError,
 )
-from fedens.fem.simplex import SimplexSpace
 from fedens.jobs.run import Run, Section, Summary
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu
 from fedens.reference.pyscf.free_atoms import free_atoms
-from fedens.reference.pyscf.kohn_sham import kohn_sham
+from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
 from fedens.sources.conformers import normal_modes, relaxed
-from fedens.sources.structures import read_structures, write_xyz
+from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
-
-
-@dataclass(frozen=True)
-class PySCFLabeller:
-    """Kohn-Sham samples on tetrahedra; see :func:`kohn_sham`."""
-
-    theory: TheoryOptions
-    mesh: TetrahedraOptions
-
-    def __call__(self, structure: Structure) -> Sample:
-        """Reference data of one structure.
-
-        Raises:
-            ConvergenceError: no self-consistent field.
-        """
-        mesh, theory = self.mesh, self.theory
-        finest = {
-            s: mesh.finest / n for s, n in zip(structure.symbols, structure.numbers, strict=True)
-        }
-        space = SimplexSpace.for_structure(structure, finest, mesh.growth, mesh.margin, mesh.order)
-        return kohn_sham(
-            structure,
-            space,
-            theory.xc,
-            theory.basis,
-            grid_level=theory.grid_level,
-            conv_tol=theory.conv_tol,
-        )
 
 
 class MoleculesRun(Run[MoleculesConfiguration]):
@@ -94,7 +64,8 @@ class MoleculesRun(Run[MoleculesConfiguration]):
     @property
     def labeller(self) -> PySCFLabeller:
         """Kohn-Sham calculations."""
-        return PySCFLabeller(self.configuration.theory, self.configuration.space)
+        options = self.configuration
+        return PySCFLabeller(**options.theory.model_dump(), **options.space.model_dump())
 
     @cached_property
     def structures(self) -> dict[str, Structure]:
@@ -180,7 +151,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         self, names: Sequence[str], settings: MolecularTrainingSettings, label: str
     ) -> MolecularModel:
         samples, theory = [self.data[name] for name in names], self.configuration.theory
-        symbols = {s for name in self.data.names for s in self.data.identity(name)[0].symbols}
+        symbols = {symbol for sample in samples for symbol in sample.structure.symbols}
         with self.progress.stage("free atoms", 1) as advance:
             atoms = free_atoms(sorted(symbols), theory.xc, theory.basis)
             advance(1)
@@ -235,7 +206,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     def _write_fields(self, model: MolecularModel, sample: Sample, name: str) -> list[Path]:
         """Reference, prediction and difference of each field on the sample's mesh."""
-        space = sample.simplex_space()
+        space = sample.space()
         prediction = model.predict(sample.structure)
         written: dict[str, torch.Tensor] = {}
         for field, values in prediction.fields(space.points).items():

@@ -29,14 +29,14 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DatasetError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
-from fedens.jobs.orbital_free import OrbitalFreeLabeller, functional_of, numbered
+from fedens.jobs.orbital_free import functional_of, labeller_of, numbered
 from fedens.jobs.run import Run, Section, Summary
 from fedens.models.crystal.training import resolve_device
 from fedens.models.points.data import SeenStructure, see
 from fedens.models.points.training import EnergyTrainingSettings, fit_energy_model
+from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
-from fedens.sources.structures import make_structures
 
 #: No training comes to this many steps in its time.
 _ENDLESS = 10**9
@@ -63,7 +63,7 @@ class PointsRun(Run[ReferencePointsConfiguration]):
     @cached_property
     def labeller(self) -> OrbitalFreeLabeller:
         """Orbital-free ground states."""
-        return OrbitalFreeLabeller.of(self.configuration)
+        return labeller_of(self.configuration)
 
     def generate(self) -> dict[str, str]:
         """Label every structure that is not yet in the data set.
@@ -72,7 +72,7 @@ class PointsRun(Run[ReferencePointsConfiguration]):
             name -> reason of those that did not converge; they are not in the data set.
         """
         options = self.configuration
-        return self.generate_data(numbered(make_structures(options.structures, options.seed)))
+        return self.generate_data(numbered(options.structures.source().structures(options.seed)))
 
     def train(self) -> tuple[list[Outcome], list[Cost]]:
         """Every training; features are computed once per set of points, if they are needed."""
@@ -161,7 +161,7 @@ class PointsRun(Run[ReferencePointsConfiguration]):
         seconds = (time.process_time() - start) / epochs
         errors = held_out_errors(model, seen[n_training:])
         outcome = Outcome(name, labels, size, seed, *errors, seconds, epochs)
-        last, _ = self.data.identity(self._names[-1])
+        last = self.data[self._names[-1]].structure
         cost = cost_of(name, model, last, seen[-1], preparation) if with_cost else None
         return {"outcome": asdict(outcome), "cost": None if cost is None else asdict(cost)}
 

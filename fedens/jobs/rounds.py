@@ -20,7 +20,6 @@ from fedens.jobs.crystals import CrystalsRun
 from fedens.jobs.run import Section
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.training import TrainingSettings
-from fedens.sources.structures import further_structures
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV
 
@@ -50,16 +49,13 @@ class RoundsRun(CrystalsRun):
         """By name, the structures that each round looks at; none is in two, or used otherwise.
 
         Raises:
-            ConfigurationError: a structure file that has too few.
+            StructureError: a structure file that has too few.
         """
         options = self.configuration.rounds
         if not options.count:
             return []
-        every = further_structures(
-            self.configuration.structures,
-            options.count * options.candidates,
-            self.configuration.seed,
-        )
+        source = self.configuration.structures.source()
+        every = source.further(options.count * options.candidates, self.configuration.seed)
         named = [
             (f"round{1 + i // options.candidates}-{place:04d}-{structure.formula}", structure)
             for i, (place, structure) in enumerate(every.items())
@@ -76,7 +72,7 @@ class RoundsRun(CrystalsRun):
         """The first training and all rounds; the model folder holds the last model.
 
         Raises:
-            ConfigurationError: a structure file that has too few structures.
+            StructureError: a structure file that has too few structures.
         """
         if not self.configuration.rounds.count:
             return super().train()

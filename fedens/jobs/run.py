@@ -266,12 +266,11 @@ class Run(ABC, Generic[Options]):
         Returns:
             name -> reason of those that did not converge; they are not in the data set.
         """
-        digests = {name: digest(structure) for name, structure in structures.items()}
-        for name in structures:
-            if name in self.data and digest(self.data.identity(name)[0]) != digests[name]:
+        index = self.data.index
+        for name, structure in structures.items():
+            if name in index and index[name]["structure_digest"] != structure.digest:
                 self._remove(name, "its structure has changed")
-        done = [name for name in structures if name in self.data]
-        done += [n for n in structures if self._failures.get(n, {}).get("structure") == digests[n]]
+        done = [name for name, structure in structures.items() if self._known(name, structure)]
         self._say_skipped(title, len(done), len(structures))
         with self.progress.stage(title, len(structures)) as advance:
             advance(len(done))
@@ -284,12 +283,17 @@ class Run(ABC, Generic[Options]):
             self.progress.say(f"{name} left out: {reason}")
         return failed
 
+    def _known(self, name: str, structure: Structure) -> bool:
+        """Whether a structure is in the data, or known not to converge."""
+        failure = self._failures.get(name, {})
+        return name in self.data or failure.get("structure") == structure.digest
+
     def _label(self, name: str, structure: Structure) -> None:
         try:
             self.data.add(self.labeller(structure), name)
             known = self._failures.pop(name, None)
         except ConvergenceError as error:
-            known = {"structure": digest(structure), "reason": str(error)}
+            known = {"structure": structure.digest, "reason": str(error)}
             self._failures[name] = known
         if known is not None:
             write_atomically(self.folder / FAILURES, json.dumps(self._failures, indent=1))
@@ -304,7 +308,8 @@ class Run(ABC, Generic[Options]):
 
     def checksums(self, names: Sequence[str]) -> dict[str, str]:
         """Of samples, as inputs of a section."""
-        return {name: self.data.identity(name)[1] for name in names}
+        index = self.data.index
+        return {name: index[name]["checksum"] for name in names}
 
     # --- models
 

@@ -32,7 +32,8 @@ from torch import Tensor
 from fedens.atoms.spherical import SphericalAtom, find_atom, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import OutputError
-from fedens.fem.simplex import DEFAULT_MARGIN, SimplexSpace
+from fedens.fem.simplex import DEFAULT_MARGIN
+from fedens.fem.space import FunctionSpace
 from fedens.models.molecule.model import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
 from fedens.reference.pyscf.free_atoms import free_atoms
@@ -101,7 +102,7 @@ def sample_grid(sample: Sample, spacing: float = DEFAULT_SPACING) -> UniformGrid
             electrons. DatasetError: a sample that is not on tetrahedra.
     """
     atoms = _free_atoms(sample)
-    space = sample.simplex_space()
+    space = sample.space()
     superposed = superposed_fields(sample.structure, space.points, atoms, names=["density"])
     difference = torch.tensor(sample.fields["density"]) - superposed["density"]
     coefficients = space.project(difference)
@@ -123,12 +124,12 @@ def prediction_grid(
         prediction.atoms,
         lambda points: prediction.differences(points)["density"],
         spacing,
-        _box_of(sample.simplex_space()),
+        _box_of(sample.space()),
     )
 
 
-def _box_of(space: SimplexSpace) -> Array:
-    corners = space.mesh.p.T
+def _box_of(space: FunctionSpace) -> Array:
+    corners = space.nodes[0].numpy()
     return np.array([corners.min(axis=0), corners.max(axis=0)])
 
 

@@ -33,7 +33,7 @@ def write_cube(
     Args:
         values: (n_points,), at ``space.points``.
         name: of the field; ``unit`` (atomic) if the name does not tell it, see
-            :data:`fedens.output.naming.FILE_UNITS`.
+            :data:`fedens.fields.UNITS`.
         spacing: largest distance of grid points, bohr; default: the finest spacing of the space.
 
     Raises:
@@ -58,10 +58,10 @@ def write_cube_grid(
 
     See :func:`write_cube`.
     """
-    unit = field_unit(name, {name: unit} if unit else None)
+    unit_name = field_unit(name, {name: unit} if unit else None).name
     atoms = zip(structure.numbers, structure.positions, strict=True)
     head = [
-        "; ".join(filter(None, [f"fedens: {name} in {unit}", "lengths in bohr", grid.remark])),
+        "; ".join(filter(None, [f"fedens: {name} in {unit_name}", "lengths in bohr", grid.remark])),
         "outer loop x, middle loop y, inner loop z",
         _line(len(structure), grid.origin),
         *(_step(n, h) for n, h in zip(grid.values.shape, np.diag(grid.steps), strict=True)),

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedens.errors import OutputError
 from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
-from fedens.output.naming import is_density
+from fedens.fields import is_density
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,9 @@ from fedens.fem.mesh import (
 )
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import is_density
 from fedens.files import write_atomically
-from fedens.output.naming import FILE_UNITS, field_unit, inside_box, is_density
+from fedens.output.naming import field_unit, inside_box
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -74,7 +75,7 @@ def write_vtu(
         subdivisions: linear cells per element and axis; default: the order of the elements.
             Of a SimplexSpace none are made.
         units: atomic unit of each field whose name does not tell it, such as
-            ``{"potential": "hartree"}``; see :data:`fedens.output.naming.FILE_UNITS`.
+            ``{"charge": "elementary charge"}``; see :data:`fedens.fields.UNITS`.
         atom_fields: with ``structure``: see :func:`write_atoms`.
 
     Returns:
@@ -210,8 +211,8 @@ def _checked_suffix(path: str | Path, suffix: str) -> Path:
 
 
 def _label(name: str, units: Mapping[str, str] | None) -> tuple[str, float]:
-    factor, unit = FILE_UNITS[field_unit(name, units)]
-    return f"{name} [{unit}]", factor
+    unit = field_unit(name, units)
+    return f"{name} [{unit.in_files}]", unit.factor
 
 
 def _per_atom(name: str, values: Tensor | ArrayLike, n_atoms: int) -> NDArray[np.float64]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
+from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 
@@ -201,3 +202,47 @@ def _starting_root(
             raise FedensError(f"the guess lives on another space: {guess.space}, not {space}")
         return guess.root_coefficients.detach()
     return baseline_density(guess or default_guess(structure), structure, bound).root_coefficients
+
+
+@dataclass(frozen=True)
+class OrbitalFreeLabeller:
+    """Samples of ground states, a :class:`fedens.reference.labeller.Labeller`.
+
+    Attributes:
+        functional: the energy. spacing: element length over order, bohr. order: polynomial order.
+        residual_tolerance, max_evaluations: see :func:`solve_ground_state`.
+    """
+
+    functional: EnergyFunctional
+    spacing: float
+    order: int
+    residual_tolerance: float
+    max_evaluations: int
+
+    def __call__(self, structure: Structure) -> Sample:
+        """The ground state's sample; the errors of :func:`solve_ground_state`."""
+        state = solve_ground_state(
+            structure,
+            TensorSpace.for_structure(structure, self.spacing, self.order),
+            self.functional,
+            residual_tolerance=self.residual_tolerance,
+            max_evaluations=self.max_evaluations,
+        )
+        return state.to_sample()
+
+    def describe(self) -> dict[str, Any]:
+        """All that the samples depend on; bohr and hartree."""
+        return {
+            "kind": "orbital_free",
+            "functional": self.functional.describe(),
+            "spacing": self.spacing,
+            "order": self.order,
+            "residual_tolerance": self.residual_tolerance,
+            "max_evaluations": self.max_evaluations,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The labeller of :meth:`describe`."""
+        functional = EnergyFunctional.from_description(description["functional"])
+        return cls(**{**description, "functional": functional})

@@ -14,7 +14,8 @@ from torch import Tensor
 from fedens.errors import OutputError
 from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
-from fedens.output.naming import FILE_UNITS, field_unit, inside_box, is_density
+from fedens.fields import is_density
+from fedens.output.naming import field_unit, inside_box
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -74,7 +75,7 @@ def slice_field(
     Raises:
         SpaceError: for a field of the wrong shape. OutputError: for a field without a unit.
     """
-    factor, file_unit = FILE_UNITS[field_unit(name, {name: unit} if unit else None)]
+    shown = field_unit(name, {name: unit} if unit else None)
     across = [i for i in range(3) if i != axis]
     atoms = _atoms(space, structure)
     if position is None:
@@ -85,10 +86,10 @@ def slice_field(
     near = _distance_to_plane(space, atoms, axis, position) <= thickness
     ends = [float(space.axes[i].edges[side]) * BOHR_IN_ANGSTROM for i in across for side in (0, -1)]
     return FieldSlice(
-        values=factor * plane,
+        values=shown.factor * plane,
         extent=(ends[0], ends[1], ends[2], ends[3]),
         title=title or f"{name} at {'xyz'[axis]} = {position * BOHR_IN_ANGSTROM:.2f} angstrom",
-        unit=file_unit,
+        unit=shown.in_files,
         labels=("xyz"[across[0]], "xyz"[across[1]]),
         atoms=atoms[near][:, across] * BOHR_IN_ANGSTROM,
         signed=signed,

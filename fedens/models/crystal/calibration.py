@@ -24,7 +24,7 @@ def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> flo
     for member in range(committee):
         for index in left_out(len(samples), member, committee):
             sample = samples[index]
-            space = sample.space(predictor.device)
+            space = sample.tensor_space(predictor.device)
             expected = sample_field(sample, "density", predictor.device)
             whole = predictor.predict(sample.structure, space)
             alone = whole.members()[member]

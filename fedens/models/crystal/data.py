@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.baseline import baseline_density
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
 
@@ -57,7 +58,7 @@ class TrainingData:
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
-            space = sample.space(device)
+            space = sample.tensor_space(device)
             spaces.append(space)
             with torch.no_grad():
                 base = baseline_density(
@@ -124,7 +125,7 @@ def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> T
     """
     parts = []
     for sample in samples:
-        space = sample.space(predictor.device)
+        space = sample.tensor_space(predictor.device)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
             known = prediction.bound.energy_densities(prediction.density)

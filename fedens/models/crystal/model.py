@@ -17,12 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from fedens.atoms.baseline import baseline_density
 from fedens.data.density import Density
-from fedens.data.sample import ENERGY_DENSITIES
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork
 from fedens.learning.scaling import Standardise

@@ -88,7 +88,7 @@ class StructureLoss:
 
 
 def _prepare(sample: Sample, predictor: Predictor) -> _Whole:
-    space = sample.space(predictor.device)
+    space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         bound = predictor.functional.bind(sample.structure, space)
         root = baseline_density(predictor.baseline, sample.structure, bound).root

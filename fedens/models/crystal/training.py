@@ -24,10 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedens.atoms.baseline import default_baseline
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DeviceError, ModelError
 from fedens.features.descriptor import Descriptor
+from fedens.fields import ENERGY_DENSITIES
 from fedens.files import write_atomically
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork, PointwiseNetwork
@@ -154,7 +155,7 @@ def train(
     data = TrainingData.from_samples(
         samples, descriptor, functional, baseline, target, described, start_from
     )
-    spacing = max(sample.space().finest_spacing for sample in samples)
+    spacing = max(sample.tensor_space().finest_spacing for sample in samples)
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,

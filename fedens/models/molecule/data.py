@@ -16,16 +16,11 @@ import torch
 from torch import Tensor
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import (
-    FIELDS,
-    SphericalAtom,
-    find_atom,
-    pair_energy,
-    superposed_fields,
-)
+from fedens.atoms.spherical import SphericalAtom, find_atom, pair_energy, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.models.points.data import jacobian
 from fedens.structure import Structure
 
@@ -90,8 +85,10 @@ def see_molecule(
     structure = sample.structure
     _refuse(sample)
     points, weights = torch.tensor(sample.points), torch.tensor(sample.weights)
-    superposed = superposed_fields(structure, points, atoms, names=FIELDS)
-    differences = torch.stack([torch.tensor(sample.fields[f]) - superposed[f] for f in FIELDS])
+    superposed = superposed_fields(structure, points, atoms, names=LOCAL_FIELDS)
+    differences = torch.stack(
+        [torch.tensor(sample.fields[f]) - superposed[f] for f in LOCAL_FIELDS]
+    )
     chosen, shares = _draw(superposed["density"], differences[0], weights, n_points, seed)
     importance = shares * weights[chosen] / (superposed["density"][chosen] + _TAIL)
     seen, fields = basis.functions(structure, points[chosen]), differences[:, chosen]
@@ -116,7 +113,7 @@ def see_molecule(
 
 def _refuse(sample: Sample) -> None:
     structure = sample.structure
-    missing = [f for f in FIELDS if f not in sample.fields]
+    missing = [f for f in LOCAL_FIELDS if f not in sample.fields]
     if missing:
         raise ModelError(
             f"sample {structure.formula} has no field {', '.join(missing)}: a model of molecules "

@@ -22,15 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import (
-    FIELDS,
-    SphericalAtom,
-    pair_energy,
-    superposed_fields,
-)
+from fedens.atoms.spherical import SphericalAtom, pair_energy, superposed_fields
 from fedens.errors import ExtrapolationWarning, ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.learning.equivariant import (
     ElementNetwork,
     EquivariantNetwork,
@@ -47,7 +43,7 @@ KIND = "molecule"
 _STEP = 1e-3
 #: Share of the range of a moment by which an atom may lie outside before it counts.
 _SLACK = 1.0
-_TABLE = ("r", *FIELDS)
+_TABLE = ("r", *LOCAL_FIELDS)
 
 
 def assembled(
@@ -57,8 +53,10 @@ def assembled(
     result: list[Tensor] = [torch.zeros(0)] * len(symbols)
     for atoms, numbers in outputs:
         counts = basis.n_radial(symbols[int(atoms[0])])
-        widths = [len(FIELDS) * n * (2 * l + 1) for l, n in enumerate(counts)]
-        parts = [part.unflatten(1, (len(FIELDS), -1)) for part in numbers.split(widths, dim=1)]
+        widths = [len(LOCAL_FIELDS) * n * (2 * l + 1) for l, n in enumerate(counts)]
+        parts = [
+            part.unflatten(1, (len(LOCAL_FIELDS), -1)) for part in numbers.split(widths, dim=1)
+        ]
         for atom, own in zip(atoms.tolist(), torch.cat(parts, dim=2), strict=True):
             result[atom] = own
     return result
@@ -112,7 +110,7 @@ class MolecularPrediction:
         symbols = self.structure.symbols
         result = {
             name: sum(self.atoms[s].energies[name] for s in symbols) + float(of_fields[row])
-            for row, name in enumerate(FIELDS)
+            for row, name in enumerate(LOCAL_FIELDS)
             if name != "density"
         }
         result["electrostatic"] = self.energy - sum(result.values())
@@ -131,11 +129,11 @@ class MolecularPrediction:
             points: (n_points, 3), bohr.
         """
         fields = self.basis.evaluate(self.structure, points, self.coefficients.mean(dim=0))
-        return dict(zip(FIELDS, fields, strict=True))
+        return dict(zip(LOCAL_FIELDS, fields, strict=True))
 
     def fields(self, points: Tensor) -> dict[str, Tensor]:
         """``density``, ``kinetic``, ``xc`` at points (n_points, 3) in bohr, (n_points,) each."""
-        superposed = superposed_fields(self.structure, points, self.atoms, names=FIELDS)
+        superposed = superposed_fields(self.structure, points, self.atoms, names=LOCAL_FIELDS)
         return {name: superposed[name] + d for name, d in self.differences(points).items()}
 
     def density_uncertainty(self, points: Tensor) -> Tensor | None:

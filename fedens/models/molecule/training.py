@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedens.atoms.gaussian_basis import AtomicBasis
-from fedens.atoms.spherical import FIELDS, SphericalAtom
+from fedens.atoms.spherical import SphericalAtom
 from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
+from fedens.fields import LOCAL_FIELDS
 from fedens.files import write_atomically
 from fedens.learning.equivariant import (
     ElementNetwork,
@@ -201,7 +202,7 @@ class _Trainer:
 
     def fields(self, member: int) -> EquivariantNetwork:
         """A network of the fields' coefficients."""
-        settings, count = self.settings, len(FIELDS)
+        settings, count = self.settings, len(LOCAL_FIELDS)
         outputs = {s: [count * n for n in self.basis.n_radial(s)] for s in self.moments}
         network = self._network(member, outputs, _FIELD_FLOOR)
         for symbol, (mean, scales) in self._field_units().items():

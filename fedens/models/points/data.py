@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedens.data.sample import ENERGY_DENSITIES, Sample
+from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.data import sample_field
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
@@ -167,7 +168,7 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
         )
     where, _ = chosen.look(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
-    space = sample.space()
+    space = sample.tensor_space()
     width = float(seen.weights.mean()) ** (1 / 3)
     smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
     energy_density = torch.stack([sample_field(sample, n) for n in ENERGY_DENSITIES]).sum(dim=0)

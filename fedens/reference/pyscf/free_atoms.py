@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fedens.atoms.spherical import FIELDS, SphericalAtom
+from fedens.atoms.spherical import SphericalAtom
 from fedens.errors import ConvergenceError, OutputError
+from fedens.fields import LOCAL_FIELDS
 from fedens.files import write_atomically
 from fedens.reference.pyscf.molecule import bare_molecule, build_mean_field, functional_code
 from fedens.reference.pyscf.orbital_fields import local_fields
@@ -91,7 +92,7 @@ def _table(atom: Any) -> SphericalAtom:
     r = np.geomspace(_SMALLEST, _LARGEST, _POINTS)
     points = np.column_stack([0 * r, 0 * r, r])
     fields = local_fields(atom.mol, atom.make_rdm1(), atom.xc, points)
-    return SphericalAtom(float(atom.mol.atom_charge(0)), r, **{n: fields[n] for n in FIELDS})
+    return SphericalAtom(float(atom.mol.atom_charge(0)), r, **{n: fields[n] for n in LOCAL_FIELDS})
 
 
 def _cache_folder() -> Path:
@@ -111,7 +112,7 @@ def _key(symbol: str, xc: str, basis: str) -> str:
 def _packed(atom: SphericalAtom) -> bytes:
     """Checksum and arrays of an atom."""
     buffer = io.BytesIO()
-    arrays = {name: getattr(atom, name) for name in ("r", *FIELDS)}
+    arrays = {name: getattr(atom, name) for name in ("r", *LOCAL_FIELDS)}
     np.savez(buffer, charge=atom.charge, **arrays)
     return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
 
@@ -125,4 +126,6 @@ def _read(path: Path) -> SphericalAtom | None:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
-        return SphericalAtom(float(arrays["charge"]), *(arrays[name] for name in ("r", *FIELDS)))
+        return SphericalAtom(
+            float(arrays["charge"]), *(arrays[name] for name in ("r", *LOCAL_FIELDS))
+        )

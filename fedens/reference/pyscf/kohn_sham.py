@@ -7,15 +7,17 @@ Phys. 17, 197 (1969)). Both are given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, PseudopotentialError, SpaceError
+from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
 from fedens.reference.pyscf.molecule import build_mean_field, build_molecule, functional_code
 from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential, local_fields
@@ -268,6 +270,49 @@ def kohn_sham(
         space.check_matches(structure)
     state = solve_kohn_sham(structure, xc, basis, pseudopotential, **settings)
     return state.to_sample(space, gradient, potential)
+
+
+@dataclass(frozen=True)
+class PySCFLabeller:
+    """Kohn-Sham samples of molecules on tetrahedra; a :class:`fedens.reference.labeller.Labeller`.
+
+    Attributes:
+        xc, basis, grid_level, conv_tol: level of theory, see :func:`solve_kohn_sham`.
+        finest: cells at a nucleus of charge 1, bohr; divided by the charge.
+        growth, margin, order: see :meth:`SimplexSpace.for_structure`.
+    """
+
+    xc: str
+    basis: str
+    grid_level: int
+    conv_tol: float
+    finest: float
+    growth: float
+    margin: float
+    order: int
+
+    def __call__(self, structure: Structure) -> Sample:
+        """The fields of all electrons; the errors of :func:`kohn_sham`."""
+        nuclei = zip(structure.symbols, structure.numbers, strict=True)
+        finest = {symbol: self.finest / charge for symbol, charge in nuclei}
+        space = SimplexSpace.for_structure(structure, finest, self.growth, self.margin, self.order)
+        return kohn_sham(
+            structure,
+            space,
+            self.xc,
+            self.basis,
+            grid_level=self.grid_level,
+            conv_tol=self.conv_tol,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """All that the samples depend on; bohr and hartree."""
+        return {"kind": "pyscf", **asdict(self)}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The labeller of :meth:`describe`."""
+        return cls(**description)
 
 
 def _points_and_weights(space: FunctionSpace | ArrayLike) -> tuple[Array, Array]:
