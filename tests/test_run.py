@@ -201,7 +201,7 @@ def test_info_says_what_a_run_folder_holds(toy, tmp_path):
 def command(tmp_path, **changes):
     """A run of the toy job, a second for each structure, as a process."""
     path = tmp_path / "toy.yaml"
-    path.write_text(yaml.safe_dump({"job": "toy", "count": 60, "pause": 0.2, **changes}))
+    path.write_text(yaml.safe_dump({"job": "toy", "count": 60, "pause": 1.0, **changes}))
     return [sys.executable, toy_job.__file__, "run", str(path), "-o", str(tmp_path / "out"), "-q"]
 
 
@@ -222,7 +222,7 @@ def at_work(tmp_path):
 def test_a_second_process_is_refused_and_a_dead_ones_lock_taken_over(at_work, tmp_path, toy):
     expected = rf"process {at_work.pid} on {socket.gethostname()} is at work in"
     with pytest.raises(RunLockedError, match=expected):
-        toy(count=60, pause=0.2)
+        toy(count=60)
     second = subprocess.run(command(tmp_path), capture_output=True, text=True)
     assert second.returncode == 1
     assert "is at work in" in second.stderr
