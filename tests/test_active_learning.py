@@ -16,8 +16,10 @@ from fedens import Dataset, Predictor
 from fedens.commands.cli import app
 from fedens.errors import ConvergenceError, StructureError
 from fedens.jobs.crystals import is_added
+from fedens.jobs.registry import load_job, open_run
 from fedens.jobs.rounds import energy_uncertainty, most_uncertain
 from fedens.jobs.sections import Sections
+from fedens.progress import Progress
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},
@@ -169,6 +171,22 @@ def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
     assert counted.trained == 2
     run_of(tmp_path, **ROUNDS).train()
     assert counted.trained == 3
+
+
+def test_only_what_a_model_depends_on_has_it_trained_again(tmp_path, counted, capsys):
+    def trained(**training):
+        path = configured(tmp_path, training=ROUNDS["training"] | {"steps": 5} | training)
+        run = open_run(load_job(path), tmp_path / "out", Progress())
+        run.generate()
+        run.train()
+        return counted.trained
+
+    assert trained() == 1
+    assert trained(checkpoint_every=3) == 1
+    assert "model is already trained" in capsys.readouterr().out
+    assert trained(steps=6) == 2
+    assert "trained again (settings changed)" in capsys.readouterr().out
+    assert trained(steps=6, learning_curve=[1]) == 2
 
 
 def test_candidates_that_do_not_converge_are_left_out(tmp_path, monkeypatch):

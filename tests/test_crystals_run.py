@@ -9,6 +9,8 @@ import pytest
 import pyvista
 import torch
 import yaml
+from ase.build import bulk
+from ase.io import write
 from typer.testing import CliRunner
 
 from fedens import Dataset, Predictor
@@ -28,6 +30,7 @@ from fedens.jobs.registry import load_job, open_run
 from fedens.jobs.rounds import RoundsRun
 from fedens.progress import Progress
 from fedens.reference.orbital_free import OrbitalFreeLabeller
+from fedens.structure import Structure
 
 SMALL = {
     "structures": {"supercell": [1, 1, 1], "count": 5, "displacement": [0.05, 0.2]},
@@ -172,6 +175,32 @@ def test_killed_generation_goes_on(tmp_path, monkeypatch):
     run_of(tmp_path).generate()
     assert len(labelled) == 5
     assert len(run_of(tmp_path).data) == 5
+
+
+def test_a_replaced_structure_file_is_noticed(tmp_path, monkeypatch):
+    """The same formulas at other positions are labelled again, what is gone is removed."""
+    labelled = []
+
+    def counted(labeller, structure):
+        labelled.append(structure)
+        return labeller(structure)
+
+    with_labeller(monkeypatch, counted)
+    cells = [bulk("Al", "fcc", a=4.05, cubic=True) for _ in range(4)]
+    for seed, cell in enumerate(cells):
+        cell.rattle(0.05, seed=seed)
+    write(tmp_path / "cells.xyz", cells)
+    run_of(tmp_path, structures={"file": "cells.xyz"}).generate()
+    assert len(labelled) == 4
+    cells[1].positions[2, 0] += 0.01
+    write(tmp_path / "cells.xyz", cells[:3])
+    run = run_of(tmp_path, structures={"file": "cells.xyz"})
+    run.generate()
+    assert len(labelled) == 5
+    assert run.data.names == ["0000-Al4", "0001-Al4", "0002-Al4"]
+    for number, cell in enumerate(cells[:3]):
+        stored = run.data[number].structure.positions
+        np.testing.assert_allclose(stored, Structure.from_ase(cell).positions, atol=1e-7)
 
 
 def test_labelling_is_a_pure_function(finished):

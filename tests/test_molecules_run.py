@@ -223,6 +223,9 @@ def test_second_run_repeats_neither_data_nor_training(finished, monkeypatch):
     assert "model is already trained" in result.output.replace("\n", " ")
     assert [file.stat().st_mtime_ns for file in files] == times
     assert results_of(folder) == before
+    for step in ("generate", "train", "evaluate"):
+        assert CliRunner().invoke(app, [step, *arguments[1:]]).exit_code == 0
+    assert [file.stat().st_mtime_ns for file in files] == times
 
 
 @pytest.mark.slow
@@ -256,6 +259,20 @@ def test_structures_of_a_file_are_drawn_in_random_order(from_file, tmp_path):
     again = MoleculesRun.open(job.configuration, tmp_path / "again", QUIET)
     for one, same in zip(found, again.structures.values(), strict=True):
         np.testing.assert_allclose(one.positions, same.positions, atol=1e-7)
+
+
+def test_a_replaced_file_is_noticed(from_file, tmp_path, labelled):
+    structures = [molecules.rattled(molecules.WATER, i) for i in range(4)]
+    job = open_run(from_file(structures), tmp_path / "out", QUIET)
+    job.generate()
+    drawn = job.structures["water-0001"].positions
+    place = next(i for i, s in enumerate(structures) if np.allclose(s.positions, drawn))
+    structures[place] = molecules.rattled(molecules.WATER, 9)
+    job = open_run(from_file(structures), tmp_path / "out", QUIET)
+    job.generate()
+    assert len(labelled) == 3 + 1
+    stored = job.data["water-0001"].structure.positions
+    np.testing.assert_allclose(stored, structures[place].positions, atol=1e-7)
 
 
 def test_charge_and_spin_of_a_file_are_kept(from_file, tmp_path):

@@ -47,11 +47,12 @@ def test_run_and_resume(tmp_path):
     path, folder = tmp_path / "small.yaml", tmp_path / "run"
     path.write_text(SMALL)
 
-    def invoke():
-        return CliRunner().invoke(app, ["run", str(path), "--output", str(folder)])
+    def invoke(step="run", *options):
+        return CliRunner().invoke(app, [step, str(path), "--output", str(folder), *options])
 
-    result = invoke()
-    assert result.exit_code == 0, result.output
+    for step in ("generate", "train", "evaluate"):
+        result = invoke(step)
+        assert result.exit_code == 0, result.output
     stored = json.loads((folder / "results.json").read_text())
     # atoms are taught two kinds of labels, points of a volume four; two sizes
     assert len(stored["outcomes"]) == 2 * (2 + 4)
@@ -73,6 +74,14 @@ def test_run_and_resume(tmp_path):
     assert again[:-3] == stored["outcomes"][:-3]
     assert len(again) == len(stored["outcomes"])
     assert again != stored["outcomes"]  # the times differ
+
+    # neither the device nor the name makes a run refuse its results, or do them again
+    path.write_text(SMALL + "name: other\n")
+    result = invoke("run", "--device", "cpu")
+    assert result.exit_code == 0
+    for points in ("atoms", "quadrature"):
+        assert f"{points}: features" not in result.output
+    assert json.loads((folder / "results.json").read_text())["outcomes"] == again
 
     # more seeds: those that are there stay
     path.write_text(SMALL.replace("seeds: 1", "seeds: 2"))
