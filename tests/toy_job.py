@@ -15,7 +15,8 @@ from fedens.configuration import JobOptions
 from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError
 from fedens.jobs.registry import JOBS
-from fedens.jobs.run import Run, Section, Summary
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary
 from fedens.structure import Structure
 
 

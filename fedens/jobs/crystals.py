@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,18 @@ from fedens.analysis.crystals import Evaluation, evaluate_sample, quick_errors, 
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
 from fedens.configuration import Configuration
 from fedens.data.sample import Sample
-from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
 from fedens.fields import ENERGY_DENSITIES
-from fedens.jobs.orbital_free import functional_of, labeller_of, numbered
-from fedens.jobs.run import Run, Section, Summary
+from fedens.jobs.orbital_free import OrbitalFreeRun
+from fedens.jobs.run import Section
+from fedens.jobs.summary import Summary
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_vtu
-from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.crystals import summary_rows, write_run_report
 from fedens.report.figures import slice_field, slices_figure
 
@@ -47,29 +45,13 @@ def is_added(name: str) -> bool:
     return _ADDED.match(name) is not None
 
 
-class CrystalsRun(Run[Configuration]):
-    """Learns the density and the energy densities of crystals from orbital-free calculations."""
-
-    data_sections = ("seed", "structures", "space", "functional", "solver")
-
-    def check(self) -> None:
-        """Refuse a missing device."""
-        resolve_device(self.configuration.device)
+class CrystalsRun(OrbitalFreeRun[Configuration]):
+    """Learns the density and the energy densities of crystals."""
 
     @property
     def device(self) -> torch.device:
         """The one the configuration asks for."""
         return resolve_device(self.configuration.device)
-
-    @cached_property
-    def functional(self) -> EnergyFunctional:
-        """The energy functional the configuration asks for."""
-        return functional_of(self.configuration.functional)
-
-    @cached_property
-    def labeller(self) -> OrbitalFreeLabeller:
-        """Orbital-free ground states."""
-        return labeller_of(self.configuration)
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -82,15 +64,6 @@ class CrystalsRun(Run[Configuration]):
                 f"{wanted}: at least one must be left to hold out"
             )
         return self.data.split(wanted, self.configuration.seed, names)
-
-    def generate(self) -> dict[str, str]:
-        """Label every structure that is not yet in the data set.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
-        structures = self.configuration.structures.source().structures(self.configuration.seed)
-        return self.generate_data(numbered(structures))
 
     def train(self) -> Predictor:
         """Train on the training samples; what has been done is not done again."""

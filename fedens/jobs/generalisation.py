@@ -42,7 +42,8 @@ from fedens.generalisation.measures import Strain, decay, slope
 from fedens.generalisation.observations import Design
 from fedens.generalisation.potential import Array
 from fedens.generalisation.terms import Domain, judge, relaxation_volume, training_domain
-from fedens.jobs.run import Run, Section, Summary
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary
 from fedens.output.vtk import write_atoms
 from fedens.report.generalisation import THEORY, write_generalisation_report
 from fedens.structure import Structure

@@ -41,9 +41,10 @@ def take_lock(folder: Path) -> None:
 
 def release_lock(folder: Path) -> None:
     """Leave the folder to others."""
-    with _alone(folder):
-        if lock_owner(folder) == _this_process():
-            (folder / LOCK).unlink()
+    if folder.is_dir():
+        with _alone(folder):
+            if lock_owner(folder) == _this_process():
+                (folder / LOCK).unlink()
 
 
 def lock_owner(folder: Path) -> dict[str, Any] | None:

@@ -39,7 +39,8 @@ from fedens.errors import (
     ExtrapolationWarning,
     StructureError,
 )
-from fedens.jobs.run import Run, Section, Summary
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu

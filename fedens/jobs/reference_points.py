@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from itertools import product
 from typing import Any, ClassVar
 
@@ -25,16 +25,14 @@ from fedens.analysis.reference_points import (
     held_out_errors,
 )
 from fedens.configuration import ReferencePointsConfiguration
-from fedens.energy.functional import EnergyFunctional
 from fedens.errors import DatasetError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
-from fedens.jobs.orbital_free import functional_of, labeller_of, numbered
-from fedens.jobs.run import Run, Section, Summary
-from fedens.models.crystal.training import resolve_device
+from fedens.jobs.orbital_free import OrbitalFreeRun
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary
 from fedens.models.points.data import SeenStructure, see
 from fedens.models.points.training import EnergyTrainingSettings, fit_energy_model
-from fedens.reference.orbital_free import OrbitalFreeLabeller
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
 
@@ -45,34 +43,10 @@ _ENDLESS = 10**9
 Features = tuple[list[SeenStructure], float]
 
 
-class PointsRun(Run[ReferencePointsConfiguration]):
+class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
     """Compares reference points for energies as sums over them."""
 
-    data_sections = ("seed", "structures", "space", "functional", "solver")
     leaves: ClassVar = {**Run.leaves, "train": ("trainings and costs", "sections.json")}
-
-    def check(self) -> None:
-        """Refuse a missing device."""
-        resolve_device(self.configuration.device)
-
-    @cached_property
-    def functional(self) -> EnergyFunctional:
-        """The energy functional the configuration asks for."""
-        return functional_of(self.configuration.functional)
-
-    @cached_property
-    def labeller(self) -> OrbitalFreeLabeller:
-        """Orbital-free ground states."""
-        return labeller_of(self.configuration)
-
-    def generate(self) -> dict[str, str]:
-        """Label every structure that is not yet in the data set.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
-        options = self.configuration
-        return self.generate_data(numbered(options.structures.source().structures(options.seed)))
 
     def train(self) -> tuple[list[Outcome], list[Cost]]:
         """Every training; features are computed once per set of points, if they are needed."""

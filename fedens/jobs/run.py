@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
-from rich.table import Table
 
 from fedens.configuration import JobOptions
 from fedens.configuration.loading import read_options
@@ -33,6 +32,7 @@ from fedens.errors import ConfigurationError, ConvergenceError
 from fedens.files import write_atomically
 from fedens.jobs.lock import release_lock, take_lock
 from fedens.jobs.sections import Sections, digest
+from fedens.jobs.summary import Summary, show
 from fedens.models.registry import load_model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
@@ -60,23 +60,6 @@ class Section:
     files: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run came to, for the terminal.
-
-    Attributes:
-        title, columns, rows: of a table; numbers get three digits.
-        sentences: below it.
-        files: to open next, words -> path in the run's folder.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    sentences: Sequence[str] = ()
-    files: Mapping[str, str] | None = None
-
-
 class Run(ABC, Generic[Options]):
     """One configuration with its folder; a job is a subclass and a line in the registry.
 
@@ -93,7 +76,6 @@ class Run(ABC, Generic[Options]):
     leaves: ClassVar[Mapping[str, tuple[str, str]]] = {
         "generate": ("reference data", "data"),
         "train": ("model", "model"),
-        "evaluate": ("report", "report.html"),
     }
 
     def __init__(self, configuration: Options, folder: Path, progress: Progress):
@@ -173,7 +155,7 @@ class Run(ABC, Generic[Options]):
 
     def evaluate(self) -> None:
         """Compare, write results and report, and show the summary."""
-        self._show(self.compared())
+        show(self.compared(), self.failures, self.folder, self.progress)
 
     @abstractmethod
     def compared(self) -> Summary:
@@ -393,32 +375,11 @@ class Run(ABC, Generic[Options]):
         shown = replace(section, inputs=inputs, compute=lambda: asdict(section.compute()))
         return Summary(**self.once(name, shown))
 
-    def _show(self, summary: Summary) -> None:
-        table = Table(title=summary.title)
-        for place, column in enumerate(summary.columns):
-            words = any(isinstance(row[place], str) for row in summary.rows)
-            table.add_column(column, justify="left" if words else "right")
-        for row in summary.rows:
-            table.add_row(*map(_cell, row))
-        self.progress.console.print(table)
-        for name, reason in self.failures.items():
-            self.progress.say(f"left out: {name}: {reason}")
-        for sentence in summary.sentences:
-            self.progress.say(sentence)
-        for what, file in (summary.files or {}).items():
-            self.progress.say(f"{what}: {self.folder / file}")
-
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:
     """Structures of a run that did not converge: name -> digest of ``structure``, ``reason``."""
     path = folder / FAILURES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _words_of(changed: Sequence[str]) -> str:
