@@ -62,9 +62,9 @@ def main(quick: bool = False, seed: int = 0) -> float:
             seconds = time.perf_counter() - start
             energy_errors, force_errors = [], []
             for sample in samples[n_train:]:
-                energy, forces = model.energy_and_forces(sample.structure)
-                energy_errors.append(abs(energy - sample.energy) / len(sample.structure))
-                force_errors.append(np.abs(forces - sample.forces).mean())
+                found = model.energy_and_forces(sample.structure)
+                energy_errors.append(abs(found.energy - sample.energy) / len(sample.structure))
+                force_errors.append(np.abs(found.forces - sample.forces).mean())
             taught = "fields, " * fields + "energies, forces"
             force_error = 1000 * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM * np.mean(force_errors)
             energy_error = 1000 * HARTREE_IN_EV * np.mean(energy_errors)

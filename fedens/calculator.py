@@ -151,6 +151,7 @@ class Calculator(AseCalculator):
     ) -> None:
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         structure = Structure.from_ase(self.atoms)
         if "stress" in properties and not (structure.periodic and self.molecules is None):
             raise PropertyNotImplementedError("stress is defined for periodic cells only")
@@ -177,8 +178,9 @@ class Calculator(AseCalculator):
     def _of_molecule(
         self, model: MolecularModel, structure: Structure, wanted: set[str]
     ) -> dict[str, Any]:
-        energy, forces = model.energy_and_forces(structure)
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
+        found = model.energy_and_forces(structure)
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy}
+        results["forces"] = found.forces
         if wanted & {"dipole", "hellmann_feynman_forces", "energy_uncertainty"}:
             prediction = model.predict(structure)
             results["dipole"] = prediction.dipole

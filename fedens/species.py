@@ -16,9 +16,10 @@ from fedens.errors import DescriptorError
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
+def _table() -> dict[str, dict[str, Any]]:
     text = resources.files("fedens").joinpath("tables/element_gaussians.json").read_text("utf-8")
-    return json.loads(text)["elements"]
+    elements: dict[str, dict[str, Any]] = json.loads(text)["elements"]
+    return elements
 
 
 def _entry(symbol: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,11 +53,11 @@ class Structure:
 
     numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
-    cell: NDArray[np.float64] | None = None
-    pbc: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, dtype=bool))
-    charge: float = 0.0
-    spin: int = 0
-    occupancies: NDArray[np.float64] | None = None
+    cell: NDArray[np.float64] | None
+    pbc: NDArray[np.bool_]
+    charge: float
+    spin: int
+    occupancies: NDArray[np.float64]
 
     def __init__(
         self,
@@ -111,7 +111,6 @@ class Structure:
                 "in bohr; check the file or the step that made it"
             )
         occupancies = self.occupancies
-        assert occupancies is not None
         if occupancies.shape != (n_atoms,) or not ((occupancies >= 0) & (occupancies <= 1)).all():
             raise StructureError(f"occupancies must be ({n_atoms},) numbers between 0 and 1")
         if not np.isfinite(self.charge):
@@ -149,7 +148,6 @@ class Structure:
 
     def _refuse_crowded_sites(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
         """Refuse atoms (ordered pairs of indices) that fill the site they share more than once."""
-        assert self.occupancies is not None
         others = np.bincount(first, weights=self.occupancies[second], minlength=len(self))
         filled = self.occupancies + others
         crowded = np.flatnonzero(filled[first] > 1 + 1e-9)
@@ -257,7 +255,7 @@ class Structure:
         """ASE atoms, in angstrom. Partial occupancies have no place there and raise."""
         from ase import Atoms
 
-        if self.occupancies is not None and (self.occupancies != 1).any():
+        if (self.occupancies != 1).any():
             raise StructureError("ASE atoms cannot carry partial occupancies")
         atoms = Atoms(
             numbers=self.numbers,

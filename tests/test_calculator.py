@@ -263,7 +263,8 @@ def test_a_model_of_molecules_in_ases_units(water_model, water_samples):
     structure = water_samples[0].structure
     atoms = structure.to_ase()
     atoms.calc = Calculator(water_model)
-    energy, forces = water_model.energy_and_forces(structure)
+    found = water_model.energy_and_forces(structure)
+    energy, forces = found.energy, found.forces
     assert atoms.get_potential_energy() == pytest.approx(energy * HARTREE_IN_EV, rel=1e-12)
     expected = forces * HARTREE_IN_EV / BOHR_IN_ANGSTROM
     np.testing.assert_allclose(atoms.get_forces(), expected, rtol=1e-9, atol=1e-12)

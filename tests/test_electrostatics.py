@@ -20,7 +20,7 @@ from systems import (
 )
 
 from fedens import Density, EnergyFunctional, GTHLocal, Structure, TensorSpace, solve_ground_state
-from fedens.energy.electrostatics import ion_energy, number_of_electrons, place_ions
+from fedens.energy.electrostatics import Electrostatics
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import FunctionalError, PseudopotentialError
 from fedens.testing import central_difference
@@ -48,7 +48,7 @@ def some_density(structure, space):
 
 
 def ions_at(structure, space, pseudopotential, positions=None, width=1.2):
-    return place_ions(structure, space, {"Al": pseudopotential}, {"Al": width}, positions)
+    return Electrostatics(pseudopotential, width).ions(structure, space, positions)
 
 
 def check_gradient(energy_at, positions, tolerance, picks=((0, 0), (0, 2), (1, 1))):
@@ -104,7 +104,7 @@ def test_force_of_the_ion_pairs(name):
     space = space_for(structure)
 
     def energy(positions):
-        return ions_at(structure, space, ERF, positions).energy
+        return ions_at(structure, space, ERF, positions).ion_energy
 
     gradient = check_gradient(energy, structure.positions, 1e-9)
     assert gradient.sum(dim=0).abs().max() < 1e-12, "pairs push each other equally"
@@ -120,7 +120,7 @@ def test_nothing_changes_when_atoms_leave_through_the_boundary(pseudopotential):
     one, two = (ions_at(s, space, pseudopotential) for s in (structure, outside))
     assert torch.allclose(one.charge, two.charge, rtol=0, atol=1e-12)
     assert torch.allclose(one.short_range, two.short_range, rtol=0, atol=1e-10)
-    assert float(two.energy) == pytest.approx(float(one.energy), abs=1e-11)
+    assert float(two.ion_energy) == pytest.approx(float(one.ion_energy), abs=1e-11)
     functional = EnergyFunctional.orbital_free(pseudopotential=pseudopotential)
     forces = [hellmann_feynman_forces(functional, s, density) for s in (structure, outside)]
     assert torch.allclose(forces[0], forces[1], rtol=0, atol=1e-9)
@@ -136,9 +136,7 @@ def test_energy_is_continuous_across_the_boundary():
     def energy(x):
         positions = structure.positions.copy()
         positions[0, 0] = x
-        return float(
-            ions_at(structure.replace(positions=positions), space, GTHFIT).energy_with(density)
-        )
+        return float(ions_at(structure.replace(positions=positions), space, GTHFIT).energy(density))
 
     steps = [energy(x) for x in (-3e-3, -1e-3, 1e-3, 3e-3)]
     slopes = np.diff(steps) / 2e-3
@@ -155,7 +153,7 @@ def test_electrostatic_potential_is_the_energys_derivative(name):
     change = some_density(structure, space).values * torch.cos(space.points[:, 1])
 
     def energy(h):
-        return float(ions.energy_with(Density.from_values(space, density.values + h * change)))
+        return float(ions.energy(Density.from_values(space, density.values + h * change)))
 
     potential = ions.potential(density) + ions.short_range
     slope = float(space.integrate(potential * change))
@@ -168,9 +166,9 @@ def test_energy_density_and_ion_energy_add_up(name):
     space = space_for(structure)
     density = some_density(structure, space)
     ions = ions_at(structure, space, GTHFIT)
-    total = space.integrate(ions.energy_density(density)) + ions.energy
-    assert float(total) == pytest.approx(float(ions.energy_with(density)), rel=1e-12)
-    assert abs(float(ions.energy)) > 0.1
+    total = space.integrate(ions.energy_density(density)) + ions.ion_energy
+    assert float(total) == pytest.approx(float(ions.energy(density)), rel=1e-12)
+    assert abs(float(ions.ion_energy)) > 0.1
 
 
 def uniform_electrons(structure, space):
@@ -190,7 +188,7 @@ def test_madelung_constants(kind, width):
     structure = cubic_lattice(kind)
     space = TensorSpace(structure.orthorhombic_lengths(), 3, 8)
     density, core = uniform_electrons(structure, space)
-    energy = float(ions_at(structure, space, ERF, width=width).energy_with(density)) - core
+    energy = float(ions_at(structure, space, ERF, width=width).energy(density)) - core
     radius = (3 * 112.0 / (4 * math.pi)) ** (1 / 3)
     assert energy * radius / (9 * len(structure)) == pytest.approx(MADELUNG[kind], abs=1e-6)
 
@@ -201,7 +199,7 @@ def test_point_ion_energy_against_an_ewald_sum(name):
     case = dftpy_case(name)
     space = TensorSpace.for_structure(case.structure, 0.4, 8)
     density, core = uniform_electrons(case.structure, space)
-    energy = float(ions_at(case.structure, space, ERF).energy_with(density)) - core
+    energy = float(ions_at(case.structure, space, ERF).energy(density)) - core
     assert energy == pytest.approx(case.parts["II"], abs=1e-6)
 
 
@@ -229,7 +227,7 @@ def test_width_may_differ_between_elements():
     pseudopotentials = {"Al": GTHFIT, "Mg": GTHLocal(2, 0.9, 2.0)}
     density = some_density(structure, space).normalised(10.0)
     energies = [
-        float(place_ions(structure, space, pseudopotentials, widths).energy_with(density))
+        float(Electrostatics(pseudopotentials, widths).ions(structure, space).energy(density))
         for widths in ({"Al": 1.2, "Mg": 1.2}, {"Al": 1.0, "Mg": 1.5})
     ]
     # the energies differ by the background inside the Gaussians times the missing charge: none
@@ -242,14 +240,14 @@ def test_isolated_ions_far_apart_repel_as_points():
     ions = ions_at(structure, space, ERF)
     nothing = Density.from_values(space, torch.zeros(space.n_points))
     # two Gaussian charges' repulsion, and the pair sum that makes points of them
-    assert float(ions.energy_with(nothing)) == pytest.approx(9.0 / 9.0, abs=5e-4)
+    assert float(ions.energy(nothing)) == pytest.approx(9.0 / 9.0, abs=5e-4)
 
 
 def test_pair_energy_of_two_ions():
     structure = dimer().replace(numbers=["Al", "Mg"])
     ions = {"Al": GTHLocal(3, 0.7), "Mg": GTHLocal(2, 0.7)}
     widths = {"Al": 1.0, "Mg": 1.4}
-    energy = float(ion_energy(structure, ions, widths, tensor(structure.positions)))
+    energy = float(Electrostatics(ions, widths).ion_energy(structure, tensor(structure.positions)))
     r = np.linalg.norm(structure.positions[1])
     pair = 6.0 * math.erfc(r / math.sqrt(2 * (1.0**2 + 1.4**2))) / r
     own = (9.0 / 1.0 + 4.0 / 1.4) / (2 * math.sqrt(math.pi))
@@ -259,7 +257,7 @@ def test_pair_energy_of_two_ions():
 def test_an_ion_sees_its_own_images():
     structure = Structure(["Al"], [[0.0] * 3], cell=[5.0] * 3, pbc=True)
     space = space_for(structure)
-    energy = float(ions_at(structure, space, ERF).energy)
+    energy = float(ions_at(structure, space, ERF).ion_energy)
     cells = np.arange(-4, 5)
     shifts = 5.0 * np.array(np.meshgrid(cells, cells, cells)).reshape(3, -1).T
     r = np.linalg.norm(shifts, axis=1)
@@ -280,14 +278,14 @@ def test_half_filled_sites():
     for name in ("charge", "short_range"):
         mean = (getattr(whole, name) + getattr(alone, name)) / 2
         assert torch.allclose(getattr(partial, name), mean, rtol=0, atol=1e-12)
-    assert number_of_electrons(half, {"Al": GTHFIT}) == pytest.approx(9.0)
+    assert Electrostatics(GTHFIT).number_of_electrons(half) == pytest.approx(9.0)
     with pytest.raises(PseudopotentialError, match=r"partial occupancies need .* Gaussians"):
         ions_at(half, space_for(half, 0.45), EVANESCENT)
 
 
 def test_number_of_electrons():
-    assert number_of_electrons(dimer(), {"Al": GTHFIT}) == 6.0
-    assert number_of_electrons(dimer().replace(charge=1), {"Al": GTHFIT}) == 5.0
+    assert Electrostatics(GTHFIT).number_of_electrons(dimer()) == 6.0
+    assert Electrostatics(GTHFIT).number_of_electrons(dimer().replace(charge=1)) == 5.0
     functional = EnergyFunctional.orbital_free(pseudopotential=GTHFIT)
     with pytest.raises(FunctionalError, match=r"would have 0\.0 electrons"):
         functional.bind(dimer().replace(charge=6), space_for(dimer()))

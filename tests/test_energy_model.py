@@ -1,5 +1,7 @@
 """Energies as sums over reference points: exact forces, labels recovered, storage, errors."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,16 +9,18 @@ from systems import GTHFIT
 
 from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import DescriptorError, ModelError
+from fedens.errors import DescriptorError, ExtrapolationWarning, ModelError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
-from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.crystal.model import Predictor
-from fedens.models.points.data import jacobian, see
-from fedens.models.points.model import EnergyModel, PointModel
-from fedens.models.points.training import EnergyTrainingSettings, train_energy_model
+from fedens.models.base import Model
+from fedens.models.points import training as points_training
+from fedens.models.points.data import jacobian, prepare_structure
+from fedens.models.points.model import EnergyModel, PointModel, PointModels
+from fedens.models.points.objective import energy_and_forces_from
+from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.training import train_energy_model
 from fedens.structure import Structure
 
 DESCRIPTOR = GMP([1.0, 2.0], 2, form="smooth")
@@ -48,22 +52,16 @@ def teacher(sets, hidden=()):
     torch.manual_seed(3)
     n = DESCRIPTOR.n_features
     scaling = Standardise(torch.rand(n).double() * 0.01, torch.rand(n).double() * 0.02 + 0.01)
-    parts = [
-        PointModel(
-            points,
-            scaling,
-            PointwiseNetwork(n, hidden, 1).double(),
-            torch.tensor([0.01], dtype=torch.float64),
-            torch.tensor([0.3], dtype=torch.float64),
-        )
-        for points in sets
-    ]
+    parts = [PointModel(points, scaling, hidden, 1) for points in sets]
+    for part in parts:
+        part.mean.fill_(0.01)
+        part.scale.fill_(0.3)
     return EnergyModel(DESCRIPTOR, parts)
 
 
 def labelled(model, structure):
-    energy, forces = model.energy_and_forces(structure)
-    return Sample(structure, np.zeros((0, 3)), np.zeros(0), {}, energy, forces=forces)
+    found = model.energy_and_forces(structure)
+    return Sample(structure, np.zeros((0, 3)), np.zeros(0), {}, found.energy, forces=found.forces)
 
 
 @pytest.mark.parametrize("sets", SETS.values(), ids=SETS)
@@ -71,12 +69,12 @@ def labelled(model, structure):
 def test_forces_are_the_derivative_of_the_energy(sets, ions):
     plain = teacher(sets, (8,))
     model, structure = EnergyModel(plain.descriptor, plain.parts, ions), cell(0)
-    _, forces = model.energy_and_forces(structure)
+    forces = model.forces(structure)
     direction = np.random.default_rng(1).normal(size=(4, 3))
 
     def energy_at(step):
         moved = structure.replace(positions=structure.positions + step * direction)
-        return float(model.energy(moved).detach())
+        return model.energy(moved)
 
     expected = -(8 * (energy_at(1e-3) - energy_at(-1e-3)) - energy_at(2e-3) + energy_at(-2e-3))
     assert (forces * direction).sum() == pytest.approx(expected / 12e-3, rel=1e-6, abs=1e-8)
@@ -85,9 +83,9 @@ def test_forces_are_the_derivative_of_the_energy(sets, ions):
 
 def test_points_that_move_with_the_atoms_leave_no_net_force():
     for name in ("atoms", "union"):
-        _, forces = teacher(SETS[name], (8,)).energy_and_forces(cell(0))
+        forces = teacher(SETS[name], (8,)).forces(cell(0))
         assert np.abs(forces.sum(axis=0)).max() < 1e-10
-    _, forces = teacher(SETS["grid"], (8,)).energy_and_forces(cell(0))
+    forces = teacher(SETS["grid"], (8,)).forces(cell(0))
     assert np.abs(forces.sum(axis=0)).max() > 1e-6
 
 
@@ -103,17 +101,12 @@ def test_jacobian():
 @pytest.mark.parametrize("sets", SETS.values(), ids=SETS)
 def test_stored_derivatives_give_the_model_s_forces(sets):
     model, structure = teacher(sets, (8,)), cell(2)
-    energy, forces = model.energy_and_forces(structure)
-    seen = see(labelled(model, structure), DESCRIPTOR, sets)
-    total, pulled = 0.0, torch.zeros(12, dtype=torch.float64)
-    for part, points in zip(model.parts, seen.sets, strict=True):
-        features = points.features.requires_grad_(True)
-        energies = part.outputs(features)[:, 0]
-        (slopes,) = torch.autograd.grad(energies.sum(), features)
-        pulled += points.forces(energies, slopes).detach()
-        total += float((points.weights @ energies).detach())
-    assert total == pytest.approx(energy, rel=1e-12)
-    assert pulled.numpy() == pytest.approx(forces.ravel(), abs=2e-6 * np.abs(forces).max())
+    expected = model.energy_and_forces(structure)
+    data = prepare_structure(labelled(model, structure), DESCRIPTOR, sets)
+    energy, forces = energy_and_forces_from(PointModels(model.parts), data)
+    assert float(energy.detach()) == pytest.approx(expected.energy, rel=1e-12)
+    largest = np.abs(expected.forces).max()
+    assert forces.detach().numpy() == pytest.approx(expected.forces.ravel(), abs=2e-6 * largest)
 
 
 @pytest.mark.parametrize("name", ["atoms", "union", "quadrature"])
@@ -123,10 +116,9 @@ def test_a_linear_model_is_recovered(name):
     samples = [labelled(truth, cell(seed)) for seed in range(6)]
     settings = EnergyTrainingSettings(hidden=(), ridge=1e-13)
     learned = train_energy_model(samples, DESCRIPTOR, SETS[name], settings)
-    energy, forces = truth.energy_and_forces(cell(10))
-    predicted, predicted_forces = learned.energy_and_forces(cell(10))
-    assert predicted == pytest.approx(energy, abs=1e-5)
-    assert predicted_forces == pytest.approx(forces, abs=2e-3 * np.abs(forces).max())
+    expected, found = truth.energy_and_forces(cell(10)), learned.energy_and_forces(cell(10))
+    assert found.energy == pytest.approx(expected.energy, abs=1e-5)
+    assert found.forces == pytest.approx(expected.forces, abs=2e-3 * np.abs(expected.forces).max())
 
 
 @pytest.mark.slow
@@ -142,10 +134,7 @@ def test_training_lowers_the_loss_of_the_linear_start(training_seed, bounded):
             steps=300, learning_rate=3e-3, seed=training_seed, **changes
         )
         model = train_energy_model(samples, DESCRIPTOR, [ATOMS], settings)
-        pairs = [
-            (model.energy_and_forces(cell(s))[1], truth.energy_and_forces(cell(s))[1])
-            for s in range(6)
-        ]
+        pairs = [(model.forces(cell(s)), truth.forces(cell(s))) for s in range(6)]
         return np.mean([np.abs(a - b).mean() for a, b in pairs])
 
     bounded("force error over a linear model's", error(hidden=(16,)) / error(hidden=()), 0.5)
@@ -187,9 +176,12 @@ def test_fields_alone_give_the_energy(points, training_seed, bounded):
     samples = [fields_sample(seed) for seed in range(3)]
     model = train_energy_model(samples, DESCRIPTOR, [points], settings)
     new = fields_sample(7)
-    energy = float(model.energy(new.structure).detach())
-    bounded("relative error of the energy", abs(energy / new.energy - 1), 5e-4)
-    fields = model.fields(new.structure)
+    prediction = model.predict(new.structure)
+    assert prediction.energy == model.energy(new.structure)
+    bounded("relative error of the energy", abs(prediction.energy / new.energy - 1), 5e-4)
+    fields = prediction.fields
+    energy_density = float(fields["weights"] @ fields["energy_density"])
+    assert energy_density == pytest.approx(prediction.energy, rel=1e-12)
     electrons = float(fields["weights"] @ fields["density"])
     bounded("of the electrons", abs(electrons / new.number_of_electrons - 1), 1e-3)
     where = new.space()
@@ -207,24 +199,121 @@ def test_coarse_points_integrate_the_fields_they_are_taught(sets):
     sharp = sample.space()
     spike = torch.exp(-8 * ((sharp.points - 3.1) ** 2).sum(dim=1))  # far too sharp for the points
     sample.fields["kinetic"] = spike.numpy()
-    points = see(sample, DESCRIPTOR, sets, with_forces=False, with_fields=True).sets[0]
+    points = prepare_structure(sample, DESCRIPTOR, sets, with_forces=False, with_fields=True).sets[
+        0
+    ]
     exact = sharp.integrate(torch.stack([spike, torch.tensor(sample.fields["density"])]))
     assert torch.allclose(points.weights @ points.fields, exact, rtol=2e-3)
 
 
 def test_a_model_is_stored_and_read(tmp_path):
+    """By any model's load; linear, and with domain and history, as a training makes it."""
     model = teacher(SETS["union"], (8, 4))
-    model = EnergyModel(model.descriptor, model.parts, FUNCTIONAL, {"n_samples": 3})
+    model = EnergyModel(model.descriptor, model.parts, FUNCTIONAL, provenance={"n_samples": 3})
     model.save(tmp_path / "model")
-    again = EnergyModel.load(tmp_path / "model")
-    assert again.energy_and_forces(cell(0))[0] == model.energy_and_forces(cell(0))[0]
+    again = Model.load(tmp_path / "model")
+    assert isinstance(again, EnergyModel)
+    before, after = (one.energy_and_forces(cell(0)) for one in (model, again))
+    assert after.energy == before.energy
+    np.testing.assert_array_equal(after.forces, before.forces)
     assert again.provenance == {"n_samples": 3}
+    assert again.summary == model.summary
+    assert again.summary["sums over"] == "atoms, bonds"
     assert [part.points for part in again.parts] == [ATOMS, BONDS]
-    with pytest.raises(ModelError):
-        Predictor.load(tmp_path / "model")
-    (tmp_path / "model" / "model.json").write_text('{"schema_version": 3}')
-    with pytest.raises(ModelError, match="no energy model"):
-        EnergyModel.load(tmp_path / "model")
+
+
+def test_a_trained_model_is_stored_and_read(tmp_path):
+    truth = teacher([ATOMS], (8,))
+    settings = EnergyTrainingSettings(hidden=(4,), steps=40)
+    model = train_energy_model([labelled(truth, cell(0))], DESCRIPTOR, [ATOMS], settings)
+    model.save(tmp_path)
+    again = Model.load(tmp_path)
+    assert again.energy(cell(0)) == model.energy(cell(0))
+    assert again.domain.elements == ("Al",)
+    assert torch.equal(again.domain.lowest, model.domain.lowest)
+    assert again.history["step"] == [20, 40]
+    assert again.provenance["steps"] == 40
+
+
+@pytest.mark.parametrize("key", ["sets", "hidden", "descriptor", "domain"])
+def test_a_broken_folder_is_refused(tmp_path, key):
+    teacher([ATOMS]).save(tmp_path)
+    path = tmp_path / "model.json"
+    description = json.loads(path.read_text())
+    del description[key]
+    path.write_text(json.dumps(description))
+    with pytest.raises(ModelError, match="broken"):
+        Model.load(tmp_path)
+
+
+def test_structures_outside_the_training_are_noticed():
+    truth = teacher([ATOMS, BONDS])
+    samples = [labelled(truth, cell(seed)) for seed in range(4)]
+    settings = EnergyTrainingSettings(hidden=())
+    model = train_energy_model(samples, DESCRIPTOR, [ATOMS, BONDS], settings)
+    model.energy(cell(0))  # no warning: it is an error in these tests
+    squeezed = Structure(["Al"] * 4, cell(0).positions * 0.8, cell=[7.65 * 0.8] * 3, pbc=True)
+    for ask in (model.predict, model.energy, model.forces):
+        with pytest.warns(ExtrapolationWarning, match="atoms per bohr.*features of their own"):
+            ask(squeezed)
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    model = teacher([ATOMS])
+    model.parts[0].mean.fill_(torch.nan)
+    for ask in (model.predict, model.energy_and_forces):
+        with pytest.raises(ModelError, match="far outside the training's range"):
+            ask(cell(0))
+
+
+def test_positions_may_be_given():
+    model, moved = teacher([ATOMS], (8,)), cell(4)
+    prediction = model.predict(cell(3), positions=torch.tensor(moved.positions))
+    assert prediction.energy == model.energy(moved)
+    assert prediction.energy != model.energy(cell(3))
+    assert prediction.fields == {}
+
+
+class CutOffError(Exception):
+    """A training that ends before its time."""
+
+
+@pytest.mark.parametrize("step", [1, 7, 12])
+def test_a_training_that_is_cut_off_goes_on(tmp_path, monkeypatch, step):
+    """To the same bits, whatever torch has drawn before."""
+    monkeypatch.setattr(points_training, "_CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(points_training, "_RECORD_EVERY", 1)
+    samples = [fields_sample(seed) for seed in range(3)]
+    settings = EnergyTrainingSettings(
+        hidden=(4,), force_weight=0, field_weight=1, steps=12, batch_points=30
+    )
+
+    def train(report=lambda _: None, **options):
+        return train_energy_model(samples, DESCRIPTOR, [GRID], settings, report=report, **options)
+
+    def report(state):
+        if state.loss is not None and state.done == step:
+            raise CutOffError
+
+    whole = train()
+    with pytest.raises(CutOffError):
+        train(report, checkpoints=tmp_path)
+    done = []
+    model = train(lambda state: done.append(state), checkpoints=tmp_path)
+    assert [s.done for s in done if s.loss is not None] == list(range(1 + (step - 1) // 3 * 3, 13))
+    for name, tensor in model.tensors().items():
+        assert torch.equal(tensor, whole.tensors()[name])
+    np.testing.assert_equal(model.history, whole.history)
+    done.clear()
+    train(lambda state: done.append(state), checkpoints=tmp_path)
+    assert all(state.loss is None for state in done)
+
+
+def test_training_that_diverges_is_stopped():
+    sample = labelled(teacher([ATOMS], (8,)), cell(0))
+    settings = EnergyTrainingSettings(hidden=(4,), learning_rate=1e200, steps=50)
+    with pytest.raises(ModelError, match=r"diverged at step \d+: .*lower the learning rate"):
+        train_energy_model([sample], DESCRIPTOR, [ATOMS], settings)
 
 
 def test_labels_that_are_missing():
@@ -249,7 +338,7 @@ def test_labels_that_are_missing():
 def test_too_many_derivatives(monkeypatch):
     monkeypatch.setattr("fedens.models.points.data.MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="fewer points"):
-        see(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
+        prepare_structure(labelled(teacher([ATOMS]), cell(0)), DESCRIPTOR, [GRID])
 
 
 @pytest.mark.parametrize(

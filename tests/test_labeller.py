@@ -25,6 +25,11 @@ CASES = {
     "orbital_free": (OrbitalFreeLabeller(FUNCTIONAL, 0.7, 5, 1e-5, 50), systems.rattled()),
     "pyscf": (PySCFLabeller("lda_pz", "sto-3g", 1, 1e-8, 0.9, 1.0, 8.0, 1), WATER),
 }
+#: What of a sample's history was chosen, not found.
+SETTINGS = (
+    *("functional", "space", "residual_tolerance_hartree"),
+    *("grid_level", "conv_tol_hartree"),
+)
 
 
 def assert_same(one, other):
@@ -33,7 +38,8 @@ def assert_same(one, other):
     np.testing.assert_array_equal(one.points, other.points)
     for name, values in one.fields.items():
         np.testing.assert_allclose(values, other.fields[name], rtol=0, atol=1e-10)
-    assert json.dumps(one.provenance["space"]) == json.dumps(other.provenance["space"])
+    for key in SETTINGS:
+        assert one.provenance.get(key) == other.provenance.get(key), key
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -58,7 +64,6 @@ def test_an_orbital_free_label_is_the_ground_state_on_the_space_asked_for():
     state = solve_ground_state(structure, space, FUNCTIONAL, residual_tolerance=1e-5)
     sample = labeller(structure)
     assert_same(sample, state.to_sample())
-    assert sample.provenance["residual_tolerance_hartree"] == 1e-5
 
 
 def test_cells_of_a_molecule_are_smaller_at_larger_charges():

@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from fedens.errors import DescriptorError, SpaceError
 from fedens.features import GMP, LODE, Concatenation, PowerSpectrum, descriptor_from_description
-from fedens.fem.separable import gaussian_sum
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
@@ -235,7 +234,7 @@ def test_field_of_charges_is_the_solution_of_poisson():
         space = TensorSpace.for_structure(salt(), spacing=spacing)
         weights = torch.tensor([1.0, -0.4, 1.0, -0.8]).double() / (2 * math.pi * 0.64) ** 1.5
         exponents = torch.full((4,), 0.5 / 0.64, dtype=torch.float64)
-        charge = gaussian_sum(space, torch.tensor(salt().positions), exponents, weights)
+        charge = space.gaussian_sum(torch.tensor(salt().positions), exponents, weights)
         solved = space.solve_poisson(charge)
         field = descriptor(space, salt())[:, 0] * math.sqrt(4 * math.pi)
         errors.append(float((solved - field).abs().max() / field.std()))

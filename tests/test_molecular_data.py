@@ -12,7 +12,13 @@ from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
-from fedens.models.molecule.data import _TAIL, _draw, atomic_moments, see_molecule, whitened_basis
+from fedens.models.molecule.data import (
+    _TAIL,
+    _draw,
+    atomic_moments,
+    prepare_molecule,
+    whitened_basis,
+)
 from fedens.testing import central_difference
 
 N_POINTS = 2000
@@ -21,13 +27,13 @@ DESCRIPTOR = GMP([0.8, 2.0], 2, {s: [(1.0, 2.0)] for s in ("O", "H")}, channels=
 BASIS = AtomicBasis({"O": [[0.3, 1.0, 3.0, 20.0], [0.5, 2.0], [0.8]], "H": [[0.3, 1.2], [0.9]]})
 
 
-def see(sample, n_points=N_POINTS, seed=0, basis=BASIS):
-    return see_molecule(sample, basis, molecules.atoms_of("O", "H"), DESCRIPTOR, n_points, seed)
+def prepare(sample, n_points=N_POINTS, seed=0, basis=BASIS):
+    return prepare_molecule(sample, basis, molecules.atoms_of("O", "H"), DESCRIPTOR, n_points, seed)
 
 
 @pytest.fixture(scope="module")
-def seen(water_samples):
-    return [see(sample, seed=i) for i, sample in enumerate(water_samples)]
+def prepared(water_samples):
+    return [prepare(sample, seed=i) for i, sample in enumerate(water_samples)]
 
 
 def differences(sample):
@@ -55,8 +61,8 @@ def squared_errors(sample, coefficients):
     return (fields - fitted) ** 2 / (density + _TAIL)
 
 
-def test_quadratic_form_is_the_squared_error_at_the_drawn_points(water_samples, seen):
-    sample, one = water_samples[0], seen[0]
+def test_quadratic_form_is_the_squared_error_at_the_drawn_points(water_samples, prepared):
+    sample, one = water_samples[0], prepared[0]
     coefficients = coefficients_of(sample.structure)
     (density, *_), superposed = differences(sample)
     weights = torch.tensor(sample.weights)
@@ -70,20 +76,20 @@ def test_drawn_points_stand_for_all(water_samples):
     """The draw has no bias: with many points the sum is the integral."""
     sample = water_samples[0]
     coefficients = coefficients_of(sample.structure)
-    found = quadratic(see(sample, n_points=100_000), coefficients)
+    found = quadratic(prepare(sample, n_points=100_000), coefficients)
     expected = squared_errors(sample, coefficients) @ torch.tensor(sample.weights)
     torch.testing.assert_close(found, expected, rtol=0.03, atol=0.0)
 
 
-def test_draws_are_reproducible(water_samples, seen):
-    again, other = see(water_samples[0]), see(water_samples[0], seed=1)
-    assert torch.equal(again.gram, seen[0].gram)
-    assert torch.equal(again.loads, seen[0].loads)
-    assert not torch.equal(other.gram, seen[0].gram)
+def test_draws_are_reproducible(water_samples, prepared):
+    again, other = prepare(water_samples[0]), prepare(water_samples[0], seed=1)
+    assert torch.equal(again.gram, prepared[0].gram)
+    assert torch.equal(again.loads, prepared[0].loads)
+    assert not torch.equal(other.gram, prepared[0].gram)
 
 
-def test_energy_and_forces_are_those_without_atoms(water_samples, seen):
-    sample, one = water_samples[1], seen[1]
+def test_energy_and_forces_are_those_without_atoms(water_samples, prepared):
+    sample, one = water_samples[1], prepared[1]
     atoms = molecules.atoms_of("O", "H")
     of_atoms = sum(sum(atoms[s].energies.values()) for s in ("O", "H", "H"))
     pairs = float(pair_energy(sample.structure, atoms))
@@ -100,16 +106,16 @@ def test_energy_and_forces_are_those_without_atoms(water_samples, seen):
         assert total == pytest.approx(sample.forces.flat[place], abs=1e-6)
 
 
-def test_dipole_is_pyscfs(water_samples, seen):
-    for sample, one in zip(water_samples, seen, strict=True):
+def test_dipole_is_pyscfs(water_samples, prepared):
+    for sample, one in zip(water_samples, prepared, strict=True):
         expected = sample.provenance["dipole_electron_bohr"]
         assert one.dipole.numpy() == pytest.approx(expected, abs=2e-3)
         assert np.linalg.norm(expected) > 0.3
         assert one.excess == 0
 
 
-def test_moments_and_their_derivatives(seen):
-    one = seen[0]
+def test_moments_and_their_derivatives(prepared):
+    one = prepared[0]
     positions = torch.tensor(one.structure.positions)
     torch.testing.assert_close(one.moments, atomic_moments(DESCRIPTOR, one.structure, positions))
     assert one.moments_by_position.shape == (*one.moments.shape, 9)
@@ -124,11 +130,11 @@ def test_moments_and_their_derivatives(seen):
     torch.testing.assert_close(one.moments_by_position[:, :, place], slope, rtol=1e-6, atol=1e-8)
 
 
-def test_whitened_functions_are_orthonormal_on_average(seen):
-    basis, contraction = whitened_basis(BASIS, seen)
+def test_whitened_functions_are_orthonormal_on_average(prepared):
+    basis, contraction = whitened_basis(BASIS, prepared)
     assert basis.n_radial("O") == BASIS.n_radial("O")
     blocks = {}
-    for one in seen:
+    for one in prepared:
         gram = one.contracted(contraction(one.structure)).gram.double()
         for atom, l, where in basis.shells(one.structure):
             own = gram[where, where].unflatten(0, (-1, 2 * l + 1)).unflatten(2, (-1, 2 * l + 1))
@@ -140,16 +146,16 @@ def test_whitened_functions_are_orthonormal_on_average(seen):
         torch.testing.assert_close(average, torch.eye(len(average)).double(), rtol=0, atol=1e-4)
 
 
-def test_contractions_change_the_functions_not_the_fields(seen):
-    basis, contraction = whitened_basis(BASIS, seen)
-    structure = seen[0].structure
+def test_contractions_change_the_functions_not_the_fields(prepared):
+    basis, contraction = whitened_basis(BASIS, prepared)
+    structure = prepared[0].structure
     matrix, points = contraction(structure), torch.tensor([[0.3, -0.2, 0.9], [1.0, 2.0, -1.0]])
     points = points.double()
     mixed = BASIS.functions(structure, points) @ matrix
     torch.testing.assert_close(basis.functions(structure, points), mixed)
     mine = coefficients_of(structure)
-    plain = quadratic(seen[0], mine @ matrix.T)
-    white = quadratic(seen[0].contracted(matrix), mine)
+    plain = quadratic(prepared[0], mine @ matrix.T)
+    white = quadratic(prepared[0].contracted(matrix), mine)
     torch.testing.assert_close(white, plain, rtol=1e-4, atol=1e-5)
 
 
@@ -162,7 +168,7 @@ def test_fit_of_a_field_in_the_space_of_the_functions_is_exact(water_samples):
         torch.tensor(np.stack([sample.fields[f] for f in LOCAL_FIELDS])) - differences(sample)[0]
     )
     fields = dict(zip(LOCAL_FIELDS, (superposed + made).numpy(), strict=True))
-    one = see(replace(sample, fields=fields))
+    one = prepare(replace(sample, fields=fields))
     found = torch.linalg.solve(one.gram.double(), one.loads.T).T
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
     assert float(quadratic(one, found).abs().max()) < 1e-4 * float(one.squares.min())
@@ -172,18 +178,18 @@ def test_samples_of_another_kind_are_refused(water_samples):
     sample = water_samples[0]
     fields = {"density": sample.fields["density"]}
     with pytest.raises(ModelError, match="no field kinetic, xc"):
-        see(replace(sample, fields=fields))
+        prepare(replace(sample, fields=fields))
     periodic = sample.structure.replace(cell=[20.0] * 3, pbc=True)
     with pytest.raises(ModelError, match="is periodic"):
-        see(replace(sample, structure=periodic))
+        prepare(replace(sample, structure=periodic))
     with pytest.raises(ModelError, match="2 unpaired electrons"):
-        see(replace(sample, structure=sample.structure.replace(spin=2)))
+        prepare(replace(sample, structure=sample.structure.replace(spin=2)))
 
 
 def test_elements_without_functions_are_refused(water_samples):
     with pytest.raises(ModelError, match="no functions for O"):
-        see(water_samples[0], basis=AtomicBasis({"H": [[1.0]]}))
+        prepare(water_samples[0], basis=AtomicBasis({"H": [[1.0]]}))
 
 
 def test_sample_without_forces(water_samples):
-    assert see(replace(water_samples[0], forces=None)).forces is None
+    assert prepare(replace(water_samples[0], forces=None)).forces is None

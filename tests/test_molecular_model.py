@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from fedens.atoms.spherical import superposed_fields
 from fedens.errors import ExtrapolationWarning, ModelError
-from fedens.models.crystal.model import Predictor
+from fedens.models.base import Model
 from fedens.models.molecule.model import MolecularModel, with_charge
+from fedens.models.molecule.prediction import Calibration
 from fedens.models.molecule.training import train_molecules
-from fedens.models.registry import load_model
 from fedens.structure import Structure
 from fedens.testing import central_difference
 
@@ -61,10 +61,10 @@ def hydroxide():
 def test_everything_turns_with_the_molecule(water_model, turn):
     shift = np.array([0.5, -2.0, 7.0])
     turned = UNSEEN.replace(positions=UNSEEN.positions @ turn.T + shift)
-    (energy, forces), (same, turned_forces) = map(water_model.energy_and_forces, (UNSEEN, turned))
-    assert same == pytest.approx(energy, abs=2e-7)
-    assert np.abs(forces).max() > 0.01
-    np.testing.assert_allclose(turned_forces, forces @ turn.T, atol=2e-5)
+    before, after = map(water_model.energy_and_forces, (UNSEEN, turned))
+    assert after.energy == pytest.approx(before.energy, abs=2e-7)
+    assert np.abs(before.forces).max() > 0.01
+    np.testing.assert_allclose(after.forces, before.forces @ turn.T, atol=2e-5)
     here, there = water_model.predict(UNSEEN), water_model.predict(turned)
     assert np.linalg.norm(here.dipole) > 0.1
     np.testing.assert_allclose(there.dipole, turn @ here.dipole, atol=1e-4)
@@ -79,10 +79,9 @@ def test_everything_turns_with_the_molecule(water_model, turn):
 def test_atoms_may_be_numbered_in_any_order(water_model):
     order = [2, 0, 1]
     other = Structure([UNSEEN.symbols[i] for i in order], UNSEEN.positions[order])
-    energy, forces = water_model.energy_and_forces(UNSEEN)
-    same, permuted = water_model.energy_and_forces(other)
-    assert same == pytest.approx(energy, abs=1e-7)
-    np.testing.assert_allclose(permuted, forces[order], atol=1e-5)
+    before, after = map(water_model.energy_and_forces, (UNSEEN, other))
+    assert after.energy == pytest.approx(before.energy, abs=1e-7)
+    np.testing.assert_allclose(after.forces, before.forces[order], atol=1e-5)
     points = torch.tensor(np.random.default_rng(1).standard_normal((30, 3)))
     here, there = (water_model.predict(s).fields(points) for s in (UNSEEN, other))
     for name, values in here.items():
@@ -97,7 +96,7 @@ def differences_of_energy(model, structure, step):
         def energy(shift, index=index):
             positions = structure.positions.copy()
             positions[index] += shift
-            return model.energy_and_forces(structure.replace(positions=positions))[0]
+            return model.energy(structure.replace(positions=positions))
 
         forces[index] = -central_difference(energy, step)
     return forces
@@ -105,7 +104,7 @@ def differences_of_energy(model, structure, step):
 
 def test_forces_are_the_derivative_of_the_energy(water_model):
     """As far as the networks' single precision lets differences tell."""
-    _, forces = water_model.energy_and_forces(UNSEEN)
+    forces = water_model.forces(UNSEEN)
     assert np.abs(forces).max() > 0.01
     expected = differences_of_energy(water_model, UNSEEN, 5e-3)
     np.testing.assert_allclose(forces, expected, atol=1e-5)
@@ -113,18 +112,18 @@ def test_forces_are_the_derivative_of_the_energy(water_model):
 
 def test_forces_are_the_derivative_to_many_digits(water_model, monkeypatch):
     """The same networks in double precision."""
-    _, single = water_model.energy_and_forces(UNSEEN)
+    single = water_model.forces(UNSEEN)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     networks = [copy.deepcopy(network).double() for network in water_model.energy_networks]
     precise = replace(water_model, energy_networks=networks)
-    _, forces = precise.energy_and_forces(UNSEEN)
+    forces = precise.forces(UNSEEN)
     expected = differences_of_energy(precise, UNSEEN, 5e-4)
     np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-9)
     np.testing.assert_allclose(single, forces, rtol=0, atol=1e-6)
 
 
 def test_forces_sum_to_zero_and_exert_no_torque(water_model):
-    _, forces = water_model.energy_and_forces(UNSEEN)
+    forces = water_model.forces(UNSEEN)
     np.testing.assert_allclose(forces.sum(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(np.cross(UNSEEN.positions, forces).sum(axis=0), 0, atol=5e-6)
 
@@ -289,17 +288,18 @@ def test_learned_samples_are_predicted_well(water_model, water_samples, bounded)
 
 
 def test_committee_says_how_sure_it_is(water_model, bounded):
-    prediction = water_model.predict(UNSEEN)
-    assert prediction.energy_uncertainty == pytest.approx(
-        float(prediction.energies_of_members.std()), rel=1e-12
-    )
+    """By the spread of its members, times the calibration."""
+    factors = Calibration(density=1.7, energy=0.6)
+    prediction = replace(water_model, calibration=factors).predict(UNSEEN)
+    first, second = prediction.energies_of_members.tolist()
+    assert prediction.energy_uncertainty == pytest.approx(0.6 * abs(first - second) / 2**0.5)
     assert prediction.energy_uncertainty > 0
     points = torch.tensor(np.random.default_rng(1).standard_normal((10, 3)))
     spread = prediction.density_uncertainty(points)
     assert spread.shape == (10,)
     first, second = (replace(prediction, coefficients=c[None]) for c in prediction.coefficients)
     apart = (first.fields(points)["density"] - second.fields(points)["density"]).abs()
-    torch.testing.assert_close(spread, apart / 2**0.5)
+    torch.testing.assert_close(spread, 1.7 * apart / 2**0.5)
     single = replace(
         water_model,
         field_networks=water_model.field_networks[:1],
@@ -308,8 +308,8 @@ def test_committee_says_how_sure_it_is(water_model, bounded):
     assert single.energy_uncertainty is None
     assert single.density_uncertainty(points) is None
     far = molecules.rattled(molecules.WATER, 5, size=0.4)
-    certain = prediction.energy_uncertainty / water_model.predict(far).energy_uncertainty
-    bounded("uncertainty over that of a molecule far off", certain, 0.2)
+    sure, unsure = (water_model.predict(s).energy_uncertainty for s in (UNSEEN, far))
+    bounded("uncertainty over that of a molecule far off", sure / unsure, 0.2)
 
 
 @pytest.mark.filterwarnings("error::fedens.errors.ExtrapolationWarning")
@@ -319,7 +319,7 @@ def test_surroundings_that_were_not_seen_are_noticed(water_model, water_samples)
     stretched = molecules.WATER.replace(
         positions=molecules.WATER.positions * np.array([[1.0], [1.6], [1.0]])
     )
-    for ask in (water_model.predict, water_model.energy):
+    for ask in (water_model.predict, water_model.energy, water_model.forces):
         with pytest.warns(ExtrapolationWarning, match="leaves the range of the training.*H 1"):
             ask(stretched)
 
@@ -344,7 +344,7 @@ def test_results_that_are_not_finite_are_refused(water_model):
     torch.nn.init.constant_(broken[0].by_element()["O"].scalars.bias, torch.nan)
     model = replace(water_model, energy_networks=broken)
     for ask in (model.predict, model.energy_and_forces):
-        with pytest.raises(ModelError, match="far from those of the training"):
+        with pytest.raises(ModelError, match=r"not finite.*far outside the training's range"):
             ask(UNSEEN)
 
 
@@ -355,20 +355,20 @@ def folder(water_model, tmp_path):
 
 
 def test_a_saved_model_predicts_the_same(water_model, folder):
-    loaded = load_model(folder)
+    loaded = Model.load(folder)
     assert isinstance(loaded, MolecularModel)
     before, after = water_model.predict(UNSEEN), loaded.predict(UNSEEN)
     assert torch.equal(before.coefficients, after.coefficients)
     assert torch.equal(before.energies_of_members, after.energies_of_members)
     assert before.energies == after.energies
-    _, forces = loaded.energy_and_forces(UNSEEN)
-    np.testing.assert_array_equal(forces, water_model.energy_and_forces(UNSEEN)[1])
+    np.testing.assert_array_equal(loaded.forces(UNSEEN), water_model.forces(UNSEEN))
     points = torch.zeros(1, 3).double()
     assert torch.equal(before.fields(points)["density"], after.fields(points)["density"])
     assert loaded.provenance == water_model.provenance
     assert loaded.provenance["functional"]["basis"] == "sto-3g"
     assert loaded.provenance["formulas"] == ["OH2"]
-    assert [len(losses) for losses in loaded.history.values()] == [3, 3, 3, 3]
+    assert loaded.calibration == water_model.calibration
+    assert [losses["step"] for losses in loaded.history.values()] == 4 * [[50, 100, 120]]
 
 
 def test_an_anions_charge_is_kept(hydroxide, tmp_path):
@@ -408,6 +408,7 @@ DAMAGES = {
     ),
     "no atom": lambda f: without_tensors(f, "atoms.O"),
     "no functions": lambda f: without_tensors(f, "basis.O.0"),
+    "no calibration": lambda f: changed_description(f, lambda d: d.pop("calibration")),
     "no ranges": lambda f: without_tensors(f, "ranges.O"),
     "no layer": lambda f: without_tensors(f, "energy.1.networks.H.gates"),
 }
@@ -420,10 +421,16 @@ def test_damaged_folders_are_refused(folder, damage):
         MolecularModel.load(folder)
 
 
-def test_models_of_crystals_and_molecules_are_told_apart(folder, monkeypatch):
-    monkeypatch.setattr(Predictor, "load", lambda path, device: ("crystal", path, device))
-    assert isinstance(load_model(folder), MolecularModel)
-    changed_description(folder, lambda d: d.update(kind="crystal"))
-    assert load_model(folder, "cpu") == ("crystal", folder, "cpu")
-    with pytest.raises(ModelError, match="no model in"):
-        load_model(folder.parent)
+def test_what_is_shown_of_a_model(water_model):
+    summary = water_model.summary
+    assert summary["of molecules of"] == "H, O"
+    assert summary["trained on"] == "4 samples of OH2"
+    assert summary["committee"] == 2
+    assert summary["functional"] == water_model.provenance["functional"]
+
+
+def test_positions_may_be_given(water_model):
+    moved = molecules.rattled(UNSEEN, 3, size=0.02)
+    positions = torch.tensor(moved.positions)
+    assert water_model.predict(UNSEEN, positions=positions).energy == water_model.energy(moved)
+    assert float(water_model.energy_of(UNSEEN, positions).detach()) == water_model.energy(moved)

@@ -198,7 +198,8 @@ def test_predictions_are_the_models_in_ases_units(finished):
     ]
     for image in images:
         structure = Structure.from_ase(image)
-        energy, forces = model.energy_and_forces(structure)
+        found = model.energy_and_forces(structure)
+        energy, forces = found.energy, found.forces
         assert image.get_potential_energy() == pytest.approx(energy * HARTREE_IN_EV, abs=1e-5)
         expected = forces * HARTREE_IN_EV / BOHR_IN_ANGSTROM
         np.testing.assert_allclose(image.get_forces(), expected, atol=1e-5)

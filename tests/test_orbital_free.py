@@ -212,7 +212,7 @@ def test_energy_densities_add_up_to_the_energy(name, request):
     densities = state.energy_densities()
     assert set(densities) == {"kinetic", "xc", "electrostatic"}
     integrals = {key: float(state.space.integrate(f)) for key, f in densities.items()}
-    total = sum(integrals.values()) + float(state.bound.ions.energy)
+    total = sum(integrals.values()) + float(state.bound.ions.ion_energy)
     assert total == pytest.approx(state.energy, abs=1e-9)
     kinetic = sum(v for k, v in state.energies.items() if k not in ("xc", "electrostatic", "total"))
     assert integrals["kinetic"] == pytest.approx(kinetic, rel=1e-11)

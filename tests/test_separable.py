@@ -7,8 +7,7 @@ import torch
 
 from fedens import TensorSpace
 from fedens.fem import separable
-from fedens.fem.radial import radial_sum
-from fedens.fem.separable import gaussian_factors, gaussian_sum
+from fedens.fem.separable import gaussian_factors
 
 
 def vector(*values):
@@ -45,20 +44,20 @@ def test_gaussian_sum(name, quadratic):
         factor = AMPLITUDES[a] + (0 if quadratic is None else quadratic[a] * r2)
         return factor * torch.exp(-EXPONENTS[a] * r2)
 
-    result = gaussian_sum(SPACES[name], CENTRES, EXPONENTS, AMPLITUDES, quadratic)
+    result = SPACES[name].gaussian_sum(CENTRES, EXPONENTS, AMPLITUDES, quadratic)
     expected = sum_over_images(SPACES[name], one)
     assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_gaussian_sum_in_parts(monkeypatch):
-    whole = gaussian_sum(PERIODIC, CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
+    whole = PERIODIC.gaussian_sum(CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
     monkeypatch.setattr(separable, "_CHUNK_ENTRIES", 1)
-    parts = gaussian_sum(PERIODIC, CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
+    parts = PERIODIC.gaussian_sum(CENTRES, EXPONENTS, AMPLITUDES, QUADRATIC)
     assert torch.allclose(parts, whole, rtol=1e-13, atol=1e-15)
 
 
 def test_gaussian_sum_of_nothing_is_zero():
-    nothing = gaussian_sum(PERIODIC, CENTRES[:0], EXPONENTS[:0], AMPLITUDES[:0])
+    nothing = PERIODIC.gaussian_sum(CENTRES[:0], EXPONENTS[:0], AMPLITUDES[:0])
     assert nothing.shape == (PERIODIC.n_points,)
     assert not nothing.any()
 
@@ -69,7 +68,7 @@ def test_gaussian_sum_is_differentiable_in_everything(name):
     arguments = [t.clone().requires_grad_(True) for t in (CENTRES, EXPONENTS, AMPLITUDES)]
     quadratic = QUADRATIC.clone().requires_grad_(True)
     assert torch.autograd.gradcheck(
-        lambda *a: gaussian_sum(space, *a), (*arguments, quadratic), atol=1e-7, rtol=1e-5
+        space.gaussian_sum, (*arguments, quadratic), atol=1e-7, rtol=1e-5
     )
 
 
@@ -93,7 +92,7 @@ def test_radial_sum(name):
         r = torch.sqrt(r2)
         return torch.where(r < cutoff, function(r), torch.zeros_like(r))
 
-    result = radial_sum(SPACES[name], CENTRES, function, cutoff)
+    result = SPACES[name].radial_sum(CENTRES, function, cutoff)
     expected = sum_over_images(SPACES[name], one, reach=4)
     assert torch.allclose(result, expected, rtol=1e-11, atol=1e-13)
 
@@ -107,13 +106,13 @@ def test_radial_sum_is_differentiable_in_the_centres(name):
         return torch.exp(-0.8 * r**2) * (1 + r**2)
 
     assert torch.autograd.gradcheck(
-        lambda c: radial_sum(space, c, smooth, 6.0), (centres,), atol=1e-7, rtol=1e-5
+        lambda c: space.radial_sum(c, smooth, 6.0), (centres,), atol=1e-7, rtol=1e-5
     )
 
 
 def test_radial_sum_has_no_slope_on_top_of_a_point():
     centres = PERIODIC.points[100:101].clone().requires_grad_(True)
-    total = radial_sum(PERIODIC, centres, lambda r: torch.exp(-(r**2)), 5.0)
+    total = PERIODIC.radial_sum(centres, lambda r: torch.exp(-(r**2)), 5.0)
     (gradient,) = torch.autograd.grad(total[100], centres)
     assert torch.isfinite(gradient).all()
     assert gradient.abs().max() < 1e-10
@@ -125,8 +124,8 @@ def test_sums_follow_a_stretched_space():
     space = PERIODIC.scaled(factors)
     centres = CENTRES * factors
     ones = torch.ones(3, dtype=torch.float64)
-    one = gaussian_sum(space, centres, 0.8 * ones, ones)
-    two = radial_sum(space, centres, lambda r: torch.exp(-0.8 * r**2), 7.0)
+    one = space.gaussian_sum(centres, 0.8 * ones, ones)
+    two = space.radial_sum(centres, lambda r: torch.exp(-0.8 * r**2), 7.0)
     assert torch.allclose(one, two, rtol=0, atol=1e-12)
     change = space.points[:, 0] * space.weights
     slopes = [torch.autograd.grad(f @ change, factors, retain_graph=True)[0] for f in (one, two)]

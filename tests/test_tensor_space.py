@@ -10,7 +10,6 @@ from systems import atom, dimer, fcc, rattled
 from fedens import Structure, TensorSpace
 from fedens.errors import SpaceError, StructureError
 from fedens.fem.axis import MAX_ORDER, Axis
-from fedens.fem.space import FunctionSpace
 from fedens.testing import central_difference, check_function_space
 
 ORDERS = range(1, MAX_ORDER + 1)
@@ -36,21 +35,6 @@ def fitted_rate(counts, errors):
 
 def vector(*values):
     return torch.tensor(values, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_contract(name):
-    assert isinstance(SPACES[name], FunctionSpace)
-    check_function_space(SPACES[name])
-
-
-@pytest.mark.parametrize("damage", ["evaluate", "evaluate_gradient", "test", "solve_poisson"])
-def test_contract_notices_a_broken_space(damage, monkeypatch):
-    space = TensorSpace([4.0, 5.0, 6.0], 2, 3)
-    right = getattr(space, damage)
-    monkeypatch.setattr(space, damage, lambda f: right(f) * (1 + 1e-3 * torch.rand(1)))
-    with pytest.raises(AssertionError):
-        check_function_space(space)
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -96,9 +97,8 @@ def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[st
         routes.append("functional_one_step")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)
-        numbers = predictor.refinement(
-            prediction.structure, range(len(routes)), prediction.bound.space
-        )
+        space = cast(TensorSpace, prediction.bound.space)
+        numbers = predictor.refinement(prediction.structure, range(len(routes)), space)
     return dict(zip(routes, numbers, strict=True))
 
 

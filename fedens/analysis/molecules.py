@@ -18,7 +18,8 @@ from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, ExtrapolationWarning, FunctionalError, ModelError
 from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
-from fedens.models.molecule.model import MolecularModel, MolecularPrediction
+from fedens.models.molecule.model import MolecularModel
+from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.reference.pyscf.harris import harris, starting_density_matrix
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.units import (
@@ -106,7 +107,8 @@ def evaluate_molecule(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)  # here the errors are known
         prediction = model.predict(sample.structure)
-        energy, forces = model.energy_and_forces(sample.structure)
+        found = model.energy_and_forces(sample.structure)
+        energy, forces = found.energy, found.forces
     numbers = _errors_on_mesh(prediction, sample)
     numbers["energy error (kcal/mol)"] = HARTREE_IN_KCAL_PER_MOL * (energy - sample.total_energy)
     if prediction.energy_uncertainty is not None:

@@ -23,8 +23,6 @@ from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.energy.terms import LocalTerm, local_energy_density
 from fedens.errors import ConvergenceError, FedensError, FunctionalError
 from fedens.fem.axis import Axis
-from fedens.fem.radial import radial_sum
-from fedens.fem.separable import gaussian_sum
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -250,8 +248,7 @@ def superposed_density(
     atoms = [free_atom(functional, symbol) for symbol in structure.symbols]
     counts = torch.tensor([len(atom.exponents) for atom in atoms], device=space.device)
     occupancies = torch.tensor(structure.occupancies, device=space.device)
-    return gaussian_sum(
-        space,
+    return space.gaussian_sum(
         positions.repeat_interleave(counts, dim=0),
         torch.cat([atom.exponents for atom in atoms]).to(space.device),
         torch.cat([atom.amplitudes for atom in atoms]).to(space.device)
@@ -265,5 +262,5 @@ def _superposed_radial(
     total = positions.new_zeros(space.n_points)
     for symbol, position in zip(structure.symbols, positions, strict=True):
         density = free_atom(functional, symbol).density_at
-        total = total + radial_sum(space, position[None], density, _RADIUS)
+        total = total + space.radial_sum(position[None], density, _RADIUS)
     return total

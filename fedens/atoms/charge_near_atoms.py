@@ -185,4 +185,5 @@ def _constrained(gram: Tensor, load: Tensor, constraints: Tensor, values: Tensor
     free = torch.cholesky_solve(load[:, None], factor)
     answer = torch.cholesky_solve(constraints, factor)
     missing = values[:, None] - constraints.T @ free
-    return (free + answer @ torch.linalg.solve(constraints.T @ answer, missing))[:, 0]
+    forces: Tensor = torch.linalg.solve(constraints.T @ answer, missing)
+    return (free + answer @ forces)[:, 0]

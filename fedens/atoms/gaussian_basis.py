@@ -120,7 +120,7 @@ class AtomicBasis:
                 yield atom, l, slice(start, stop)
                 start = stop
 
-    def _seen(
+    def _factors(
         self, structure: Structure, points: Tensor, positions: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """For every atom and l radial functions and harmonics, (n_points, n_radial or 2l+1)."""
@@ -141,7 +141,7 @@ class AtomicBasis:
         positions = torch.tensor(structure.positions)
         columns = [
             (radial[:, :, None] * angular[:, None]).flatten(1)
-            for radial, angular in self._seen(structure, points, positions)
+            for radial, angular in self._factors(structure, points, positions)
         ]
         return torch.cat(columns, dim=1)
 
@@ -205,8 +205,10 @@ class AtomicBasis:
         positions = torch.tensor(structure.positions)
         total = fields.new_zeros(len(fields), self.offsets(structure)[-1])
         for block, part in zip(points.split(_BLOCK), fields.split(_BLOCK, dim=1), strict=True):
-            seen = self._seen(structure, block, positions)
-            for (radial, angular), (_, _, where) in zip(seen, self.shells(structure), strict=True):
+            factors = self._factors(structure, block, positions)
+            for (radial, angular), (_, _, where) in zip(
+                factors, self.shells(structure), strict=True
+            ):
                 weighted = part[:, :, None] * angular
                 total[:, where] += (radial.T @ weighted).flatten(1)
         return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -10,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from fedens.calculator import Calculator
 from fedens.errors import FedensError
 from fedens.fem.simplex import SimplexSpace
+from fedens.fem.tensor import TensorSpace
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import check_route
 from fedens.models.crystal.training import resolve_device
@@ -115,7 +117,7 @@ def _write_fields(
     fields = {"density": prediction.density.values}
     if prediction.spread is not None:
         fields["density_uncertainty"] = prediction.spread
-    return write_vtu(path, prediction.density.space, fields, structure)
+    return write_vtu(path, cast(TensorSpace, prediction.density.space), fields, structure)
 
 
 def _write_molecule(path: Path, model: MolecularModel, structure: Structure) -> list[Path]:

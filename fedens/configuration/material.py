@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from fedens.configuration.options import FilePath, Index, Options, Range, Repeats, Symbol
+from fedens.sources.source import Source
 from fedens.sources.structure_files import StructureFile
 from fedens.sources.thermal_cells import ThermalCells
 
@@ -36,7 +37,7 @@ class ThermalCellsOptions(Options):
         description="share with one atom missing",
     )
 
-    def source(self) -> ThermalCells:
+    def source(self) -> Source:
         """What makes the structures."""
         return ThermalCells(**self.model_dump())
 
@@ -47,7 +48,7 @@ class StructureFileOptions(Options):
     file: FilePath = Field(description="the file")
     index: Index = Field(default=":", description="which structures of the file, as in ASE")
 
-    def source(self) -> StructureFile:
+    def source(self) -> Source:
         """What reads the structures."""
         return StructureFile(self.file, self.index)
 

@@ -14,6 +14,7 @@ from fedens.data.sample import Sample
 from fedens.data.sample_file import (
     SCHEMA_VERSION,
     as_json,
+    check_schema,
     read_sample,
     stored_checksum,
     write_sample,
@@ -236,16 +237,13 @@ def _read_index(path: Path) -> tuple[dict[str, dict[str, Any]], Any]:
     """Entries and functional of an index; nothing if it is missing or broken."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        schema, functional = int(content["schema_version"]), content["functional"]
+        check_schema(path, content)
         entries = {name: dict(entry) for name, entry in content["samples"].items()}
+        return entries, content["functional"]
+    except DatasetError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
-    if schema > SCHEMA_VERSION:
-        raise DatasetError(
-            f"{path} has schema version {schema}, this fedens reads up to {SCHEMA_VERSION}: "
-            "update fedens"
-        )
-    return entries, functional
 
 
 def _differences(expected: Any, given: Any, place: str = "functional") -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +24,7 @@ class Density:
     ):
         if (root is None) == (values is None):
             raise FedensError("give a Density either root coefficients or values, not both")
-        #: A FunctionSpace; what asks more of it than that knows which.
-        self.space: Any = space
+        self.space = space
         self._root_coefficients = root
         self._values = values
 

@@ -54,7 +54,6 @@ def write_sample(sample: Sample, path: str | Path) -> None:
         OutputError: the file cannot be written.
     """
     arrays = _arrays_of(sample)
-    units = {name: _unit(name) for name in arrays}
     provenance = as_json(sample.provenance)
     attributes = {
         "format": FILE_FORMAT,
@@ -63,14 +62,14 @@ def write_sample(sample: Sample, path: str | Path) -> None:
         "fedens_version": version("fedens"),
         "provenance": provenance,
         "converged": bool(sample.converged),
-        "checksum": _checksum(arrays, units, provenance, bool(sample.converged)),
+        "checksum": _checksum(arrays, provenance, bool(sample.converged)),
     }
 
     def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
             file.attrs.update(attributes)
             for name, values in arrays.items():
-                file.create_dataset(name, data=values).attrs["unit"] = units[name]
+                file.create_dataset(name, data=values).attrs["unit"] = _unit(name)
 
     write_atomically(Path(path), write)
 
@@ -87,8 +86,8 @@ def read_sample(path: str | Path) -> Sample:
         with h5py.File(path, "r") as file:
             _check_header(path, file.attrs)
             attributes = dict(file.attrs)
-            arrays, units = _read_arrays(path, file)
-        return _verified_sample(path, attributes, arrays, units)
+            arrays = _read_arrays(path, file)
+        return _verified_sample(path, attributes, arrays)
     except FedensError:
         raise
     except FileNotFoundError as error:
@@ -106,18 +105,23 @@ def stored_checksum(path: str | Path) -> str:
         return str(file.attrs["checksum"])
 
 
+def check_schema(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse what a newer fedens has written: DatasetError."""
+    schema = int(content["schema_version"])
+    if schema > SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path} has schema version {schema}, this fedens reads up to {SCHEMA_VERSION}: "
+            "update fedens"
+        )
+
+
 def _check_header(path: Path, attributes: Mapping[str, Any]) -> None:
     if attributes.get("format") != FILE_FORMAT:
         raise DatasetError(
             f"{path} is an HDF5 file but not a sample: expected the attribute format "
             f"{FILE_FORMAT!r}, found {attributes.get('format')!r}; remove it from the data set"
         )
-    schema = int(attributes["schema_version"])
-    if schema > SCHEMA_VERSION:
-        raise DatasetError(
-            f"{path} has schema version {schema}, this fedens reads up to {SCHEMA_VERSION}: "
-            "update fedens"
-        )
+    check_schema(path, attributes)
     if attributes.get("units") != ATOMIC_UNITS:
         raise DatasetError(
             f"{path}: expected the attribute units {ATOMIC_UNITS!r}, found "
@@ -125,33 +129,29 @@ def _check_header(path: Path, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _read_arrays(path: Path, file: h5py.File) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _read_arrays(path: Path, file: h5py.File) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    units: dict[str, str] = {}
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if not isinstance(item, h5py.Dataset):
             return
-        units[name] = item.attrs.get("unit")
-        if units[name] != _unit(name):
+        unit = item.attrs.get("unit")
+        if unit != _unit(name):
             raise DatasetError(
                 f"{path}: array {name!r} should be in {_unit(name)}, its unit attribute says "
-                f"{units[name]!r}; a file without the right units is not used"
+                f"{unit!r}; a file without the right units is not used"
             )
         arrays[name] = np.asarray(item)
 
     file.visititems(visit)
-    return arrays, units
+    return arrays
 
 
 def _verified_sample(
-    path: Path,
-    attributes: Mapping[str, Any],
-    arrays: dict[str, NDArray[Any]],
-    units: dict[str, str],
+    path: Path, attributes: Mapping[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> Sample:
     provenance, converged = attributes["provenance"], bool(attributes["converged"])
-    if _checksum(arrays, units, provenance, converged) != attributes["checksum"]:
+    if _checksum(arrays, provenance, converged) != attributes["checksum"]:
         raise DatasetError(
             f"{path} does not match its checksum: its contents were changed or damaged after it "
             "was written; delete it and make it again"
@@ -208,14 +208,12 @@ def _unit(name: str) -> str:
     return unit
 
 
-def _checksum(
-    arrays: Mapping[str, NDArray[Any]], units: Mapping[str, str], provenance: str, converged: bool
-) -> str:
+def _checksum(arrays: Mapping[str, NDArray[Any]], provenance: str, converged: bool) -> str:
     """SHA-256 over arrays with their names, shapes, types and units, and over the history."""
     digest = hashlib.sha256(json.dumps([provenance, converged]).encode())
     for name in sorted(arrays):
         values = np.ascontiguousarray(arrays[name])
-        header = [name, units[name], values.dtype.str, list(arrays[name].shape)]
+        header = [name, _unit(name), values.dtype.str, list(arrays[name].shape)]
         digest.update(json.dumps(header).encode())
         digest.update(values.tobytes())
     return digest.hexdigest()

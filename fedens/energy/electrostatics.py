@@ -13,19 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.energy.pseudopotential import LocalPseudopotential
+from fedens.energy.elements import by_symbol
+from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
+from fedens.energy.terms import DensityTerm, EnergyTerm
 from fedens.errors import PseudopotentialError, SpaceError
-from fedens.fem.radial import radial_sum
-from fedens.fem.separable import gaussian_sum
-from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
-from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 #: Default width of the ions' Gaussian charges, bohr. Wider than the cores of the usual
@@ -35,81 +35,135 @@ DEFAULT_GAUSSIAN_WIDTH = 1.2
 _ERFC_REACH = 6.0
 
 
+class Electrostatics(EnergyTerm):
+    """Electrons and ions in the field of each other.
+
+    Args:
+        pseudopotentials: by chemical symbol; a single object serves every element.
+        widths: of the ions' Gaussian charges by symbol, bohr, or one for all.
+    """
+
+    kind = "electrostatics"
+    name = group = "electrostatic"
+
+    def __init__(
+        self,
+        pseudopotentials: LocalPseudopotential | Mapping[str, LocalPseudopotential],
+        widths: float | Mapping[str, float] = DEFAULT_GAUSSIAN_WIDTH,
+    ):
+        self.pseudopotentials = by_symbol(pseudopotentials)
+        self.widths = by_symbol(widths)
+
+    def describe(self) -> dict[str, Any]:
+        """The pseudopotentials and widths by symbol."""
+        return {
+            "kind": self.kind,
+            "pseudopotentials": {s: p.describe() for s, p in self.pseudopotentials.items()},
+            "gaussian_widths_bohr": dict(self.widths),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Electrostatics:
+        """The term that :meth:`describe` described."""
+        pseudopotentials = {
+            symbol: pseudopotential_from_description(p)
+            for symbol, p in description["pseudopotentials"].items()
+        }
+        return cls(pseudopotentials, description["gaussian_widths_bohr"])
+
+    def number_of_electrons(self, structure: Structure) -> float:
+        """Valence electrons of a structure: valences times occupancies, minus the charge."""
+        return float(self._valences(structure).sum() - structure.charge)
+
+    def ion_energy(self, structure: Structure, positions: Tensor) -> Tensor:
+        """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
+
+        Differentiable in the positions (n_atoms, 3), bohr.
+        """
+        cell = positions.new_tensor(structure.cell) if structure.periodic else None
+        return self._ion_energy(structure, cell, positions)
+
+    def _ion_energy(self, structure: Structure, cell: Tensor | None, positions: Tensor) -> Tensor:
+        widths = np.array([self.widths[s] for s in structure.symbols])
+        return _ion_energy(structure, cell, self._valences(structure), widths, positions)
+
+    def _valences(self, structure: Structure) -> NDArray[np.float64]:
+        found = [find_pseudopotential(self.pseudopotentials, s) for s in structure.symbols]
+        return np.array([p.valence for p in found]) * structure.occupancies
+
+    def bind(
+        self,
+        structure: Structure,
+        space: FunctionSpace,
+        electrons: float,  # noqa: ARG002
+        positions: Tensor | None = None,
+    ) -> Ions:
+        return self.ions(structure, space, positions)
+
+    def ions(
+        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
+    ) -> Ions:
+        """The ions of a structure on a space.
+
+        Raises:
+            PseudopotentialError: an element has no pseudopotential.
+            SpaceError: the mesh is too coarse for a pseudopotential, or has no corner at a nucleus.
+        """
+        if positions is None:
+            positions = torch.tensor(structure.positions, device=space.device)
+        charge = short_range = positions.new_zeros(space.n_points)
+        numbers = np.array(structure.symbols)
+        for symbol in dict.fromkeys(structure.symbols):
+            pseudopotential = find_pseudopotential(self.pseudopotentials, symbol)
+            width = self.widths[symbol]
+            mask = torch.as_tensor(numbers == symbol, device=space.device)
+            share = torch.tensor(structure.occupancies, device=space.device)[mask]
+            centres = positions[mask]
+            _refuse_coarse(space, centres, pseudopotential, width, symbol)
+            charges = share * pseudopotential.valence
+            charge = charge + _gaussian_charge(space, centres, charges, width)
+            short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
+        return Ions(space, charge, short_range, self._ion_energy(structure, space.cell, positions))
+
+
 @dataclass(frozen=True, eq=False)
-class Ions:
+class Ions(DensityTerm):
     """What the electrons see of the ions, at the points of a space.
 
     Attributes:
         charge: summed Gaussian charge density, (n_points,), bohr^-3, positive.
         short_range: summed short-range potential, (n_points,), hartree.
-        energy: self and pair energy of the ions, E_ion(R), hartree.
+        ion_energy: self and pair energy of the ions, E_ion(R), hartree; no energy density has it.
     """
 
     space: FunctionSpace
     charge: Tensor
     short_range: Tensor
-    energy: Tensor
+    ion_energy: Tensor
 
-    def energy_with(self, density: Density) -> Tensor:
+    name = group = "electrostatic"
+
+    def energy(self, density: Density) -> Tensor:
         """Electrostatic energy of the electrons and ions, E_ion included; hartree."""
         hartree = self.space.coulomb_energy(density.values - self.charge)
-        return hartree + self.space.integrate(density.values * self.short_range) + self.energy
+        return hartree + self.space.integrate(density.values * self.short_range) + self.ion_energy
 
     def potential(self, density: Density) -> Tensor:
         """Electrostatic potential phi of electrons minus ions, (n_points,), hartree."""
         return self.space.solve_poisson(density.values - self.charge)
 
     def energy_density(self, density: Density) -> Tensor:
-        """(1/2) rho phi + n v_sr, (n_points,), hartree/bohr^3; E_ion is not part of it."""
+        """(1/2) rho phi + n v_sr, (n_points,), hartree/bohr^3."""
         rho = density.values - self.charge
         return 0.5 * rho * self.potential(density) + density.values * self.short_range
+
+    def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:  # noqa: ARG002
+        """4 pi / q^2, the Coulomb interaction of the electrons."""
+        return 4 * math.pi / q2
 
     def external_potential(self) -> Tensor:
         """Whole potential of the ions, (n_points,), hartree; zero-mean Coulomb part if periodic."""
         return self.short_range - self.space.solve_poisson(self.charge)
-
-
-def place_ions(
-    structure: Structure,
-    space: FunctionSpace,
-    pseudopotentials: Mapping[str, LocalPseudopotential],
-    widths: Mapping[str, float],
-    positions: Tensor | None = None,
-) -> Ions:
-    """The ions of a structure on a space.
-
-    Args:
-        pseudopotentials, widths: by chemical symbol; widths in bohr.
-        positions: (n_atoms, 3) tensor that overrides the structure's own, to differentiate.
-
-    Raises:
-        PseudopotentialError: an element has no pseudopotential.
-        SpaceError: the mesh is too coarse for a pseudopotential, or has no corner at a nucleus.
-    """
-    if positions is None:
-        positions = torch.tensor(structure.positions, device=space.device)
-    charge = short_range = positions.new_zeros(space.n_points)
-    numbers = np.array(structure.symbols)
-    for symbol in dict.fromkeys(structure.symbols):
-        pseudopotential = find_pseudopotential(pseudopotentials, symbol)
-        width = widths[symbol]
-        mask = torch.as_tensor(numbers == symbol, device=space.device)
-        share = torch.tensor(structure.occupancies, device=space.device)[mask]
-        centres = positions[mask]
-        _refuse_coarse(space, centres, pseudopotential, width, symbol)
-        charge = charge + _gaussian_charge(space, centres, share * pseudopotential.valence, width)
-        short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
-    valences = _valences(structure, pseudopotentials)
-    sigmas = np.array([widths[s] for s in structure.symbols])
-    energy = _ion_energy(structure, _cell_lengths(space, positions), valences, sigmas, positions)
-    return Ions(space, charge, short_range, energy)
-
-
-def _cell_lengths(space: FunctionSpace, positions: Tensor) -> Tensor:
-    """Edges (3,) of a periodic space, bohr; zero where nothing repeats."""
-    if not isinstance(space, TensorSpace):
-        return positions.new_zeros(3)
-    return torch.stack([axis.edges[-1] - axis.edges[0] for axis in space.axes])
 
 
 def find_pseudopotential(
@@ -125,22 +179,6 @@ def find_pseudopotential(
     return pseudopotentials[symbol]
 
 
-def _valences(
-    structure: Structure, pseudopotentials: Mapping[str, LocalPseudopotential]
-) -> np.ndarray:
-    per_atom = np.array(
-        [find_pseudopotential(pseudopotentials, s).valence for s in structure.symbols]
-    )
-    return per_atom * structure.occupancies
-
-
-def number_of_electrons(
-    structure: Structure, pseudopotentials: Mapping[str, LocalPseudopotential]
-) -> float:
-    """Valence electrons of a structure: valences times occupancies, minus the charge."""
-    return float(_valences(structure, pseudopotentials).sum() - structure.charge)
-
-
 def _refuse_coarse(
     space: FunctionSpace,
     centres: Tensor,
@@ -148,7 +186,7 @@ def _refuse_coarse(
     width: float,
     symbol: str,
 ) -> None:
-    if pseudopotential.singular and not (isinstance(space, SimplexSpace) and len(space.nuclei)):
+    if pseudopotential.singular and not space.follows_nuclei:
         raise SpaceError(
             f"the potential -Z/r of {symbol} is infinite at the nucleus and needs a mesh with a "
             "corner there: use SimplexSpace.for_structure(structure), or a pseudopotential"
@@ -166,7 +204,7 @@ def _gaussian_charge(
     space: FunctionSpace, centres: Tensor, charges: Tensor, width: float
 ) -> Tensor:
     exponents = torch.full_like(charges, 0.5 / width**2)
-    return gaussian_sum(space, centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
+    return space.gaussian_sum(centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
 
 
 def _short_range(
@@ -183,8 +221,7 @@ def _short_range(
                 f"partial occupancies need a pseudopotential made of Gaussians (GTHLocal), "
                 f"not {pseudopotential!r}"
             )
-        return radial_sum(
-            space,
+        return space.radial_sum(
             centres,
             lambda r: pseudopotential.short_range(r, width),
             pseudopotential.cutoff(width),
@@ -210,8 +247,7 @@ def _spread(
 ) -> Tensor:
     """The chosen Gaussians on every centre, times the share of each site that is filled."""
     n_atoms, n_gaussians = len(centres), int(chosen.sum())
-    return gaussian_sum(
-        space,
+    return space.gaussian_sum(
         centres.repeat_interleave(n_gaussians, dim=0),
         exponents[chosen].repeat(n_atoms),
         (share[:, None] * amplitudes[chosen]).reshape(-1),
@@ -219,41 +255,24 @@ def _spread(
     )
 
 
-def ion_energy(
-    structure: Structure,
-    pseudopotentials: Mapping[str, LocalPseudopotential],
-    widths: Mapping[str, float],
-    positions: Tensor,
-) -> Tensor:
-    """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
-
-    Differentiable in the positions (n_atoms, 3), bohr. Periodic cells must be orthorhombic.
-    """
-    lengths = positions.new_zeros(3)
-    if structure.periodic:
-        lengths = positions.new_tensor(structure.orthorhombic_lengths())
-    valences = _valences(structure, pseudopotentials)
-    sigmas = np.array([widths[s] for s in structure.symbols])
-    return _ion_energy(structure, lengths, valences, sigmas, positions)
-
-
 def _ion_energy(
     structure: Structure,
-    lengths: Tensor,
-    valences: np.ndarray,
-    widths: np.ndarray,
+    cell: Tensor | None,
+    valences: NDArray[np.float64],
+    widths: NDArray[np.float64],
     positions: Tensor,
 ) -> Tensor:
-    """:func:`ion_energy` of charges in a box, differentiable also in its lengths (3,), bohr."""
+    """E_ion of charges, differentiable also in the vectors (3, 3) of a periodic cell, bohr."""
     self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
     reach = _ERFC_REACH * 2 * float(widths.max())
     first, second, shifts, _ = structure.neighbours(reach)
     if len(first) == 0:
         return positions.sum() * 0.0 - self_energy
     device = positions.device
-    offsets = torch.as_tensor(shifts, dtype=positions.dtype, device=device) * lengths
-    vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)] + offsets
+    vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
+    if cell is not None:
+        vectors = vectors + torch.as_tensor(shifts, dtype=positions.dtype, device=device) @ cell
     r = vectors.norm(dim=1)
     products = torch.as_tensor(valences[first] * valences[second], device=device)
     mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)
-    return 0.5 * (products * torch.erfc(r / mixed) / r).sum() - self_energy
+    return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.energy.electrostatics import place_ions
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import FunctionalError
-from fedens.fem.simplex import SimplexSpace
-from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 
@@ -34,12 +31,9 @@ def hellmann_feynman_forces(
     if positions is None:
         positions = torch.tensor(structure.positions, device=density.space.device)
     positions = positions.detach().requires_grad_(True)
-    space = density.space
     with torch.enable_grad():
-        ions = place_ions(
-            structure, space, functional.pseudopotentials, functional.widths, positions
-        )
-        energy = ions.energy_with(density)
+        ions = functional.electrostatics.ions(structure, density.space, positions)
+        energy = ions.energy(density)
     (gradient,) = torch.autograd.grad(energy, positions, create_graph=create_graph)
     return -gradient
 
@@ -54,7 +48,6 @@ def moving_mesh_forces(
     the coefficients of the root density stay. The cusps move with the nuclei, so that the error
     is that of the energy, where the Hellmann-Feynman force on a fixed mesh is off in first order.
     """
-    assert isinstance(density.space, SimplexSpace)
     positions = torch.tensor(structure.positions, requires_grad=True)
     space = density.space.moved(positions)
     bound = functional.bind(structure, space, positions)
@@ -74,7 +67,7 @@ def normal_stress(functional: EnergyFunctional, structure: Structure, density: D
     Raises:
         FunctionalError: for isolated systems.
     """
-    if not structure.periodic or not isinstance(density.space, TensorSpace):
+    if not density.space.is_periodic:
         raise FunctionalError("stress is defined for periodic cells only")
     stretch = torch.ones(3, dtype=torch.float64, device=density.space.device, requires_grad=True)
     space = density.space.scaled(stretch)

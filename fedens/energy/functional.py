@@ -1,33 +1,31 @@
-"""The orbital-free energy functional: a choice of terms, bound to a structure and a space."""
+"""The energy functional: a list of terms, bound to a structure and a space."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.energy.electrostatics import (
-    DEFAULT_GAUSSIAN_WIDTH,
-    Ions,
-    ion_energy,
-    number_of_electrons,
-    place_ions,
-)
+from fedens.energy.electrostatics import DEFAULT_GAUSSIAN_WIDTH, Electrostatics, Ions
 from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
 from fedens.energy.minimise import Hessian, descend_on_sphere
 from fedens.energy.nonlocal_kinetic import WANG_TETER, NonlocalKinetic
-from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
-from fedens.energy.terms import DensityTerm, LocalTerm, local_energy_density
+from fedens.energy.pseudopotential import LocalPseudopotential
+from fedens.energy.terms import (
+    DensityTerm,
+    EnergyTerm,
+    LocalTerm,
+    local_energy_density,
+    term_from_description,
+)
 from fedens.energy.xc import exchange_correlation
 from fedens.errors import FunctionalError
-from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
-from fedens.fem.tensor import TensorSpace
+from fedens.fields import ENERGY_DENSITIES
 from fedens.structure import Structure
 
 #: Exponents (alpha, beta) of the non-local kinetic energies, by name.
@@ -36,26 +34,43 @@ _NONLOCAL_EXPONENTS = {
     "wgc": ((5 + 5**0.5) / 6, (5 - 5**0.5) / 6),
 }
 
+_Term = TypeVar("_Term", bound=EnergyTerm)
 
-@dataclass(frozen=True, eq=False)
+
 class EnergyFunctional:
-    """E[n; R] of orbital-free density-functional theory; make one with :meth:`orbital_free`.
+    """E[n; R] of orbital-free density-functional theory: a sum of terms.
+
+    Args:
+        terms: any, with different names. One is a :class:`VonWeizsaecker`, one an
+            :class:`Electrostatics`, and one is named ``xc``. :meth:`orbital_free` makes the usual.
 
     Attributes:
-        kinetic: ``tfvw``, ``wt`` or ``wgc``. vw_weight: lambda of the von Weizsaecker term.
+        terms, electrostatics, xc_term: all of them, and those two.
+        pseudopotentials, widths: of the ions by chemical symbol; widths in bohr.
+        vw_weight: lambda of the von Weizsaecker term.
         xc: name of the exchange-correlation functional.
-        pseudopotentials: by chemical symbol; a single object serves every element.
-        widths: widths of the ions' Gaussian charges by symbol, bohr.
-        mean_density: n0 of the non-local kernels where N/V is not to be used, electron/bohr^3.
+
+    Raises:
+        FunctionalError: for other lists of terms.
     """
 
-    kinetic: str
-    vw_weight: float
-    xc: str
-    pseudopotentials: Mapping[str, LocalPseudopotential]
-    widths: Mapping[str, float]
-    mean_density: float | None = None
-    xc_term: DensityTerm = field(repr=False, kw_only=True)
+    def __init__(self, terms: Iterable[EnergyTerm]):
+        self.terms = tuple(terms)
+        names = [term.name for term in self.terms]
+        for term in self.terms:
+            if term.group not in ENERGY_DENSITIES or names.count(term.name) > 1:
+                raise FunctionalError(
+                    f"term {term.name!r} of group {term.group!r}: expected terms with different "
+                    f"names, of the groups {', '.join(ENERGY_DENSITIES)}"
+                )
+        self.electrostatics = _only([t for t in self.terms if isinstance(t, Electrostatics)])
+        self.pseudopotentials = self.electrostatics.pseudopotentials
+        self.widths = self.electrostatics.widths
+        self.vw_weight = _only([t for t in self.terms if isinstance(t, VonWeizsaecker)]).weight
+        density_terms = [t for t in self.terms if isinstance(t, DensityTerm)]
+        self.xc_term = _only([t for t in density_terms if t.name == "xc"])
+        self.xc = str(getattr(self.xc_term, "code", self.xc_term))
+        self._options: dict[str, Any] | None = None
 
     @classmethod
     def orbital_free(
@@ -95,46 +110,61 @@ class EnergyFunctional:
                 "no pseudopotential given: pass pseudopotential=GTHLocal(...) or "
                 "{'Al': GTHLocal(...)}"
             )
-        return cls(
-            kinetic,
-            float(vw_weight),
-            xc,
-            _by_symbol(pseudopotential),
-            _by_symbol(gaussian_width),
-            mean_density,
-            xc_term=exchange_correlation(xc),
-        )
+        terms: list[EnergyTerm] = [ThomasFermi(), VonWeizsaecker(float(vw_weight))]
+        if kinetic in _NONLOCAL_EXPONENTS:
+            terms.append(NonlocalKinetic(mean_density, *_NONLOCAL_EXPONENTS[kinetic]))
+        ions = Electrostatics(pseudopotential, gaussian_width)
+        functional = cls([*terms, exchange_correlation(xc), ions])
+        functional._options = {
+            "kinetic": kinetic,
+            "vw_weight": float(vw_weight),
+            "xc": xc,
+            "pseudopotentials": ions.describe()["pseudopotentials"],
+            "gaussian_widths_bohr": dict(ions.widths),
+            "mean_density": mean_density,
+        }
+        return functional
+
+    @property
+    def kinetic(self) -> str:
+        """``tfvw``, ``wt`` or ``wgc`` of :meth:`orbital_free`; else names of the kinetic terms."""
+        names = [term.name for term in self.terms if term.group == "kinetic"]
+        return str(self._options["kinetic"]) if self._options else ", ".join(names)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that defines the functional, as a JSON-able dict."""
-        return {
-            "kinetic": self.kinetic,
-            "vw_weight": self.vw_weight,
-            "xc": self.xc,
-            "pseudopotentials": {k: p.describe() for k, p in self.pseudopotentials.items()},
-            "gaussian_widths_bohr": dict(self.widths),
-            "mean_density": self.mean_density,
-        }
+        """Everything that defines the functional, as a JSON-able dict.
+
+        The arguments of :meth:`orbital_free`, or the ``terms`` if it is not made by that.
+
+        Raises:
+            FunctionalError: a term that cannot be described.
+        """
+        if self._options is None:
+            return {"terms": [term.describe() for term in self.terms]}
+        return dict(self._options)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> EnergyFunctional:
-        """The functional of :meth:`describe`."""
-        pseudopotentials = {
-            symbol: pseudopotential_from_description(p)
-            for symbol, p in description["pseudopotentials"].items()
-        }
+        """The functional of :meth:`describe`.
+
+        Raises:
+            FunctionalError: a term of a kind that is not known.
+        """
+        if "terms" in description:
+            return cls([term_from_description(term) for term in description["terms"]])
+        ions = Electrostatics.from_description(description)
         return cls.orbital_free(
             description["kinetic"],
             description["vw_weight"],
             description["xc"],
-            _by_symbol(pseudopotentials),
-            _by_symbol(description["gaussian_widths_bohr"]),
+            ions.pseudopotentials,
+            ions.widths,
             description["mean_density"],
         )
 
     def number_of_electrons(self, structure: Structure) -> float:
         """Electrons the functional puts around a structure's ions."""
-        return number_of_electrons(structure, self.pseudopotentials)
+        return self.electrostatics.number_of_electrons(structure)
 
     def ion_energy(self, structure: Structure, positions: Tensor | None = None) -> Tensor:
         """E_ion(R), hartree: the part of the energy that no energy density carries.
@@ -143,7 +173,7 @@ class EnergyFunctional:
         """
         if positions is None:
             positions = torch.tensor(structure.positions)
-        return ion_energy(structure, self.pseudopotentials, self.widths, positions)
+        return self.electrostatics.ion_energy(structure, positions)
 
     def bind(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
@@ -155,7 +185,7 @@ class EnergyFunctional:
 
         Raises:
             FunctionalError: a non-local kernel without a mean density, a charged periodic cell.
-            PseudopotentialError, SpaceError: see :func:`place_ions`.
+            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.ions`.
         """
         electrons = self.number_of_electrons(structure)
         if electrons <= 0:
@@ -164,72 +194,41 @@ class EnergyFunctional:
             raise FunctionalError(
                 f"charge is {structure.charge}: charged periodic cells are not supported"
             )
-        ions = place_ions(structure, space, self.pseudopotentials, self.widths, positions)
-        terms = self._density_terms(space, electrons)
-        return BoundFunctional(self, space, ions, terms, electrons)
+        terms = [term.bind(structure, space, electrons, positions) for term in self.terms]
+        return BoundFunctional(self, space, terms, electrons)
 
-    def _density_terms(self, space: FunctionSpace, electrons: float) -> list[DensityTerm]:
-        terms: list[DensityTerm] = [ThomasFermi(), VonWeizsaecker(self.vw_weight)]
-        if self.kinetic in _NONLOCAL_EXPONENTS:
-            if not space.is_periodic:
-                raise FunctionalError(
-                    f"kinetic={self.kinetic!r} needs an average density and is not defined in "
-                    "vacuum; use kinetic='tfvw' for isolated systems"
-                )
-            mean = self.mean_density or electrons / space.weights.sum()
-            terms.append(NonlocalKinetic(mean, *_NONLOCAL_EXPONENTS[self.kinetic]))
-        return [*terms, self.xc_term]
+
+def _only(terms: list[_Term]) -> _Term:
+    if len(terms) != 1:
+        raise FunctionalError(
+            f"found {[term.name for term in terms]}: a functional has exactly one Electrostatics, "
+            "one VonWeizsaecker and one density term named 'xc'"
+        )
+    return terms[0]
 
 
 #: -2 mu of an isolated piece of metal, hartree; halves the evaluations against the uniform gas.
 _VACUUM_STIFFNESS = 0.35
 
 
-class _EveryElement(Mapping[str, Any]):
-    """One value for whichever element is asked for; described under ``*``."""
-
-    def __init__(self, value: Any):
-        self._value = value
-
-    def __getitem__(self, symbol: str) -> Any:
-        return self._value
-
-    def __contains__(self, symbol: object) -> bool:
-        return True
-
-    def __iter__(self) -> Any:
-        return iter(["*"])
-
-    def __len__(self) -> int:
-        return 1
-
-
-def _by_symbol(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return _EveryElement(value["*"]) if set(value) == {"*"} else dict(value)
-    return _EveryElement(value)
-
-
 class BoundFunctional:
     """An energy functional with its ions in place on a space.
 
     Attributes:
-        functional, space, ions, terms: what it is made of.
-        electrons: number of electrons N. xc_term: the exchange-correlation term.
+        functional, space, terms: what it is made of. ions: the electrostatic term.
+        electrons: number of electrons N.
     """
 
     def __init__(
         self,
         functional: EnergyFunctional,
         space: FunctionSpace,
-        ions: Ions,
-        terms: list[DensityTerm],
+        terms: Sequence[DensityTerm],
         electrons: float,
     ):
-        self.functional, self.ions = functional, ions
-        self.space: Any = space
+        self.functional, self.space = functional, space
         self.terms, self.electrons = terms, electrons
-        self.xc_term = terms[-1]
+        self.ions = next(term for term in terms if isinstance(term, Ions))
         self._local = [term for term in terms if isinstance(term, LocalTerm)]
         self._others = [term for term in terms if not isinstance(term, LocalTerm)]
 
@@ -238,13 +237,11 @@ class BoundFunctional:
         local = self.space.integrate(
             local_energy_density(self._local, density.values, density.cube_root)
         )
-        others = sum((term.energy(density) for term in self._others), local)
-        return others + self.ions.energy_with(density)
+        return sum((term.energy(density) for term in self._others), local)
 
     def energies(self, density: Density) -> dict[str, float]:
         """Parts of the energy by term, ``electrostatic`` (ions included) and ``total``; hartree."""
         parts = {term.name: float(term.energy(density)) for term in self.terms}
-        parts["electrostatic"] = float(self.ions.energy_with(density))
         parts["total"] = sum(parts.values())
         return parts
 
@@ -253,11 +250,10 @@ class BoundFunctional:
 
         Their integrals and the ions' own energy add up to the total energy.
         """
-        nothing = torch.zeros_like(density.values)
-        result = {"kinetic": nothing, "xc": nothing}
+        result = dict.fromkeys(ENERGY_DENSITIES, torch.zeros_like(density.values))
         for term in self.terms:
             result[term.group] = result[term.group] + term.energy_density(density)
-        return {**result, "electrostatic": self.ions.energy_density(density)}
+        return result
 
     @torch.enable_grad()
     def energy_and_gradient(self, root_coefficients: Tensor) -> tuple[float, Tensor]:
@@ -307,7 +303,7 @@ class BoundFunctional:
 
     def _recorded_gradient(self, root_coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Energy and gradient, with their history where something is being differentiated."""
-        moves = root_coefficients.requires_grad or self.ions.energy.requires_grad
+        moves = root_coefficients.requires_grad or self.ions.ion_energy.requires_grad
         recorded = torch.is_grad_enabled() and moves
         if recorded and not self.twice_differentiable:
             raise FunctionalError(
@@ -335,26 +331,22 @@ class BoundFunctional:
     def hessian(self) -> Hessian:
         """Estimate of the energy's second derivative in u's coefficients: the preconditioner.
 
-        :attr:`hessian_diagonal`, or where that basis is not at hand a multigrid cycle for it.
+        In periodic cells :attr:`hessian_diagonal`. In vacuum that of the density's tail,
+        lambda q^2 - 2 mu, with a chemical potential typical of metals.
         """
-        if isinstance(self.space, SimplexSpace):
-            weight = self.functional.vw_weight
-            return self.space.helmholtz_preconditioner(weight, _VACUUM_STIFFNESS)
-        return self.hessian_diagonal
+        if self.space.is_periodic:
+            return self.hessian_diagonal
+        return self.space.preconditioner(self.functional.vw_weight, _VACUUM_STIFFNESS)
 
     @cached_property
     def hessian_diagonal(self) -> Tensor:
-        """Estimate of the energy's second derivative in u, (n_coefficients,), hartree.
+        """Second derivative of the uniform gas' energy in u, (n_coefficients,), hartree; periodic.
 
-        A preconditioner in the basis of the Laplacian's eigenmodes. In periodic cells that of the
-        uniform gas of the mean density n0: 4 n0 times the response of every term and of the
-        Coulomb interaction, kept positive where local terms are not. In vacuum that of the
-        density's tail, lambda q^2 - 2 mu, with a chemical potential typical of metals.
+        By modes of the Laplacian 4 n0 times the response of every term at the mean density n0,
+        that of the electrons' Coulomb interaction first, kept positive where local terms are not.
         """
-        assert isinstance(self.space, TensorSpace)
         q2 = self.space.laplacian_eigenvalues
-        if not self.space.is_periodic:
-            return self.functional.vw_weight * q2 + _VACUUM_STIFFNESS
         q2 = torch.cat([q2[1:].min()[None], q2[1:]])
-        response = [term.uniform_response(q2, self.mean_density) for term in self.terms]
-        return (4 * self.mean_density * sum(response, 4 * torch.pi / q2)).clamp(min=0.1)
+        others = [term for term in self.terms if term is not self.ions]
+        response = [term.uniform_response(q2, self.mean_density) for term in (self.ions, *others)]
+        return (4 * self.mean_density * sum(response)).clamp(min=0.1)

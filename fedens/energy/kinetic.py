@@ -16,7 +16,7 @@ THOMAS_FERMI = 0.3 * (3 * math.pi**2) ** (2 / 3)
 class ThomasFermi(LocalTerm):
     """C_F n^(5/3), the uniform gas (Thomas 1927, Fermi 1927)."""
 
-    name = "thomas_fermi"
+    kind = name = "thomas_fermi"
     group = "kinetic"
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,8 +27,9 @@ class ThomasFermi(LocalTerm):
 class VonWeizsaecker(DensityTerm):
     """(weight/2) |grad u|^2, exact for one orbital at weight 1 (von Weizsaecker 1935)."""
 
-    name = "von_weizsaecker"
+    kind = name = "von_weizsaecker"
     group = "kinetic"
+    parameters = ("weight",)
 
     def __init__(self, weight: float = 1.0):
         self.weight = weight

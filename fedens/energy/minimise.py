@@ -85,7 +85,8 @@ class _Sphere:
 
     def residual(self, tangent: Tensor) -> float:
         """Length of a tangent gradient over that of the sphere's vectors."""
-        return float(torch.dot(tangent, self.metric.inverse_mass(tangent)) / self.norm2) ** 0.5
+        mean = float(torch.dot(tangent, self.metric.inverse_mass(tangent)) / self.norm2)
+        return float(mean**0.5)
 
 
 def _inverse(hessian: Hessian) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,9 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.kinetic import THOMAS_FERMI
 from fedens.energy.terms import DensityTerm
-from fedens.fem.tensor import TensorSpace
+from fedens.errors import FunctionalError
+from fedens.fem.space import FunctionSpace
+from fedens.structure import Structure
 
 _SERIES_TERMS = 9
 #: Both exponents of Wang and Teter.
@@ -47,7 +49,8 @@ def _series(x: Tensor) -> Tensor:
 def _power(density: Density, exponent: float) -> Tensor:
     """n^exponent = |u|^(2 exponent): its derivative in u exists where n vanishes."""
     if exponent == WANG_TETER:
-        return _FiveSixths.apply(density.root, density.cube_root)
+        power: Tensor = _FiveSixths.apply(density.root, density.cube_root)
+        return power
     return density.root.abs() ** (2 * exponent)
 
 
@@ -71,24 +74,48 @@ class NonlocalKinetic(DensityTerm):
     """C_F 5/(9 a b) n0^(5/3-a-b) n^a (w * n^b), w(q) = 1/F_L - 3 eta^2 - 1.
 
     Args:
-        mean_density: n0, electron/bohr^3; a tensor where the cell is being strained.
+        mean_density: n0, electron/bohr^3; N/V of the cell by default. A tensor where the cell is
+            being strained.
         alpha, beta: exponents a and b; 5/6 and 5/6 for Wang-Teter.
     """
 
-    name = "nonlocal_kinetic"
+    kind = name = "nonlocal_kinetic"
     group = "kinetic"
+    parameters = ("mean_density", "alpha", "beta")
 
     def __init__(
-        self, mean_density: Tensor | float, alpha: float = WANG_TETER, beta: float = WANG_TETER
+        self,
+        mean_density: Tensor | float | None = None,
+        alpha: float = WANG_TETER,
+        beta: float = WANG_TETER,
     ):
-        self.mean_density = torch.as_tensor(mean_density, dtype=torch.float64)
-        self.alpha, self.beta = alpha, beta
-        self._kernel: tuple[TensorSpace, Tensor] | None = None
+        self.mean_density, self.alpha, self.beta = mean_density, alpha, beta
+        self._kernel: tuple[FunctionSpace, Tensor] | None = None
 
-    def kernel(self, space: TensorSpace) -> Tensor:
+    def bind(
+        self,
+        structure: Structure,  # noqa: ARG002
+        space: FunctionSpace,
+        electrons: float,
+        positions: Tensor | None = None,  # noqa: ARG002
+    ) -> NonlocalKinetic:
+        """The term with the mean density of the cell, if it has none.
+
+        Raises:
+            FunctionalError: in vacuum.
+        """
+        if not space.is_periodic:
+            raise FunctionalError(
+                "the non-local kinetic energy needs an average density and is not defined in "
+                "vacuum; use kinetic='tfvw' for isolated systems"
+            )
+        mean = self.mean_density or electrons / space.weights.sum()
+        return NonlocalKinetic(mean, self.alpha, self.beta)
+
+    def kernel(self, space: FunctionSpace) -> Tensor:
         """Kernel with its prefactor at the space's Laplacian eigenvalues, (n_coefficients,)."""
         if self._kernel is None or self._kernel[0] is not space:
-            n0 = self.mean_density.to(space.device)
+            n0 = torch.as_tensor(self.mean_density, dtype=torch.float64, device=space.device)
             fermi = (3 * math.pi**2 * n0) ** (1 / 3)
             # the constant mode: zero kernel, and no square root of zero to differentiate
             q = torch.sqrt(space.laplacian_eigenvalues[1:]) / (2 * fermi)

@@ -24,6 +24,8 @@ from torch import Tensor
 from fedens.errors import PseudopotentialError
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
+Array = NDArray[np.float64]
+
 _LARGEST_CUTOFF = 30.0
 
 
@@ -213,7 +215,7 @@ class TabulatedPseudopotential(LocalPseudopotential):
     _radial_step = 0.01
 
     @abstractmethod
-    def quadrature(self) -> tuple[NDArray, NDArray, NDArray]:
+    def quadrature(self) -> tuple[Array, Array, Array]:
         """Nodes q, weights, and q^2 v(q) there, covering all q where v(q) matters."""
 
     @cached_property
@@ -239,7 +241,7 @@ class TabulatedPseudopotential(LocalPseudopotential):
         return min(super().cutoff(width), self._table[1])
 
 
-def _panels(largest: float, count: int) -> tuple[NDArray, NDArray]:
+def _panels(largest: float, count: int) -> tuple[Array, Array]:
     """Nodes and weights on [0, largest]: 50 Gauss points in each of ``count`` equal panels."""
     nodes, weights = np.polynomial.legendre.leggauss(50)
     half = largest / count / 2
@@ -257,7 +259,7 @@ class GoodwinNeedsHeine(TabulatedPseudopotential):
     valence = 3.0
     _radius, _height, _q_cut = 1.15, 0.1107, 3.5
 
-    def quadrature(self) -> tuple[NDArray, NDArray, NDArray]:
+    def quadrature(self) -> tuple[Array, Array, Array]:
         q, weights = _panels(self._q_cut * 40 ** (1 / 6), 8)
         bracket = (self.valence - self._height * self._radius) * np.cos(q * self._radius)
         bracket = bracket + self._height * np.sin(q * self._radius) / q
@@ -289,7 +291,7 @@ class Recpot(TabulatedPseudopotential):
                 "valence: not a .recpot table in eV angstrom^3"
             )
 
-    def quadrature(self) -> tuple[NDArray, NDArray, NDArray]:
+    def quadrature(self) -> tuple[Array, Array, Array]:
         q2v = self._q**2 * self._v
         q2v[0] = -4 * math.pi * self.valence  # the file leaves the Coulomb pole out at q = 0
         spline = CubicSpline(self._q, q2v)
@@ -303,7 +305,7 @@ class Recpot(TabulatedPseudopotential):
         return {"kind": self.kind, "path": str(self.path), "sha256": digest}
 
 
-def _read_recpot(path: Path) -> tuple[NDArray, NDArray]:
+def _read_recpot(path: Path) -> tuple[Array, Array]:
     if not path.is_file():
         raise PseudopotentialError(f"no pseudopotential file {path}")
     lines = path.read_text(errors="replace").splitlines()

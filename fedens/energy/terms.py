@@ -3,27 +3,106 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from fedens.data.density import Density
+from fedens.data.density import Density
+from fedens.errors import FunctionalError
+from fedens.fem.space import FunctionSpace
+from fedens.structure import Structure
+
+_KINDS: dict[str, type[EnergyTerm]] = {}
 
 
-class DensityTerm(ABC):
-    """A functional of the density alone.
+class EnergyTerm(ABC):
+    """A part of an energy functional, for any structure and space.
 
     Attributes:
         name: key of the term among the parts of an energy.
-        group: stored energy density it belongs to, ``kinetic`` or ``xc``.
-        twice_differentiable: whether the derivative of its energy has a derivative itself.
+        group: stored energy density it belongs to: ``kinetic``, ``xc`` or ``electrostatic``.
+        kind: name under which it is stored with models, unique among terms; a class without one
+            of its own cannot be stored.
+        parameters: names of the constructor's arguments, kept as attributes, that describe it.
     """
 
     name: str
     group: str
+    kind: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls):
+            _KINDS[cls.kind] = cls
+
+    @abstractmethod
+    def bind(
+        self,
+        structure: Structure,
+        space: FunctionSpace,
+        electrons: float,
+        positions: Tensor | None = None,
+    ) -> DensityTerm:
+        """The term for one structure with so many electrons on one space.
+
+        ``positions`` (n_atoms, 3), bohr, replace the structure's own, to differentiate.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """All that defines the term, as JSON can hold it.
+
+        Raises:
+            FunctionalError: a class without a kind of its own.
+        """
+        if "kind" not in vars(type(self)):
+            raise FunctionalError(
+                f"the term {self.name!r} ({type(self).__name__}) has no kind of its own, so that "
+                "it cannot be stored: give its class a kind, and parameters where it has some"
+            )
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.parameters}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> EnergyTerm:
+        """The term that :meth:`describe` described."""
+        return cls(**{key: value for key, value in description.items() if key != "kind"})
+
+
+def term_from_description(description: Mapping[str, Any]) -> EnergyTerm:
+    """The term of :meth:`EnergyTerm.describe`, whatever its kind.
+
+    Raises:
+        FunctionalError: for a kind that is not known.
+    """
+    kind = description.get("kind")
+    if kind not in _KINDS:
+        raise FunctionalError(
+            f"energy term {kind!r} is not known; expected one of {', '.join(sorted(_KINDS))}: "
+            "import the module that defines it"
+        )
+    return _KINDS[kind].from_description(description)
+
+
+class DensityTerm(EnergyTerm):
+    """A functional of the density alone.
+
+    Attributes:
+        twice_differentiable: whether the derivative of its energy has a derivative itself.
+    """
+
     twice_differentiable: bool = True
+
+    def bind(
+        self,
+        structure: Structure,  # noqa: ARG002
+        space: FunctionSpace,  # noqa: ARG002
+        electrons: float,  # noqa: ARG002
+        positions: Tensor | None = None,  # noqa: ARG002
+    ) -> DensityTerm:
+        """The term itself: it asks for nothing but the density."""
+        return self
 
     @abstractmethod
     def energy_density(self, density: Density) -> Tensor:
@@ -67,7 +146,10 @@ def local_energy_density(
     terms: list[LocalTerm], n: Tensor, cube_root: Tensor | None = None
 ) -> Tensor:
     """Summed energy density (n_points,) of local terms; one cube root serves all of them."""
-    return _LocalEnergyDensity.apply(n, cube_root, terms)
+    if not terms:
+        return torch.zeros_like(n)
+    energy_density: Tensor = _LocalEnergyDensity.apply(n, cube_root, terms)
+    return energy_density
 
 
 #: Below this density (electron/bohr^3) local functionals are evaluated at it: nothing is lost.

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from fedens.energy.nonlocal_kinetic import lindhard
 from fedens.energy.terms import DensityTerm
-from fedens.fem.tensor import TensorSpace
+from fedens.fem.space import FunctionSpace
 
 
-def screened_response(space: TensorSpace, mean_density: Tensor, xc_term: DensityTerm) -> Tensor:
+def screened_response(space: FunctionSpace, mean_density: Tensor, xc_term: DensityTerm) -> Tensor:
     """Density change per external potential at the space's eigenvalues, (n_coefficients,).
 
     -1 / (pi^2/(k_F F_L(eta)) + K_xc + 4 pi/lambda), eta = sqrt(lambda)/(2 k_F); zero for the

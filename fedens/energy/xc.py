@@ -24,6 +24,7 @@ _A, _B, _C, _D = 0.0311, -0.048, 0.0020, -0.0116
 class DiracExchange(LocalTerm):
     """Exchange of the uniform gas, -(3/4)(3/pi)^(1/3) n^(4/3)."""
 
+    kind = code = "lda_x"
     name = "xc"
     group = "xc"
 
@@ -35,6 +36,7 @@ class DiracExchange(LocalTerm):
 class PerdewZunger(LocalTerm):
     """LDA of Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), with Dirac exchange."""
 
+    kind = code = "lda_pz"
     name = "xc"
     group = "xc"
 
@@ -65,17 +67,23 @@ def _high_density(rs: Tensor) -> tuple[Tensor, Tensor]:
     return energy, _A / rs + _C * (log + 1) + _D
 
 
+#: Short names of functionals of libxc.
+_SHORT = {"lda_pw": "lda_x,lda_c_pw", "pbe": "pbe,pbe"}
+
+
 class LibxcLocal(LocalTerm):
     """Any LDA of libxc, by its name there (``lda_x,lda_c_pw``), evaluated through PySCF."""
 
+    kind = "libxc_lda"
     name = "xc"
     group = "xc"
+    parameters = ("code",)
 
     def __init__(self, code: str):
         self.code = code
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        energy, potential = _LibxcLocal.apply(n, self.code)
+        energy, potential = _LibxcLocal.apply(n, _SHORT.get(self.code, self.code))
         return energy, potential
 
 
@@ -107,15 +115,19 @@ class _LibxcLocal(torch.autograd.Function):
 class LibxcGradient(DensityTerm):
     """Any GGA of libxc, by its name there (``pbe,pbe``), evaluated through PySCF."""
 
+    kind = "libxc_gga"
     name = "xc"
     group = "xc"
+    parameters = ("code",)
     twice_differentiable = False
 
     def __init__(self, code: str):
         self.code = code
 
     def energy_density(self, density: Density) -> Tensor:
-        return _GradientEnergyDensity.apply(density.values, density.gradient, self.code)
+        code = _SHORT.get(self.code, self.code)
+        values: Tensor = _GradientEnergyDensity.apply(density.values, density.gradient, code)
+        return values
 
     def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
         # the gradient's part only tunes a preconditioner; the local part is what matters
@@ -149,11 +161,10 @@ def exchange_correlation(name: str) -> DensityTerm:
     Raises:
         FunctionalError: when libxc does not know it, or it is neither an LDA nor a GGA.
     """
-    if name == "lda_pz":
-        return PerdewZunger()
-    if name == "lda_x":
-        return DiracExchange()
-    code = {"lda_pw": "lda_x,lda_c_pw", "pbe": "pbe,pbe"}.get(name, name)
+    for closed_form in (PerdewZunger, DiracExchange):
+        if name == closed_form.code:
+            return closed_form()
+    code = _SHORT.get(name, name)
     from pyscf.dft import libxc
 
     try:
@@ -164,9 +175,9 @@ def exchange_correlation(name: str) -> DensityTerm:
             "name that libxc knows, such as 'lda_x,lda_c_vwn'"
         ) from error
     if kind == "LDA":
-        return LibxcLocal(code)
+        return LibxcLocal(name)
     if kind == "GGA" and not libxc.is_hybrid_xc(code):
-        return LibxcGradient(code)
+        return LibxcGradient(name)
     raise FunctionalError(
         f"xc functional {name!r} is of type {kind}{' (hybrid)' if libxc.is_hybrid_xc(code) else ''}"
         ": a density alone can only carry an LDA or a GGA"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Atoms, Moments, Reduction, no_moments
+from fedens.features.moments import Moments, Reduction, no_moments
 from fedens.features.probes import Probes
+from fedens.features.surroundings import Surroundings
 from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
 from fedens.fem.separable import gaussian_factors
 from fedens.fem.tensor import TensorSpace
@@ -26,7 +27,7 @@ _NEGLIGIBLE = 1e-13
 def separable_rows(
     reduction: Reduction,
     space: TensorSpace,
-    atoms: Atoms,
+    atoms: Surroundings,
     channels: Sequence[Sequence[str]],
     probes: Probes,
 ) -> Tensor:
@@ -54,24 +55,24 @@ def separable_rows(
 
 
 def _axis_products(
-    space: TensorSpace, atoms: Atoms, elements: Sequence[str], probes: Probes
+    space: TensorSpace, atoms: Surroundings, elements: Sequence[str], probes: Probes
 ) -> _AxisProducts | None:
-    """Factors of all Gaussians of some elements, bare and seen through each probe."""
+    """Factors of all Gaussians of some elements, bare and through each probe."""
     if not elements:
         return None
     owners = [
         i for s in elements for i in atoms.of_element[s] for _ in range(len(probes.gaussians[s]))
     ]
-    seen = probes.seen([s for s in elements for _ in atoms.of_element[s]], atoms.positions)
+    probed = probes.probed([s for s in elements for _ in atoms.of_element[s]], atoms.positions)
     centres, filled = atoms.positions[owners], atoms.occupancies[owners]
     factors = [
-        [gaussian_factors(axis, centres[:, i], e, probes.max_order) for e in seen.exponents]
+        [gaussian_factors(axis, centres[:, i], e, probes.max_order) for e in probed.exponents]
         for i, axis in enumerate(space.axes)
     ]
     bare = [
-        gaussian_factors(axis, centres[:, i], seen.betas)[0] for i, axis in enumerate(space.axes)
+        gaussian_factors(axis, centres[:, i], probed.betas)[0] for i, axis in enumerate(space.axes)
     ]
-    return _AxisProducts(factors, bare, seen.strengths * filled, seen.amplitudes * filled)
+    return _AxisProducts(factors, bare, probed.strengths * filled, probed.amplitudes * filled)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,21 +29,14 @@ from torch import Tensor
 
 from fedens.errors import DescriptorError
 from fedens.features.axis_products import separable_rows
-from fedens.features.descriptor import (
-    Descriptor,
-    Points,
-    atom_tensors,
-    check_space,
-    feature_dtype,
-    point_tensor,
-)
+from fedens.features.descriptor import Descriptor, Expansion
 from fedens.features.laplacian import laplacian_rows
-from fedens.features.moments import Atoms, Moments, Reduction, moment_rows
+from fedens.features.moments import Moments, Reduction, moment_rows
 from fedens.features.pair_sum import pair_rows
 from fedens.features.parameters import finite, one_of, positive
 from fedens.features.probes import SCALINGS, Probes
-from fedens.features.spectrum import FORMS, formed
-from fedens.fem.tensor import TensorSpace
+from fedens.features.spectrum import FORMS, in_form
+from fedens.features.surroundings import Surroundings
 from fedens.species import all_element_gaussians
 from fedens.structure import Structure
 
@@ -54,7 +47,7 @@ _CHANNELS = ("sum", "element")
 _PATHS = {"separable": separable_rows, "laplacian": laplacian_rows}
 
 
-class GMP(Descriptor):
+class GMP(Expansion):
     """Gaussian multipole features of order -1 (the density) and 0 to ``max_order``.
 
     Args:
@@ -181,55 +174,28 @@ class GMP(Descriptor):
         powers = [-3, *powers] * n_channels
         return self.from_description(larger), factor ** torch.tensor(powers, dtype=torch.float64)
 
-    def __call__(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> Tensor:
+    def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^(n-3) ("squared": its square).
 
         Differentiable in points, positions, cell and occupancies, also twice; memory stays
-        bounded by working in blocks of points, which are computed again for derivatives. The work
-        is done on the device of the points. Points in float32 give features in float32, with
-        errors of about 1e-5 of the largest values to order 3; everything else gives float64.
-
-        Args:
-            points: (n_points, 3), bohr, or a function space for its quadrature points. On a
-                TensorSpace ``path`` says how the sum over atoms is done; derivatives with respect
-                to the cell are then those of the space: pass ``space.scaled(factors)``.
-            structure, positions, cell, occupancies: see :meth:`Descriptor.__call__`.
+        bounded by working in blocks of points, which are computed again for derivatives. Points in
+        float32 give features in float32, with errors of about 1e-5 of the largest values to order
+        3. On a TensorSpace ``path`` says how the sum over atoms is done; derivatives with respect
+        to the cell are then those of the space: pass ``space.scaled(factors)``.
 
         Raises:
-            DescriptorError: for elements without Gaussians, shapes that do not fit, numbers that
-                are not finite, a cell for an isolated structure or a TensorSpace, or functions of
-                the Laplacian in an isolated space.
-            SpaceError: for a TensorSpace that does not fit the structure.
+            DescriptorError: for elements without Gaussians, or functions of the Laplacian in an
+                isolated space.
         """
-        return self._rows(self._features, points, structure, positions, cell, occupancies).T
+        return self._rows(self._columns, around).T
 
-    def moments(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Equivariant moments A_nm, whose squares summed over m are the features F_n^2.
+    def expand(self, around: Surroundings) -> list[Tensor]:
+        """Moments A_nm, whose squares summed over m are the features F_n^2.
 
-        Returns:
-            for each order n from 0 to ``max_order`` a tensor (n_channels * n_widths, 2n + 1,
-            n_points), channels slowest, in bohr^(n-3): ("element": channels in the order of
-            ``gaussians``). They turn as the real solid harmonics, m = -n to n, of
-            :func:`fedens.fem.harmonics.harmonic_coefficients`; products with those of
-            another descriptor, summed over m, are invariants of both.
-
-        Arguments, derivatives and errors are those of the call.
+        Rows (n_channels * n_widths), channels slowest, in bohr^(n-3) ("element": channels in the
+        order of ``gaussians``).
         """
-        rows = self._rows(moment_rows, points, structure, positions, cell, occupancies)
+        rows = self._rows(moment_rows, around)
         n_series = len(self.widths) * (1 if self.channels == "sum" else len(self.gaussians))
         sizes = [n_series * (2 * n + 1) for n in range(self.max_order + 1)]
         return [
@@ -237,29 +203,16 @@ class GMP(Descriptor):
             for n, part in enumerate(rows.split(sizes))
         ]
 
-    def _rows(
-        self,
-        reduction: Reduction,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None,
-        cell: Tensor | None,
-        occupancies: Tensor | None,
-    ) -> Tensor:
+    def _rows(self, reduction: Reduction, around: Surroundings) -> Tensor:
         """What a reduction makes of the moments of each channel, (n_rows, n_points)."""
-        self._check_elements(structure)
+        self._check_elements(around.structure)
         probes = Probes(self.gaussians, self.widths, self.max_order, self.scaling)
-        if isinstance(points, TensorSpace):
-            check_space(points, structure, cell)
-            tensors = atom_tensors(structure, positions, None, occupancies, points.device)
-            atoms = Atoms(structure, *tensors)
-            return _PATHS[self.path](reduction, points, atoms, self._channels(atoms), probes)
-        seen = point_tensor(points)
-        atoms = Atoms(
-            structure, *atom_tensors(structure, positions, cell, occupancies, seen.device)
+        channels = self._channels(around)
+        if around.space is not None:
+            return _PATHS[self.path](reduction, around.space, around, channels, probes)
+        return pair_rows(
+            reduction, around.points, around, channels, probes, self.cutoff, around.dtype
         )
-        channels, dtype = self._channels(atoms), feature_dtype(points)
-        return pair_rows(reduction, seen, atoms, channels, probes, self.cutoff, dtype)
 
     def _check_elements(self, structure: Structure) -> None:
         missing = [s for s in dict.fromkeys(structure.symbols) if s not in self.gaussians]
@@ -276,7 +229,7 @@ class GMP(Descriptor):
             return list(combinations_with_replacement(indices, 2))
         return [(i, i) for i in indices]
 
-    def _features(self, channels: Sequence[Moments]) -> Tensor:
+    def _columns(self, channels: Sequence[Moments]) -> Tensor:
         """Columns (n_features, ...) from the moments of each channel."""
         columns = []
         for density, moments in channels:
@@ -284,10 +237,10 @@ class GMP(Descriptor):
             for order, values in enumerate(moments):
                 first, second = map(list, zip(*self._width_pairs(order), strict=True))
                 products = values**2 if first == second else values[first] * values[second]
-                columns.append(formed(products.sum(dim=1), self.form, self.smoothing))
+                columns.append(in_form(products.sum(dim=1), self.form, self.smoothing))
         return torch.cat(columns)
 
-    def _channels(self, atoms: Atoms) -> list[list[str]]:
+    def _channels(self, atoms: Surroundings) -> list[list[str]]:
         """Elements that are present, by the channel that they add to."""
         if self.channels == "sum":
             return [list(atoms.of_element)]

@@ -26,8 +26,9 @@ from torch import Tensor
 from fedens.errors import DescriptorError
 from fedens.features.axis_products import separable_rows
 from fedens.features.blocks import runner
-from fedens.features.moments import Atoms, Moments, Reduction
+from fedens.features.moments import Moments, Reduction
 from fedens.features.probes import Probes
+from fedens.features.surroundings import Surroundings
 from fedens.fem.tensor import TensorSpace
 
 #: Entries of one block (harmonics x points).
@@ -41,7 +42,7 @@ _KEPT_EXPONENT = 32.0
 def laplacian_rows(
     reduction: Reduction,
     space: TensorSpace,
-    atoms: Atoms,
+    atoms: Surroundings,
     channels: Sequence[Sequence[str]],
     probes: Probes,
 ) -> Tensor:
@@ -124,4 +125,5 @@ def _smoothed(space: TensorSpace, coefficients: Tensor, variance: float, rows: s
     x, y, z = factors
     kept_modes = coefficients[..., : x.shape[1], : y.shape[1], : z.shape[1]]
     along = torch.matmul(y[rows], kept_modes) @ z.T
-    return torch.matmul(x, along.flatten(-2)).unflatten(-1, along.shape[-2:])
+    planes: Tensor = torch.matmul(x, along.flatten(-2)).unflatten(-1, along.shape[-2:])
+    return planes

@@ -25,21 +25,14 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import (
-    Descriptor,
-    Points,
-    atom_tensors,
-    check_space,
-    feature_dtype,
-    point_tensor,
-)
+from fedens.features.descriptor import Expansion
 from fedens.features.ewald import Reduction, fields_at_points, fields_on_space
 from fedens.features.pairs import wrapped
 from fedens.features.parameters import finite, one_of, positive
 from fedens.features.power_law import PowerLaws, log_of_kernel_at_zero
-from fedens.features.spectrum import FORMS, formed
+from fedens.features.spectrum import FORMS, in_form
+from fedens.features.surroundings import Surroundings
 from fedens.features.waves import Sources
-from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
 #: Largest l of the expansion.
@@ -51,7 +44,7 @@ _LARGEST_LOG = 300.0
 _CHANNELS = ("element", "sum")
 
 
-class LODE(Descriptor):
+class LODE(Expansion):
     """Long-distance features of the fields of one or several exponents.
 
     Columns: for each field (a channel and an exponent) F_00, with its sign, and for l > 0 the
@@ -154,80 +147,38 @@ class LODE(Descriptor):
             "smoothing": self.smoothing,
         }
 
-    def __call__(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> Tensor:
+    def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^-(p+l) ("squared": its square).
 
         Differentiable in points, positions, cell and occupancies, also twice; memory stays bounded
         by working in blocks of points, which are computed again for derivatives. Sums over images
-        are good to about 1e-12 of the largest values. The work is done on the device of the
-        points. Points in float32 give features in float32, with errors of a few 1e-5 of the
-        largest values; everything else gives float64.
-
-        Args:
-            points: (n_points, 3), bohr, or a function space for its quadrature points. On a
-                periodic TensorSpace sums over waves factor over the axes; derivatives with
-                respect to the cell are then those of the space: pass ``space.scaled(factors)``.
-            structure, positions, cell, occupancies: see :meth:`Descriptor.__call__`.
+        are good to about 1e-12 of the largest values; points in float32 give features in float32,
+        with errors of a few 1e-5. On a periodic TensorSpace sums over waves factor over the axes;
+        derivatives with respect to the cell are then those of the space: pass
+        ``space.scaled(factors)``.
 
         Raises:
-            DescriptorError: for elements without weight, slabs and wires, shapes that do not fit,
-                numbers that are not finite, or a cell for an isolated structure or a TensorSpace.
-            SpaceError: for a TensorSpace that does not fit the structure.
+            DescriptorError: for elements without weight, slabs and wires.
         """
-        return self._rows(self._features, points, structure, positions, cell, occupancies).T
+        return self._rows(self._columns, around).T
 
-    def moments(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> list[Tensor]:
-        """The expansions F_lm, from which the features are made.
-
-        Returns:
-            for each l from 0 to ``max_angular`` a tensor (n_fields, 2l + 1, n_points), fields in
-            the order of :attr:`moment_names`, in bohr^-(p+l). They turn as the real solid harmonics
-            of :func:`fedens.fem.harmonics.harmonic_coefficients`, like :meth:`GMP.moments`.
-
-        Arguments, derivatives and errors are those of the call.
-        """
-        rows = self._rows(_flat, points, structure, positions, cell, occupancies)
+    def expand(self, around: Surroundings) -> list[Tensor]:
+        """The F_lm, fields in the order of :attr:`moment_names`, in bohr^-(p+l)."""
+        rows = self._rows(_flat, around)
         n_harmonics = (self.max_order + 1) ** 2
         moments = rows.reshape(len(self.moment_names), n_harmonics, rows.shape[1])
         return list(moments.split([2 * n + 1 for n in range(self.max_order + 1)], dim=1))
 
-    def _rows(
-        self,
-        reduction: Reduction,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None,
-        cell: Tensor | None,
-        occupancies: Tensor | None,
-    ) -> Tensor:
+    def _rows(self, reduction: Reduction, around: Surroundings) -> Tensor:
         """What a reduction makes of the moments, (n_rows, n_points)."""
-        self._check_structure(structure)
+        self._check_structure(around.structure)
         laws = PowerLaws(self.exponents, self.smearing, self.max_order)
-        if isinstance(points, TensorSpace):
-            check_space(points, structure, cell)
-        seen = point_tensor(points)
-        where, vectors, filled = atom_tensors(structure, positions, cell, occupancies, seen.device)
-        channels = self._weighted_atoms(structure, filled)
-        if isinstance(points, TensorSpace) and points.is_periodic:
-            edges = [axis.edges[-1] - axis.edges[0] for axis in points.axes]
-            sources = Sources(where, channels, torch.diag(torch.stack(edges)))
-            return fields_on_space(laws, sources, points, reduction)
-        sources, dtype = Sources(where, channels, vectors), feature_dtype(points)
-        return fields_at_points(laws, sources, wrapped(seen, vectors), reduction, dtype=dtype)
+        channels = self._weighted_atoms(around.structure, around.occupancies)
+        sources = Sources(around.positions, channels, around.cell)
+        if around.space is not None and around.space.is_periodic:
+            return fields_on_space(laws, sources, around.space, reduction)
+        points = wrapped(around.points, around.cell)
+        return fields_at_points(laws, sources, points, reduction, dtype=around.dtype)
 
     def _check_structure(self, structure: Structure) -> None:
         if structure.pbc.any() and not structure.periodic:
@@ -260,14 +211,14 @@ class LODE(Descriptor):
         fields = range(len(self.moment_names))
         return [(i, i) for i in fields] + (list(combinations(fields, 2)) if self.cross else [])
 
-    def _features(self, moments: Tensor) -> Tensor:
+    def _columns(self, moments: Tensor) -> Tensor:
         """Columns (n_features, n_points) from moments (n_fields, n_harmonics, n_points)."""
         columns = [moments[:, 0]]
         first, second = (list(side) for side in zip(*self._field_pairs, strict=True))
         for n in range(1, self.max_order + 1):
             of_order = moments[:, n * n : (n + 1) ** 2]
             product = (of_order[first] * of_order[second]).sum(dim=1)
-            columns.append(formed(product, self.form, self.smoothing))
+            columns.append(in_form(product, self.form, self.smoothing))
         return torch.cat(columns)
 
 

@@ -1,43 +1,17 @@
-"""What the ways to compute Gaussian multipole features share: atoms in, moments out."""
+"""What the ways to compute Gaussian multipole features share: moments, and what is kept of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from fedens.structure import Structure
-
 #: Density (...) and, for each order n, moments (n_widths, 2n + 1, ...) at points.
 Moments: TypeAlias = tuple[Tensor, list[Tensor]]
 #: What is kept of the moments of each channel, as rows (n_rows, ...).
 Reduction: TypeAlias = Callable[[Sequence[Moments]], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Atoms:
-    """What is summed over, as tensors that may carry derivatives."""
-
-    structure: Structure
-    positions: Tensor
-    cell: Tensor | None
-    occupancies: Tensor
-
-    @property
-    def tensors(self) -> list[Tensor | None]:
-        """All that may be differentiated."""
-        return [self.positions, self.cell, self.occupancies]
-
-    @property
-    def of_element(self) -> dict[str, list[int]]:
-        """Indices of the atoms of each element, in order of appearance."""
-        groups: dict[str, list[int]] = {}
-        for i, symbol in enumerate(self.structure.symbols):
-            groups.setdefault(symbol, []).append(i)
-        return groups
 
 
 def no_moments(nothing: Tensor, n_widths: int, max_order: int) -> Moments:

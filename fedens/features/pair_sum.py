@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Atoms, Moments, Reduction, added, no_moments
+from fedens.features.moments import Moments, Reduction, added, no_moments
 from fedens.features.pairs import Images, compact_groups, wrapped
-from fedens.features.probes import Probes, SeenGaussians
+from fedens.features.probes import ProbedGaussians, Probes
+from fedens.features.surroundings import Surroundings
 from fedens.fem.harmonics import addition_coefficients, solid_harmonics
 
 #: Gaussians are followed until exp(-30) = 1e-13 of their height, in float32 exp(-18) = 1.5e-8.
@@ -39,7 +40,7 @@ _Near: TypeAlias = tuple[Tensor, list[int]]
 def pair_rows(
     reduction: Reduction,
     points: Tensor,
-    atoms: Atoms,
+    atoms: Surroundings,
     channels: Sequence[Sequence[str]],
     probes: Probes,
     cutoff: float | None,
@@ -58,7 +59,7 @@ def pair_rows(
         return reduction([empty] * len(channels))
     points = wrapped(points, atoms.cell)
     elements = dict.fromkeys(s for channel in channels for s in channel)
-    gaussians = {s: _Gaussians(probes.seen([s], points), cutoff, dtype) for s in elements}
+    gaussians = {s: _Gaussians(probes.probed([s], points), cutoff, dtype) for s in elements}
     groups = _groups(points, min(g.reach for g in gaussians.values()))
     sources = {s: _Source(s, atoms, points[groups], g) for s, g in gaussians.items()}
     run = runner([points, *atoms.tensors])
@@ -108,20 +109,20 @@ class _Gaussians:
     Attributes:
         parts: exponents, part by part. reaches: of each part, bohr.
         strengths: (max_order + 1, n_widths, n) shares in the moments. amplitudes: (n,), those in
-            the density, zero for the Gaussians seen through a probe.
+            the density, zero for the probed Gaussians.
     """
 
-    def __init__(self, seen: SeenGaussians, cutoff: float | None, dtype: torch.dtype):
-        _, n_widths, n = seen.strengths.shape
-        probed = torch.stack([torch.block_diag(*strengths) for strengths in seen.strengths])
-        order = torch.argsort(seen.all_exponents, descending=True)
-        exponents = seen.all_exponents[order]
+    def __init__(self, gaussians: ProbedGaussians, cutoff: float | None, dtype: torch.dtype):
+        _, n_widths, n = gaussians.strengths.shape
+        probed = torch.stack([torch.block_diag(*strengths) for strengths in gaussians.strengths])
+        order = torch.argsort(gaussians.all_exponents, descending=True)
+        exponents = gaussians.all_exponents[order]
         self.cutoff, self.dtype = cutoff, dtype
         self.parts = exponents.to(dtype).tensor_split(min(_PARTS, len(order)))
         reaches = [math.sqrt(_REACH_EXPONENT[dtype] / float(part.min())) for part in self.parts]
         self.reaches = [r if cutoff is None else min(r, cutoff) for r in reaches]
         self.strengths = pad(probed, (0, n))[..., order].to(dtype)
-        self.amplitudes = pad(seen.amplitudes, (n_widths * n, 0))[order].to(dtype)
+        self.amplitudes = pad(gaussians.amplitudes, (n_widths * n, 0))[order].to(dtype)
 
     @property
     def reach(self) -> float:
@@ -134,9 +135,9 @@ class _Gaussians:
 
 
 class _Source:
-    """The atoms of one element, as seen by groups of points (n_groups, size, 3)."""
+    """The atoms of one element, around groups of points (n_groups, size, 3)."""
 
-    def __init__(self, symbol: str, atoms: Atoms, members: Tensor, gaussians: _Gaussians):
+    def __init__(self, symbol: str, atoms: Surroundings, members: Tensor, gaussians: _Gaussians):
         self.gaussians = gaussians
         self.images = Images(
             atoms.of_element[symbol],
@@ -149,7 +150,7 @@ class _Source:
 
     @property
     def work(self) -> int:
-        """About how many Gaussians a point sees."""
+        """About how many Gaussians reach a point."""
         return self.images.typical_neighbours * len(self.gaussians.amplitudes)
 
     def near(self, members: Tensor) -> _Near:

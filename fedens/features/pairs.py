@@ -17,13 +17,13 @@ from torch import Tensor
 
 
 class Images:
-    """Atoms and those of their periodic images that points within a region can see.
+    """Atoms and those of their periodic images near points.
 
     Args:
         atoms: indices of the atoms to take, (n,).
         positions: (n_atoms, 3), bohr. cell: (3, 3), bohr, or None. occupancies: (n_atoms,).
         points: (n_points, 3), bohr; only images near these are kept.
-        cutoff: distance up to which atoms are seen, bohr.
+        cutoff: distance up to which atoms count, bohr.
 
     Attributes:
         positions: (n_images + 1, 3), bohr; the last is padding, where no atom is.
@@ -125,10 +125,10 @@ def _near_images(
     if cell is None:
         return torch.arange(len(atoms)), atoms.new_zeros(len(atoms), 3)
     where, vectors = atoms.detach().cpu().numpy(), cell.detach().cpu().numpy()
-    seen = points.detach().cpu().numpy()
-    shifts = _shifts(where, vectors, seen, cutoff)
+    at = points.detach().cpu().numpy()
+    shifts = _shifts(where, vectors, at, cutoff)
     images = where[:, None, :] + shifts @ vectors
-    low, high = seen.min(axis=0) - cutoff, seen.max(axis=0) + cutoff
+    low, high = at.min(axis=0) - cutoff, at.max(axis=0) + cutoff
     owner, shift = np.nonzero(((images >= low) & (images <= high)).all(axis=2))
     return torch.as_tensor(owner), torch.as_tensor(shifts[shift], dtype=atoms.dtype)
 

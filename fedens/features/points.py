@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import Points, atom_tensors, point_tensor
+from fedens.features.surroundings import Points, atom_tensors, point_tensor
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -66,7 +66,7 @@ def reference_points(
 
     Raises:
         DescriptorError: for an unknown kind, or an argument that is missing or out of range.
-        SpaceError: for a TensorSpace that does not fit the structure.
+        SpaceError: for a space that does not fit the structure.
 
     Source: Chemical Environment Modeling Theory, arXiv:2310.18552.
     """
@@ -93,8 +93,7 @@ def reference_points(
         raise DescriptorError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
     if space is None:
         raise DescriptorError(f"kind {kind!r} needs space=, whose points are meant")
-    if isinstance(space, TensorSpace):
-        space.check_matches(structure)
+    space.check_matches(structure)
     return (space.points, space.weights) if kind == "quadrature" else space.nodes
 
 
@@ -135,7 +134,7 @@ class PointSet:
     def _on_space(self) -> bool:
         return self.kind in ("quadrature", "nodes")
 
-    def look(
+    def points_and_weights(
         self, structure: Structure, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> tuple[Points, Tensor]:
         """Where a descriptor looks, and the weights (n_points,) there.

@@ -146,7 +146,7 @@ def _boys_series(order: float, x: np.ndarray) -> np.ndarray:
         k += 1
         term = term * x / (order + k)
         total = total + term
-    return np.exp(-x) * total
+    return np.asarray(np.exp(-x) * total)
 
 
 def exponential_integral(nu: float, y: Tensor) -> Tensor:
@@ -242,4 +242,4 @@ def integral_of_difference(exponent: float, smearing: float, width: float) -> fl
 
 def _fourier_strength(exponent: float, smearing: float) -> float:
     """pi^(3/2) (2 s^2)^((3-p)/2)/Gamma(p/2)."""
-    return (2 * math.pi * smearing**2) ** 1.5 * _strength(exponent, smearing)
+    return float((2 * math.pi * smearing**2) ** 1.5) * _strength(exponent, smearing)

@@ -1,6 +1,6 @@
 """Gaussians of the elements as the probes of :class:`fedens.features.gmp.GMP` see them.
 
-An atomic Gaussian B exp(-beta r^2) at d, seen through a probe A exp(-alpha r^2) S_n(r), is
+An atomic Gaussian B exp(-beta r^2) at d, through a probe A exp(-alpha r^2) S_n(r), is
 
     c R_nm(v),  c = A B (pi/(alpha+beta))^(3/2) exp(-alpha beta d^2/(alpha+beta)),
     v = beta d/(alpha+beta),
@@ -21,7 +21,7 @@ SCALINGS = ("radial", "both")
 
 
 @dataclass(frozen=True, eq=False)
-class SeenGaussians:
+class ProbedGaussians:
     """Some Gaussians, bare and through the probes.
 
     Seen through probe w, Gaussian i at d adds strengths[n, w, i] exp(-exponents[w, i] d^2)
@@ -35,7 +35,7 @@ class SeenGaussians:
 
     @property
     def all_exponents(self) -> Tensor:
-        """Those seen through the probes, then the bare ones, (n,)."""
+        """Those through the probes, then the bare ones, (n,)."""
         return torch.cat([self.exponents.flatten(), self.betas])
 
 
@@ -55,7 +55,7 @@ class Probes:
     max_order: int
     scaling: str
 
-    def seen(self, elements: Sequence[str], like: Tensor) -> SeenGaussians:
+    def probed(self, elements: Sequence[str], like: Tensor) -> ProbedGaussians:
         """All Gaussians of some elements, in their order, on the device of a tensor."""
         table = [(b, beta) for s in elements for b, beta in self.gaussians[s]]
         pairs = torch.tensor(table, dtype=torch.float64, device=like.device).reshape(-1, 2)
@@ -68,7 +68,7 @@ class Probes:
             for n in range(self.max_order + 1)
         ]
         exponents = alphas[:, None] * betas / joint
-        return SeenGaussians(amplitudes, betas, exponents, torch.stack(strengths))
+        return ProbedGaussians(amplitudes, betas, exponents, torch.stack(strengths))
 
     def derivative_factors(self, like: Tensor) -> Tensor:
         """Factors (max_order + 1, n_widths) of R_nm(grad) exp(sigma^2 lap/2) n in the moments."""

@@ -16,9 +16,8 @@ from torch import Tensor
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.uniform_gas import screened_response
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import Descriptor, Points
-from fedens.fem.tensor import TensorSpace
-from fedens.structure import Structure
+from fedens.features.descriptor import Descriptor
+from fedens.features.surroundings import Surroundings
 
 _SMOOTHINGS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _CURVATURES = (0.25, 1.0)
@@ -65,34 +64,24 @@ class ResponseFields(Descriptor):
     def from_description(cls, description: Mapping[str, Any]) -> ResponseFields:
         return cls(EnergyFunctional.from_description(description["functional"]))
 
-    def __call__(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> Tensor:
-        """Features (n_points, 15); see :meth:`Descriptor.__call__`.
+    def features(self, around: Surroundings) -> Tensor:
+        """Features (n_points, 15).
 
         Raises:
-            DescriptorError: unless ``points`` is a periodic TensorSpace; for an overridden cell
-                or overridden occupancies.
+            DescriptorError: unless the points are those of a periodic TensorSpace; for occupancies
+                other than the structure's own.
         """
-        if not isinstance(points, TensorSpace) or not points.is_periodic:
+        space = around.space
+        if space is None or not space.is_periodic:
             raise DescriptorError(
                 "response fields need a periodic TensorSpace as points: they are functions of "
                 "its Laplacian; for isolated systems or free points use GMP alone"
             )
-        if cell is not None or occupancies is not None:
+        if around.occupancies_given:
             raise DescriptorError("response fields differentiate in positions only")
-        points.check_matches(structure)
-        return self._fields(points, structure, positions)
-
-    def _fields(self, space: TensorSpace, structure: Structure, positions: Tensor | None) -> Tensor:
-        bound = self.functional.bind(structure, space, positions)
+        bound = self.functional.bind(around.structure, space, around.positions)
         mean = bound.mean_density
-        response = screened_response(space, mean, bound.xc_term)
+        response = screened_response(space, mean, self.functional.xc_term)
         external = space.test(bound.ions.external_potential())
         change = response * external / mean
         coulomb = space.coulomb_kernel * mean

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedens.errors import DescriptorError
-from fedens.features.descriptor import Descriptor, Points, descriptor_from_description
-from fedens.structure import Structure
+from fedens.features.descriptor import Descriptor, Expansion, descriptor_from_description
+from fedens.features.surroundings import Surroundings
 
 FORMS = ("root", "squared", "smooth")
 
 
-def formed(product: Tensor, form: str, smoothing: float) -> Tensor:
+def in_form(product: Tensor, form: str, smoothing: float) -> Tensor:
     """A sum of products of moments as it is ("squared"), or its root, with its sign.
 
     "root": zero where the product vanishes, where it has no derivative; "smooth":
@@ -29,32 +29,6 @@ def formed(product: Tensor, form: str, smoothing: float) -> Tensor:
     vanishes = size == 0
     root = torch.sqrt(torch.where(vanishes, 1.0, size))
     return torch.where(vanishes, 0.0, torch.sign(product) * root)
-
-
-class Expansion(Protocol):
-    """A descriptor that also gives the moments its features are made from.
-
-    ``moments`` has the arguments of the call and returns, for each order l from 0 on, a tensor
-    (n_rows, 2l + 1, n_points) that turns as the real solid harmonics, m = -l to l; the rows are
-    named by ``moment_names``.
-    """
-
-    kind: ClassVar[str]
-    max_order: int
-
-    @property
-    def moment_names(self) -> list[str]: ...
-
-    def describe(self) -> dict[str, Any]: ...
-
-    def moments(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> list[Tensor]: ...
 
 
 class PowerSpectrum(Descriptor):
@@ -74,14 +48,8 @@ class PowerSpectrum(Descriptor):
 
     kind = "power_spectrum"
 
-    def __init__(self, first: Expansion, second: Expansion):
-        for part in (first, second):
-            if not hasattr(part, "moments"):
-                raise DescriptorError(
-                    f"{type(part).__name__} has no moments: a power spectrum needs two descriptors "
-                    "that expand in harmonics, such as GMP and LODE"
-                )
-        self.first, self.second = first, second
+    def __init__(self, first: Descriptor, second: Descriptor):
+        self.first, self.second = _expansion(first), _expansion(second)
 
     @property
     def names(self) -> list[str]:
@@ -94,17 +62,9 @@ class PowerSpectrum(Descriptor):
             for b in self.second.moment_names
         ]
 
-    def __call__(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
-    ) -> Tensor:
-        """Features (n_points, n_features); see :meth:`Descriptor.__call__`."""
-        arguments = (points, structure, positions, cell, occupancies)
-        orders = zip(self.first.moments(*arguments), self.second.moments(*arguments), strict=False)
+    def features(self, around: Surroundings) -> Tensor:
+        """Features (n_points, n_features)."""
+        orders = zip(self.first.expand(around), self.second.expand(around), strict=False)
         products = [torch.einsum("amp,bmp->abp", a, b).flatten(0, 1) for a, b in orders]
         return torch.cat(products).T
 
@@ -121,4 +81,13 @@ class PowerSpectrum(Descriptor):
         """The power spectrum that :meth:`describe` described."""
         first = descriptor_from_description(description["first"])
         second = descriptor_from_description(description["second"])
-        return cls(first, second)  # type: ignore[arg-type]
+        return cls(first, second)
+
+
+def _expansion(part: Descriptor) -> Expansion:
+    if not isinstance(part, Expansion):
+        raise DescriptorError(
+            f"{type(part).__name__} has no moments: a power spectrum needs two descriptors that "
+            "expand in harmonics, such as GMP and LODE"
+        )
+    return part

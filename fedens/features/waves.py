@@ -168,7 +168,7 @@ class Waves:
 
         size = max(1, _BLOCK_ENTRIES // (n1 * n2))
         parts = zip(fractions.split(size), strengths.split(size), strict=True)
-        total = fractions.new_zeros(n1 * n2, n3, dtype=torch.complex128)
+        total: Tensor = fractions.new_zeros(n1 * n2, n3, dtype=torch.complex128)
         for where, strength in parts:
             if len(where):
                 total = total + run(block, where, strength)

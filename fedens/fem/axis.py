@@ -155,7 +155,7 @@ def _legendre(t: Tensor, order: int) -> Tensor:
 @lru_cache(maxsize=256)
 def _solve_unit(
     edges: tuple[float, ...], order: int, periodic: bool
-) -> tuple[Basis, NDArray, NDArray]:
+) -> tuple[Basis, NDArray[np.float64], NDArray[np.float64]]:
     # scikit-fem asks for its own classes where they exist
     element = {1: ElementLineP1, 2: ElementLineP2}.get(order, partial(ElementLinePp, order))()
     basis = Basis(MeshLine(np.array(edges)), element, intorder=2 * order + 1)
@@ -168,7 +168,7 @@ def _solve_unit(
     return basis, eigenvalues, reduction @ vectors
 
 
-def _boundary_reduction(basis: Basis, periodic: bool) -> NDArray:
+def _boundary_reduction(basis: Basis, periodic: bool) -> NDArray[np.float64]:
     """Map from free coefficients to all of them: ends joined, or fixed at zero."""
     everything = np.eye(basis.N)
     x = basis.mesh.p[0]

@@ -45,7 +45,8 @@ def solid_harmonics(max_order: int) -> Callable[[Tensor], Tensor]:
     """Function (n, 3) -> (n, (max_order + 1)^2): all orders, those of l from l^2 on."""
     from sphericart.torch import SolidHarmonics
 
-    return SolidHarmonics(max_order)
+    function: Callable[[Tensor], Tensor] = SolidHarmonics(max_order)
+    return function
 
 
 @lru_cache(maxsize=512)

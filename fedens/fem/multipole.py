@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedens.fem.boys import boys_functions
+from fedens.fem.space import FunctionSpace
 
 #: Five orthonormal symmetric traceless matrices: the quadrupole components.
 QUADRUPOLES = torch.tensor(
@@ -71,12 +72,18 @@ class MultipoleBoundary:
         confined = solve_dirichlet(rest)
         near = confined + q @ self._potentials
         # The transpose of "charge -> moments" makes the whole map symmetric.
-        answer = self._interactions * q + self._potentials @ (self._weights * rest)
+        answer: Tensor = self._interactions * q + self._potentials @ (self._weights * rest)
         answer = answer - self._charges @ (self._weights * near)
-        return near + answer @ self._shapes
+        return torch.add(near, answer @ self._shapes)
 
 
-class CoulombEnergy(torch.autograd.Function):
+def coulomb_energy(space: FunctionSpace, charge: Tensor) -> Tensor:
+    """Half the integral of a charge density (n_points,) x its potential on a space, hartree."""
+    energy: Tensor = _CoulombEnergy.apply(charge, space)
+    return energy
+
+
+class _CoulombEnergy(torch.autograd.Function):
     """Half the integral of charge x potential, whose derivative is the potential it has solved."""
 
     @staticmethod

@@ -1,19 +1,22 @@
-"""Sums of Gaussians on a space; on a TensorSpace with periodic images, as products over the axes.
+"""Sums over atoms at the points of three axes, periodic images included.
 
 A Gaussian times a monomial factors over x, y and z, so a sum over atoms at all points is a
-product of three per-axis matrices: exact, differentiable, and far cheaper than a pair sum.
+product of three per-axis matrices: exact, differentiable, and far cheaper than a pair sum. Other
+radial functions are summed over the points within their cutoff, found axis by axis.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fedens.fem.axis import Axis
-from fedens.fem.space import FunctionSpace
-from fedens.fem.tensor import TensorSpace
+
+#: Axes along x, y and z.
+Axes = tuple[Axis, Axis, Axis]
 
 #: Gaussians are followed until exp(-40) = 4e-18 of their height.
 _REACH_EXPONENT = 40.0
@@ -50,30 +53,20 @@ def gaussian_factors(axis: Axis, centres: Tensor, exponents: Tensor, max_power: 
 
 
 def gaussian_sum(
-    space: FunctionSpace,
+    axes: Axes,
     centres: Tensor,
     exponents: Tensor,
     amplitudes: Tensor,
     quadratic: Tensor | None = None,
 ) -> Tensor:
-    """sum_i (amplitude_i + quadratic_i r_i^2) exp(-exponent_i r_i^2) at the space's points.
-
-    Args:
-        centres: (n, 3), bohr. exponents, amplitudes: (n,).
-        quadratic: (n,) factors of r^2, or None.
-
-    Returns:
-        (n_points,), differentiable in everything.
-    """
-    if not isinstance(space, TensorSpace):
-        return _gaussians_at(space.points, centres, exponents, amplitudes, quadratic)
-    ny, nz = space.shape[1:]
+    """See :meth:`fedens.fem.space.FunctionSpace.gaussian_sum`."""
+    nx, ny, nz = (len(axis.points) for axis in axes)
     per_chunk = max(1, _CHUNK_ENTRIES // (ny * nz))
-    total = space.axes[0].points.new_zeros(space.shape[0], ny * nz)
+    total = axes[0].points.new_zeros(nx, ny * nz)
     for start in range(0, len(centres), per_chunk):
         part = slice(start, start + per_chunk)
         total = total + _gaussian_products(
-            space,
+            axes,
             centres[part],
             exponents[part],
             amplitudes[part],
@@ -82,24 +75,8 @@ def gaussian_sum(
     return total.reshape(-1)
 
 
-def _gaussians_at(
-    points: Tensor,
-    centres: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    quadratic: Tensor | None,
-) -> Tensor:
-    """The sum at isolated points (n_points, 3), without images."""
-    total = points.new_zeros(len(points))
-    for i, centre in enumerate(centres):
-        r2 = ((points - centre) ** 2).sum(dim=1)
-        factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
-        total = total + factor * torch.exp(-exponents[i] * r2)
-    return total
-
-
 def _gaussian_products(
-    space: TensorSpace,
+    axes: Axes,
     centres: Tensor,
     exponents: Tensor,
     amplitudes: Tensor,
@@ -107,7 +84,7 @@ def _gaussian_products(
 ) -> Tensor:
     power = 0 if quadratic is None else 2
     x, y, z = (
-        gaussian_factors(axis, centres[:, i], exponents, power) for i, axis in enumerate(space.axes)
+        gaussian_factors(axis, centres[:, i], exponents, power) for i, axis in enumerate(axes)
     )
     plane = y[0][:, None, :] * (z[0] * amplitudes)
     if quadratic is None:
@@ -115,3 +92,35 @@ def _gaussian_products(
     bare = y[0][:, None, :] * (z[0] * quadratic)
     plane = plane + y[2][:, None, :] * (z[0] * quadratic) + y[0][:, None, :] * (z[2] * quadratic)
     return x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T
+
+
+def radial_sum(
+    axes: Axes, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
+) -> Tensor:
+    """See :meth:`fedens.fem.space.FunctionSpace.radial_sum`."""
+    nx, ny, nz = (len(axis.points) for axis in axes)
+    total = centres.new_zeros(nx * ny * nz)
+    for centre in centres:
+        near = [_axis_neighbours(axis, centre[i], cutoff) for i, axis in enumerate(axes)]
+        (ix, dx), (iy, dy), (iz, dz) = near
+        r2 = dx[:, None, None] ** 2 + dy[:, None] ** 2 + dz**2
+        inside = r2.detach() < cutoff**2
+        index = (ix[:, None, None] * ny + iy[:, None]) * nz + iz
+        distances = torch.sqrt(r2[inside] + 1e-30)
+        total = total.index_add(0, index[inside], function(distances))
+    return total
+
+
+def _axis_neighbours(axis: Axis, centre: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Indices of an axis' points within the cutoff of a centre's images, and their offsets."""
+    length = axis.edges[-1] - axis.edges[0]
+    d = axis.points - centre
+    if not axis.periodic:
+        index = torch.nonzero(d.abs() < cutoff)[:, 0]
+        return index, d[index]
+    d = d - length * torch.round((d / length).detach())
+    images = max(0, math.ceil(cutoff / float(length.detach()) - 0.5))
+    shifts = torch.arange(-images, images + 1, device=d.device, dtype=d.dtype)
+    d = d[:, None] - length * shifts
+    index, image = torch.nonzero(d.abs() < cutoff, as_tuple=True)
+    return index, d[index, image]

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from fedens.errors import SpaceError
+from fedens.fem import separable
 from fedens.fem.axis import Axis
-from fedens.fem.multipole import CoulombEnergy, MultipoleBoundary
+from fedens.fem.edges import graded_edges, uniform_edges, whole_elements
+from fedens.fem.multipole import MultipoleBoundary, coulomb_energy
 
 if TYPE_CHECKING:
     from fedens.structure import Structure
@@ -43,9 +45,13 @@ class TensorSpace:
         origin: lower corner of the box, bohr.
         device: torch device of all tensors.
 
-    Functions on a periodic axis repeat; on any other they vanish at both walls.
+    A :class:`fedens.fem.space.FunctionSpace`, which says what its methods give. Functions on a
+    periodic axis repeat; on any other they vanish at both walls.
     Quadrature has ``order + 1`` Gauss points per element and axis, exact for the mass matrix.
     """
+
+    #: The mesh stays where it is, whatever the nuclei do.
+    follows_nuclei = False
 
     def __init__(
         self,
@@ -61,7 +67,7 @@ class TensorSpace:
         given = [periodic] * 3 if isinstance(periodic, bool | np.bool_) else periodic
         flags = tuple(bool(flag) for flag in given)
         if edges is None:
-            edges = _uniform_edges(lengths, elements, origin)
+            edges = uniform_edges(lengths, elements, origin)
         if len(edges) != 3 or len(flags) != 3:
             raise SpaceError("a TensorSpace has three axes: give 3 lengths, elements and flags")
         x, y, z = (
@@ -73,7 +79,7 @@ class TensorSpace:
     def _set_axes(self, axes: tuple[Axis, Axis, Axis]) -> None:
         self.axes = axes
         self.order = axes[0].order
-        self.periodic = tuple(axis.periodic for axis in axes)
+        self.periodic = (axes[0].periodic, axes[1].periodic, axes[2].periodic)
         self.shape = tuple(len(axis.points) for axis in axes)
         self.coefficient_shape = tuple(len(axis.eigenvalues) for axis in axes)
 
@@ -107,7 +113,7 @@ class TensorSpace:
             )
         if structure.periodic:
             lengths = structure.orthorhombic_lengths()
-            elements = [_count(length / (spacing * order)) for length in lengths]
+            elements = [whole_elements(length / (spacing * order)) for length in lengths]
             return cls(lengths.tolist(), elements, order, True, device=device)
         if structure.pbc.any():
             raise SpaceError(
@@ -116,7 +122,7 @@ class TensorSpace:
             )
         low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
         edges = [
-            _graded_edges(a, b, spacing * order, margin, growth)
+            graded_edges(a, b, spacing * order, margin, growth)
             for a, b in zip(low, high, strict=True)
         ]
         return cls(edges=edges, order=order, periodic=False, device=device)
@@ -132,12 +138,10 @@ class TensorSpace:
 
     @property
     def is_periodic(self) -> bool:
-        """Whether all three axes are periodic."""
         return all(self.periodic)
 
     @property
     def device(self) -> torch.device:
-        """Device of all tensors."""
         return self.axes[0].points.device
 
     @property
@@ -150,6 +154,13 @@ class TensorSpace:
     def volume(self) -> float:
         """Box volume, bohr^3."""
         return math.prod(self.lengths)
+
+    @property
+    def cell(self) -> Tensor | None:
+        """Vectors (3, 3) of the box, bohr, differentiable in its scaling; None if isolated."""
+        if not any(self.periodic):
+            return None
+        return torch.diag(torch.stack([axis.edges[-1] - axis.edges[0] for axis in self.axes]))
 
     @property
     def spacing(self) -> float:
@@ -168,23 +179,19 @@ class TensorSpace:
 
     @property
     def n_points(self) -> int:
-        """Number of quadrature points."""
         return math.prod(self.shape)
 
     @property
     def n_coefficients(self) -> int:
-        """Number of degrees of freedom."""
         return math.prod(self.coefficient_shape)
 
     @cached_property
     def points(self) -> Tensor:
-        """Quadrature points, (n_points, 3), bohr."""
         grids = torch.meshgrid(*(axis.points for axis in self.axes), indexing="ij")
         return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
 
     @cached_property
     def weights(self) -> Tensor:
-        """Quadrature weights, (n_points,), bohr^3; they sum to the volume."""
         x, y, z = (axis.weights for axis in self.axes)
         return (x[:, None, None] * y[:, None] * z).reshape(-1)
 
@@ -203,12 +210,10 @@ class TensorSpace:
         return (x[:, None, None] + y[:, None] + z).reshape(-1)
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
-        """Field (..., n_points) of coefficients (..., n_coefficients)."""
         x, y, z = (axis.values for axis in self.axes)
         return kronecker_product(coefficients, x, y, z)
 
     def evaluate_gradient(self, coefficients: Tensor) -> Tensor:
-        """Gradient (..., n_points, 3) of coefficients (..., n_coefficients), per bohr."""
         x, y, z = self.axes
         parts = [
             kronecker_product(coefficients, x.derivatives, y.values, z.values),
@@ -218,7 +223,6 @@ class TensorSpace:
         return torch.stack(parts, dim=-1)
 
     def test(self, field: Tensor) -> Tensor:
-        """Load vector: integrals of a field (..., n_points) with each basis function."""
         return kronecker_product(field, *self._weighted_values)
 
     @cached_property
@@ -231,7 +235,6 @@ class TensorSpace:
         return self.test(field)
 
     def integrate(self, field: Tensor) -> Tensor:
-        """Integral over the box of a field (..., n_points)."""
         return field @ self.weights
 
     def mass(self, coefficients: Tensor) -> Tensor:
@@ -243,16 +246,34 @@ class TensorSpace:
         return load
 
     def norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared field of coefficients (n_coefficients,)."""
         return torch.dot(coefficients, coefficients)
 
     def gradient_norm2(self, coefficients: Tensor) -> Tensor:
-        """Integral of the squared gradient of the field of coefficients (n_coefficients,)."""
         return torch.dot(self.laplacian_eigenvalues, coefficients**2)
 
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:
         """``function(-Laplacian)`` applied to a field (..., n_points), in two transforms."""
         return self.evaluate(function(self.laplacian_eigenvalues) * self.test(field))
+
+    def preconditioner(self, stiffness: float, mass: float) -> Callable[[Tensor], Tensor]:
+        """Exact inverse of ``stiffness`` times minus the Laplacian plus ``mass``, as a map."""
+        diagonal = stiffness * self.laplacian_eigenvalues + mass
+        return lambda load: load / diagonal
+
+    def gaussian_sum(
+        self,
+        centres: Tensor,
+        exponents: Tensor,
+        amplitudes: Tensor,
+        quadratic: Tensor | None = None,
+    ) -> Tensor:
+        """Sum of Gaussians at the points, images included, as products over the axes."""
+        return separable.gaussian_sum(self.axes, centres, exponents, amplitudes, quadratic)
+
+    def radial_sum(
+        self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
+    ) -> Tensor:
+        return separable.radial_sum(self.axes, centres, function, cutoff)
 
     @cached_property
     def coulomb_kernel(self) -> Tensor:
@@ -273,11 +294,9 @@ class TensorSpace:
         return self._multipoles.potential(charge, self._solve_dirichlet)
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:
-        """Self energy (1/2) integral of charge x potential, hartree."""
         if self.is_periodic:
             return 0.5 * torch.dot(self.coulomb_kernel, self.test(charge) ** 2)
-        energy: Tensor = CoulombEnergy.apply(charge, self)
-        return energy
+        return coulomb_energy(self, charge)
 
     def _solve_dirichlet(self, charge: Tensor) -> Tensor:
         return self.apply(lambda eigenvalues: 4 * math.pi / eigenvalues, charge)
@@ -310,6 +329,10 @@ class TensorSpace:
         """The space stretched about the origin by three factors (3,), differentiable in them."""
         x, y, z = (axis.scaled(factors[i]) for i, axis in enumerate(self.axes))
         return self._from_axes((x, y, z))
+
+    def moved(self, positions: Tensor) -> TensorSpace:  # noqa: ARG002
+        """The space itself: the mesh does not follow the nuclei."""
+        return self
 
     def to(self, device: torch.device | str) -> TensorSpace:
         """The same space with its tensors on another device."""
@@ -392,46 +415,3 @@ def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     t = torch.matmul(y, t.reshape(*lead, x.shape[0], ny, nz))
     t = t.reshape(-1, nz) @ z.T
     return t.reshape(*lead, x.shape[0] * y.shape[0] * z.shape[0])
-
-
-def _uniform_edges(
-    lengths: Sequence[float] | None, elements: int | Sequence[int], origin: Sequence[float]
-) -> list[np.ndarray]:
-    counts = (elements,) * 3 if isinstance(elements, int | np.integer) else tuple(elements)
-    if lengths is None or len(lengths) != 3 or len(counts) != 3:
-        raise SpaceError("give 3 box lengths (bohr) and 1 or 3 element counts, or edges")
-    if min(lengths) <= 0 or min(counts) < 1:
-        raise SpaceError(f"box {list(lengths)} bohr with {list(counts)} elements: not positive")
-    return [
-        o + np.linspace(0.0, length, n + 1)
-        for o, length, n in zip(origin, lengths, counts, strict=True)
-    ]
-
-
-def _count(elements: float) -> int:
-    return max(1, math.ceil(elements - 0.2))
-
-
-def _graded_edges(
-    low: float, high: float, inner: float, margin: float, growth: float
-) -> np.ndarray:
-    """Equal elements over the atoms' range, geometrically longer ones out to the margin."""
-    if growth < 1.0 or margin <= 0:
-        raise SpaceError(f"growth is {growth}, margin {margin} bohr: need growth >= 1, margin > 0")
-    core = max(2, math.ceil((high - low + 2 * inner) / inner))
-    core += core % 2  # an edge in the middle keeps a single atom on an element boundary
-    half = core * inner / 2
-    centre = (low + high) / 2
-    wall = (high - low) / 2 + margin
-    outer = []
-    position, size = half, inner
-    while position < wall - 1e-9:
-        size *= growth
-        position += size
-        outer.append(position)
-    if outer:
-        # shrink the outer elements together so that the last one ends on the wall
-        shrink = (wall - half) / (outer[-1] - half)
-        outer = [half + (p - half) * shrink for p in outer]
-    inside = np.linspace(-half, half, core + 1)
-    return centre + np.concatenate([-np.array(outer[::-1]), inside, np.array(outer)])

@@ -31,8 +31,9 @@ from fedens.features.points import PointSet
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import Summary
-from fedens.models.points.data import SeenStructure, see
-from fedens.models.points.training import EnergyTrainingSettings, fit_energy_model
+from fedens.models.points.data import StructureData, prepare_structure
+from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.training import fit_energy_model
 from fedens.report.figures import learning_curve
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
 
@@ -40,7 +41,7 @@ from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_r
 _ENDLESS = 10**9
 
 #: Structures at a set of points, and the seconds that one of them takes.
-Features = tuple[list[SeenStructure], float]
+Features = tuple[list[StructureData], float]
 
 
 class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
@@ -95,14 +96,15 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
                 yield labels, size, seed
 
     def _features(self, name: str, sets: Sequence[PointSet]) -> Features:
-        seen = []
+        prepared = []
         start = time.process_time()
         with self.progress.stage(f"{name}: features", len(self._names)) as advance:
             for sample in map(self.data.__getitem__, self._names):
                 how = {"with_fields": sets[0].per_volume}
-                seen.append(see(sample, self._descriptor, sets, self.functional, **how))
+                one = prepare_structure(sample, self._descriptor, sets, self.functional, **how)
+                prepared.append(one)
                 advance(1)
-        return seen, (time.process_time() - start) / len(seen)
+        return prepared, (time.process_time() - start) / len(prepared)
 
     @property
     def _descriptor(self) -> GMP:
@@ -120,12 +122,12 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
         with_cost: bool,
     ) -> dict[str, Any]:
         """One training: its outcome, and the cost of its points where that is wanted."""
-        options, (seen, preparation) = self.configuration, features()
-        n_training = len(seen) - options.held_out
+        options, (structures, preparation) = self.configuration, features()
+        n_training = len(structures) - options.held_out
         order = torch.randperm(n_training, generator=torch.Generator().manual_seed(seed))
         start = time.process_time()
         model = fit_energy_model(
-            [seen[i] for i in order[:size]],
+            [structures[i] for i in order[:size]],
             self._descriptor,
             sets,
             self._settings(labels, seed),
@@ -133,10 +135,10 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
         )
         epochs = max(model.provenance["steps"], 1) / size
         seconds = (time.process_time() - start) / epochs
-        errors = held_out_errors(model, seen[n_training:])
+        errors = held_out_errors(model, structures[n_training:])
         outcome = Outcome(name, labels, size, seed, *errors, seconds, epochs)
         last = self.data[self._names[-1]].structure
-        cost = cost_of(name, model, last, seen[-1], preparation) if with_cost else None
+        cost = cost_of(name, model, last, structures[-1], preparation) if with_cost else None
         return {"outcome": asdict(outcome), "cost": None if cost is None else asdict(cost)}
 
     def _settings(self, labels: str, seed: int) -> EnergyTrainingSettings:

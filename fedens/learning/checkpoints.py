@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +17,8 @@ from torch import Tensor, nn
 from fedens.files import write_atomically
 
 _RECORD = "checkpoint.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+#: AdamW's state of a parameter; its steps are fewer where some losses do not depend on it.
+_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +26,16 @@ class Checkpoint:
     """A fit after some steps.
 
     Attributes:
-        tensors: ``weights.NAME`` and, for each of AdamW's moments, ``exp_avg.NAME`` and
-            ``exp_avg_sq.NAME``. step: steps done. seconds: that they took.
+        tensors: ``weights.NAME``, and AdamW's ``step.NAME``, ``exp_avg.NAME`` and
+            ``exp_avg_sq.NAME`` of every parameter that has them. step: steps done. seconds: that
+            they took.
         history: the losses recorded.
     """
 
     tensors: dict[str, Tensor]
     step: int
     seconds: float
-    history: dict[str, list]
+    history: dict[str, list[Any]]
 
     @classmethod
     def of(
@@ -39,25 +44,35 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         step: int,
         seconds: float,
-        history: dict[str, list],
+        history: dict[str, list[Any]],
     ) -> Checkpoint:
         """The present state of a network and its AdamW."""
         tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}
-        names = [name for name, _ in network.named_parameters()]
-        for name, state in zip(names, optimiser.state_dict()["state"].values(), strict=False):
-            tensors |= {f"{key}.{name}": state[key] for key in _MOMENTS}
+        for name, parameter in network.named_parameters():
+            state = optimiser.state.get(parameter, {})
+            tensors |= {f"{key}.{name}": state[key] for key in _STATE if key in state}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         return cls(tensors, step, seconds, history)
 
     def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Put a network and its fresh AdamW into this state."""
         prefix = "weights."
-        weights = {k.removeprefix(prefix): v for k, v in self.tensors.items() if prefix in k}
+        weights = {k: v for k, v in self.tensors.items() if k.startswith(prefix)}
+        weights = {k.removeprefix(prefix): v for k, v in weights.items()}
         network.load_state_dict(weights)
         for name, parameter in network.named_parameters():
-            if f"{_MOMENTS[0]}.{name}" in self.tensors:
-                moments = {key: self.tensors[f"{key}.{name}"].to(parameter) for key in _MOMENTS}
-                optimiser.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+            if f"step.{name}" in self.tensors:
+                step, *moments = (self.tensors[f"{key}.{name}"] for key in _STATE)
+                values = (step, *(moment.to(parameter) for moment in moments))
+                optimiser.state[parameter] = dict(zip(_STATE, values, strict=True))
+
+
+def fingerprint(description: Any, tensors: Iterable[Tensor]) -> str:
+    """Short name of what JSON can hold and of some tensors on the CPU."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(folder: Path, identity: str, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ def fit(
 @dataclass
 class _Fit:
     network: nn.Module
-    objective: Objective
+    objective: Objective[Any]
     settings: FitSettings
     label: str
     member: int
@@ -162,7 +162,8 @@ class _Fit:
                 nn.utils.clip_grad_norm_(network.parameters(), self.settings.largest_gradient)
             optimiser.step()
             self.step += 1
-            self.seconds = time.process_time() - start
+            if self.settings.max_seconds is not None:
+                self.seconds = time.process_time() - start
             self._record(network, loss, validation)
             if self.step % self.settings.checkpoint_every == 0:
                 self._save(optimiser)
@@ -210,7 +211,7 @@ class _Fit:
             )
 
     def _record(self, network: nn.Module, loss: Tensor, validation: object) -> None:
-        last = self.step == self.settings.steps
+        last = self._progress() >= 1
         if self.step % self.settings.record_every != 0 and not last:
             return
         value = float(loss.detach())

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-#: Ridge added to the normal equations, relative to the number of points. With less of it, a model
-#: of one structure runs away outside what it has seen.
+from fedens.learning.least_squares import least_squares, with_constant
+
+#: Damping of the least squares, relative to the number of points. With less of it, a model of one
+#: structure runs away outside its range.
 _RIDGE = 1e-4
 
 
@@ -33,8 +35,8 @@ class PointwiseNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (..., n_outputs) of scaled features (..., n_features)."""
-        result = self.linear(features)
-        return result if self.perceptron is None else result + self.perceptron(features)
+        result: Tensor = self.linear(features)
+        return result if self.perceptron is None else result.add(self.perceptron(features))
 
     @torch.no_grad()
     def start_from_ridge(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -43,9 +45,10 @@ class PointwiseNetwork(nn.Module):
         Args:
             batches: (features (n, n_features), targets (n, n_outputs)), read once.
         """
-        weights, bias = ridge_regression(batches)
-        self.linear.weight.copy_(weights.T)
-        self.linear.bias.copy_(bias)
+        rows = ((with_constant(features.double()), targets) for features, targets in batches)
+        solution = least_squares(rows, _RIDGE, per_row=True)
+        self.linear.weight.copy_(solution[:-1].T)
+        self.linear.bias.copy_(solution[-1])
         if self.perceptron is not None:
             last = self.perceptron[-1]
             assert isinstance(last, nn.Linear)
@@ -64,27 +67,3 @@ class FieldNetwork(nn.Module):
         super().__init__()
         self.root_density = PointwiseNetwork(n_features, hidden, 1)
         self.energy_densities = PointwiseNetwork(n_features, hidden, n_energy_densities)
-
-
-def ridge_regression(
-    batches: Iterable[tuple[Tensor, Tensor]], ridge: float = _RIDGE
-) -> tuple[Tensor, Tensor]:
-    """Least-squares weights (n_features, n_outputs) and bias (n_outputs,), float64.
-
-    For features of unit spread; ``ridge`` damps weights that the data hardly determine.
-
-    The normal equations are summed over the batches, so no more than one is in memory.
-    """
-    normal: Tensor | float = 0.0
-    right: Tensor | float = 0.0
-    count = 0
-    for features, targets in batches:
-        ones = torch.ones(len(features), 1, dtype=torch.float64, device=features.device)
-        rows = torch.cat([features.double(), ones], dim=1)
-        normal = normal + rows.T @ rows
-        right = right + rows.T @ targets.double()
-        count += len(rows)
-    assert isinstance(normal, Tensor)
-    damping = ridge * count * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-    solution = torch.linalg.solve(normal + damping, right)
-    return solution[:-1], solution[-1]

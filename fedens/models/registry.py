@@ -38,4 +38,4 @@ def model_class(kind: object) -> Any:
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Predictor | MolecularModel:
     """A model of crystals or of molecules from its folder."""
     kind = read_kind(Path(path))
-    return model_class(kind).load(path, *([device] if kind == "crystal" else []))
+    return model_class(kind).load(path, device)

@@ -34,7 +34,7 @@ from fedens.data.sample import Sample
 from fedens.errors import OutputError
 from fedens.fem.simplex import DEFAULT_MARGIN
 from fedens.fem.space import FunctionSpace
-from fedens.models.molecule.model import MolecularPrediction
+from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.structure import Structure

@@ -24,7 +24,6 @@ from fedens.energy.forces import (
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
 from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
-from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
@@ -71,8 +70,8 @@ class GroundState:
         The derivative of the energy: by Hellmann and Feynman on a TensorSpace, which stays where
         it is; on a SimplexSpace the mesh follows the nuclei.
         """
-        moves = isinstance(self.space, SimplexSpace)
-        derivative = moving_mesh_forces if moves else hellmann_feynman_forces
+        follows = self.space.follows_nuclei
+        derivative = moving_mesh_forces if follows else hellmann_feynman_forces
         forces = derivative(self.functional, self.structure, self.density)
         return forces.cpu().numpy()
 
@@ -98,7 +97,7 @@ class GroundState:
             fields={name: f.detach().cpu().numpy() for name, f in fields.items()},
             energy=self.energy,
             energies=self.energies,
-            ion_energy=float(self.bound.ions.energy),
+            ion_energy=float(self.bound.ions.ion_energy),
             forces=self.forces,
             stress=self.stress if self.structure.periodic else None,
             converged=self.converged,

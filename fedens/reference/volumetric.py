@@ -212,8 +212,7 @@ def _in_atomic_units(file: GridFile, unit: str | None) -> NDArray[np.float64]:
 
 
 def _integrals(file: GridFile) -> str:
-    volume = abs(np.linalg.det(file.steps))
-    total = float(file.values.sum()) * volume
+    total = _electrons(file, file.values)
     return " or ".join(f"{total / f:.4f} electrons in {u}" for u, f in VALUE_UNITS.items())
 
 

@@ -27,13 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedens.errors import DatasetError, FedensError
+from fedens.fields import FIELDS
 from fedens.units import BOHR_IN_ANGSTROM
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+_DENSITY = FIELDS["density"].unit
 #: Units that the values of a file may have, and what to divide by for electron/bohr^3.
-VALUE_UNITS = {"electron/bohr^3": 1.0, "electron/angstrom^3": BOHR_IN_ANGSTROM**-3}
+VALUE_UNITS = {_DENSITY.name: 1.0, _DENSITY.in_files: _DENSITY.factor}
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,9 +117,11 @@ def _figures(
         caption = "All points but the last are of one network, the last of the committee."
         figures.append(ReportFigure("Learning curve", picture, caption))
     for name in ("fields 1", "energy 1"):
-        if model.history.get(name):
-            steps, losses = zip(*model.history[name], strict=True)
-            figures.append(ReportFigure(f"Training: {name}", loss_curve(steps, losses)))
+        if name in model.history:
+            losses = model.history[name]
+            held_out = losses["validation_loss"] if len(model.field_networks) > 1 else None
+            picture = loss_curve(losses["step"], losses["training_loss"], held_out)
+            figures.append(ReportFigure(f"Training: {name}", picture))
     return figures
 
 

@@ -228,6 +228,7 @@ class _KohnSham(Calculator):
         self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         positions = Structure.from_ase(self.atoms).positions
         moved = self._structure.replace(positions=positions)
         state = solve_kohn_sham(moved, *self._level, density_matrix=self._start)

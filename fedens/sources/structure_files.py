@@ -51,7 +51,7 @@ class StructureFile:
 
     def _selected(self, length: int) -> range:
         """Places of the file that the index selects."""
-        from ase.io.formats import string2index
+        from ase.utils import string2index
 
         index = string2index(str(self.index))
         if isinstance(index, int):

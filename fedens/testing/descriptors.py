@@ -176,7 +176,6 @@ def _larger(structure: Structure) -> Structure:
 
 def _shuffled(structure: Structure, random: np.random.Generator) -> Structure:
     order = random.permutation(len(structure))
-    assert structure.occupancies is not None
     return structure.replace(
         numbers=structure.numbers[order],
         positions=structure.positions[order],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedens.data.density import Density
 from fedens.energy.terms import DensityTerm
-from fedens.fem.tensor import TensorSpace
+from fedens.fem.space import FunctionSpace
 from fedens.testing.differences import central_difference
 
 
@@ -51,7 +51,7 @@ def check_energy_term(term: DensityTerm, density: Density, tolerance: float = 1e
 
 
 def check_uniform_response(
-    term: DensityTerm, space: TensorSpace, mean_density: float, tolerance: float = 1e-5
+    term: DensityTerm, space: FunctionSpace, mean_density: float, tolerance: float = 1e-5
 ) -> None:
     """Check ``uniform_response`` against second differences of the energy on a periodic space."""
     mode = 1 + int(torch.argmin((space.laplacian_eigenvalues[1:] - 1.0).abs()))

@@ -65,7 +65,7 @@ def solver(matrix: csr_matrix, preconditioner: SymmetricMap) -> SymmetricMap:
                 f"{_RESIDUAL:.0e} in {_MAX_ITERATIONS} iterations: the mesh has flat or "
                 "overlapping cells, or the right-hand side is not finite"
             )
-        return solution
+        return np.asarray(solution)
 
     return SymmetricMap(solve)
 

@@ -48,5 +48,5 @@ class SurfaceMultipoles:
         shapes = self.shapes(points)
         gaussian = torch.exp(-((points - self._centre) ** 2).sum(dim=1) / (2 * self._width**2))
         carriers = shapes * gaussian * weights
-        response = torch.linalg.solve(carriers @ shapes.T, carriers @ harmonics.T)
+        response: Tensor = torch.linalg.solve(carriers @ shapes.T, carriers @ harmonics.T)
         return (response + response.T) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
+from fedens.fem.tensor import TensorSpace
 from fedens.models.crystal.model import Predictor
 from fedens.structure import Structure
 
@@ -69,7 +71,7 @@ class StructureLoss:
     def __call__(self, index: int, outputs: Tensor) -> Tensor:
         """Scalar loss of a network's outputs (n_elements, n_quadrature, 1) for one structure."""
         whole = self.wholes[index]
-        space = whole.bound.space
+        space = cast(TensorSpace, whole.bound.space)
         learned = space.from_element_blocks(outputs[..., 0].double())
         root = whole.baseline_root + self.scale * learned
         density = Density.from_root(space, space.project(root)).normalised(whole.bound.electrons)

@@ -21,6 +21,7 @@ from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
+from fedens.learning.committee import left_out
 from fedens.models.points.data import jacobian
 from fedens.structure import Structure
 
@@ -35,8 +36,8 @@ MAX_BYTES = 2**33
 
 
 @dataclass(frozen=True, eq=False)
-class SeenMolecule:
-    """One molecule as training sees it; Hartree atomic units.
+class MoleculeData:
+    """What is learned from one molecule; Hartree atomic units.
 
     Attributes:
         structure: the atoms.
@@ -60,20 +61,25 @@ class SeenMolecule:
     energy: float
     forces: Tensor | None
 
-    def contracted(self, contraction: Tensor) -> SeenMolecule:
+    def contracted(self, contraction: Tensor) -> MoleculeData:
         """With functions that are the columns of a matrix (n_functions, n_contracted)."""
         gram = contraction.T @ (self.gram.double() @ contraction)
         return replace(self, gram=gram.float(), loads=self.loads @ contraction)
 
+    def squared_errors(self, coefficients: Tensor) -> Tensor:
+        """The module's error of each field (3,) with coefficients (3, n_functions)."""
+        product = (coefficients.float() @ self.gram).double()
+        return (coefficients * (product - 2 * self.loads)).sum(dim=1) + self.squares
 
-def see_molecule(
+
+def prepare_molecule(
     sample: Sample,
     basis: AtomicBasis,
     atoms: Mapping[str, SphericalAtom],
     descriptor: GMP,
     n_points: int,
     seed: int = 0,
-) -> SeenMolecule:
+) -> MoleculeData:
     """Labels and features of a sample with density, kinetic and xc fields and an energy.
 
     Args:
@@ -91,18 +97,18 @@ def see_molecule(
     )
     chosen, shares = _draw(superposed["density"], differences[0], weights, n_points, seed)
     importance = shares * weights[chosen] / (superposed["density"][chosen] + _TAIL)
-    seen, fields = basis.functions(structure, points[chosen]), differences[:, chosen]
-    rooted = (importance.sqrt()[:, None] * seen).float()
+    functions, fields = basis.functions(structure, points[chosen]), differences[:, chosen]
+    rooted = (importance.sqrt()[:, None] * functions).float()
     positions = torch.tensor(structure.positions, requires_grad=True)
     moments = atomic_moments(descriptor, structure, positions)
     slopes = jacobian(moments.flatten(), positions).unflatten(0, moments.shape)
     energy, forces = _energy_and_forces(sample, atoms, positions)
-    return SeenMolecule(
+    return MoleculeData(
         structure=structure,
         moments=moments.detach(),
         moments_by_position=slopes,
         gram=rooted.T @ rooted,
-        loads=(fields * importance) @ seen,
+        loads=(fields * importance) @ functions,
         squares=fields**2 @ importance,
         dipole=-(weights * differences[0]) @ points,
         excess=float(-structure.charge),
@@ -171,8 +177,19 @@ def atoms_energy(structure: Structure, atoms: Mapping[str, SphericalAtom]) -> fl
     return sum(sum(find_atom(atoms, symbol).energies.values()) for symbol in structure.symbols)
 
 
+def held_out(molecules: Sequence[MoleculeData], member: int, committee: int) -> list[int]:
+    """Numbers of the molecules that a member of a committee is not trained on.
+
+    None where it would meet an element in no other molecule.
+    """
+    chosen = left_out(len(molecules), member, committee)
+    elements = [set(one.structure.symbols) for one in molecules]
+    met = set().union(*(e for i, e in enumerate(elements) if i not in chosen))
+    return chosen if met == set().union(*elements) else []
+
+
 def whitened_basis(
-    basis: AtomicBasis, seen: Sequence[SeenMolecule]
+    basis: AtomicBasis, molecules: Sequence[MoleculeData]
 ) -> tuple[AtomicBasis, Callable[[Structure], Tensor]]:
     """Radial functions of one atom that are orthonormal in the average G, and how they are made.
 
@@ -181,7 +198,7 @@ def whitened_basis(
     """
     blocks = {s: [0.0 * torch.outer(a, a) for a in x] for s, x in basis.exponents.items()}
     counts = {s: [0] * len(x) for s, x in basis.exponents.items()}
-    for one in seen:
+    for one in molecules:
         for atom, l, where in basis.shells(one.structure):
             symbol, m = one.structure.symbols[atom], 2 * l + 1
             block = one.gram[where, where].double().reshape(-1, m, len(blocks[symbol][l]), m)

@@ -7,7 +7,7 @@ computed once for each structure. Training then needs derivatives of the network
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,13 +20,14 @@ from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.data import sample_field
+from fedens.structure import Structure
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
 MAX_BYTES = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class SeenPoints:
+class PointsData:
     """One set of reference points of one structure.
 
     Attributes:
@@ -56,21 +57,27 @@ class SeenPoints:
 
 
 @dataclass(frozen=True, eq=False)
-class SeenStructure:
-    """One structure as an energy model sees it.
+class StructureData:
+    """What an energy model learns from one structure.
 
     Attributes:
-        sets: one per set of reference points. energy: without the ions' closed energy, hartree.
-        forces: (3 n_atoms,), likewise, hartree/bohr, or None. n_atoms: number of atoms.
+        structure: the atoms. sets: one per set of reference points.
+        energy: without the ions' closed energy, hartree.
+        forces: (3 n_atoms,), likewise, hartree/bohr, or None.
     """
 
-    sets: Sequence[SeenPoints]
+    structure: Structure
+    sets: Sequence[PointsData]
     energy: float
     forces: Tensor | None
-    n_atoms: int
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.structure)
 
 
-def see(
+def prepare_structure(
     sample: Sample,
     descriptor: Descriptor,
     sets: Sequence[PointSet],
@@ -78,7 +85,7 @@ def see(
     *,
     with_forces: bool = True,
     with_fields: bool = False,
-) -> SeenStructure:
+) -> StructureData:
     """Features, labels and, for forces, derivatives of a sample at sets of reference points.
 
     Args:
@@ -91,10 +98,10 @@ def see(
     """
     positions = torch.tensor(sample.structure.positions, requires_grad=True)
     energy, forces = _labels(sample, functional, positions, with_forces)
-    seen = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
+    data = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
     if with_fields:
-        seen[0] = _with_fields(seen[0], sample, sets[0])
-    return SeenStructure(seen, energy, forces, len(sample.structure))
+        data[0] = replace(data[0], fields=_smoothed_fields(data[0].weights, sample, sets[0]))
+    return StructureData(sample.structure, data, energy, forces)
 
 
 def _labels(
@@ -118,13 +125,13 @@ def _points(
     chosen: PointSet,
     positions: Tensor,
     with_forces: bool,
-) -> SeenPoints:
+) -> PointsData:
     structure = sample.structure
     if not with_forces:
         with torch.no_grad():
-            where, weights = chosen.look(structure)
-            return SeenPoints(descriptor(where, structure), weights)
-    where, weights = chosen.look(structure, positions)
+            where, weights = chosen.points_and_weights(structure)
+            return PointsData(descriptor(where, structure), weights)
+    where, weights = chosen.points_and_weights(structure, positions)
     size = 4 * len(weights) * descriptor.n_features * positions.numel()
     if size > MAX_BYTES:
         raise ModelError(
@@ -134,7 +141,7 @@ def _points(
         )
     features = descriptor(where, structure, positions)
     moves = weights.requires_grad
-    return SeenPoints(
+    return PointsData(
         features.detach(),
         weights.detach(),
         features_by_position=jacobian(features.flatten(), positions).float(),
@@ -156,8 +163,9 @@ def jacobian(outputs: Tensor, inputs: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoints:
-    """Adds the fields, smoothed with a Gaussian as wide as the points are apart.
+def _smoothed_fields(weights: Tensor, sample: Sample, chosen: PointSet) -> Tensor:
+    """Energy density and density at the points (n_points, 2), smoothed with a Gaussian as wide as
+    the points are apart.
 
     That leaves their integrals as they are and takes away what so few points cannot integrate.
     """
@@ -166,20 +174,14 @@ def _with_fields(seen: SeenPoints, sample: Sample, chosen: PointSet) -> SeenPoin
             f"fields cannot be learned at {chosen.kind}, which fill no volume: choose grid, "
             "quadrature or nodes for the first set, or learn energies and forces alone"
         )
-    where, _ = chosen.look(sample.structure)
+    where, _ = chosen.points_and_weights(sample.structure)
     points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
     space = sample.tensor_space()
-    width = float(seen.weights.mean()) ** (1 / 3)
+    width = float(weights.mean()) ** (1 / 3)
     smooth = torch.exp(-0.5 * width**2 * space.laplacian_eigenvalues)
     energy_density = torch.stack([sample_field(sample, n) for n in ENERGY_DENSITIES]).sum(dim=0)
     columns = [
         space.interpolate_at(smooth * space.test(values), points)
         for values in (energy_density, sample_field(sample, "density"))
     ]
-    return SeenPoints(
-        seen.features,
-        seen.weights,
-        torch.stack(columns, dim=1),
-        seen.features_by_position,
-        seen.weights_by_position,
-    )
+    return torch.stack(columns, dim=1)

@@ -7,172 +7,246 @@ energy e, and where the points are those of a mesh also the electron density, fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
-from fedens.features.descriptor import Descriptor, descriptor_from_description
+from fedens.features.descriptor import Descriptor, Points, descriptor_from_description
 from fedens.features.points import PointSet
+from fedens.fem.tensor import TensorSpace
+from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.storage import read_model, write_model
+from fedens.models.base import Model
 from fedens.structure import Structure
 
-_KIND = "points"
+#: Share of the points that may leave the training's range unmentioned.
+_TOLERATED_SHARE = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class PointModel:
-    """One set of reference points with the network that speaks there.
+class PointModel(nn.Module):
+    """Energies, and densities where fields are learned, at one set of reference points; float64.
 
-    Attributes:
-        points: the set. scaling: of its features. network: scaled features in, energies out, and
-            densities as a second column where fields were learned; float64.
-        mean, scale: (n_outputs,): outputs are mean + scale * network; hartree for atoms and
-            bonds, hartree/bohr^3 and electron/bohr^3 for points of a volume.
+    Outputs are mean + scale * network: hartree for atoms and bonds, hartree/bohr^3 and
+    electron/bohr^3 for points of a volume.
+
+    Args:
+        points: the set. scaling: of its features. hidden: units of the network's hidden layers.
+        n_outputs: 1, or 2 with densities.
     """
 
-    points: PointSet
-    scaling: Standardise
-    network: PointwiseNetwork
     mean: Tensor
     scale: Tensor
 
-    def outputs(self, features: Tensor) -> Tensor:
+    def __init__(
+        self, points: PointSet, scaling: Standardise, hidden: Sequence[int], n_outputs: int
+    ):
+        super().__init__()
+        self.points, self.scaling = points, scaling
+        self.network = PointwiseNetwork(scaling.n_features, hidden, n_outputs).double()
+        self.register_buffer("mean", torch.zeros(n_outputs, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(n_outputs, dtype=torch.float64))
+
+    def forward(self, features: Tensor) -> Tensor:
         """Energies and densities (n_points, n_outputs) of features (n_points, n_features)."""
         return self.mean + self.scale * self.network(self.scaling(features))
 
+    @torch.no_grad()
+    def start_linear(self, weights: Tensor) -> None:
+        """Outputs of weights (n_outputs, n_features + 1), the last that of a constant.
+
+        The perceptron adds nothing yet; outputs are scaled by the spread of the linear ones.
+        """
+        self.scale.copy_(weights[:, :-1].norm(dim=1).clamp(min=1e-12))
+        self.mean.copy_(weights[:, -1])
+        self.network.linear.weight.copy_(weights[:, :-1] / self.scale[:, None])
+        nn.init.zeros_(self.network.linear.bias)
+        if self.network.perceptron is not None:
+            for parameter in self.network.perceptron[-1].parameters():
+                nn.init.zeros_(parameter)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, and scales of features and outputs, by name."""
+        scaling = {f"features.{k}": v for k, v in self.scaling.to_tensors().items()}
+        return self.state_dict() | scaling
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], points: PointSet, hidden: Sequence[int]) -> Self:
+        """The model of :meth:`tensors`."""
+        scaling = Standardise(tensors.pop("features.mean"), tensors.pop("features.scale"))
+        model = cls(points, scaling, hidden, len(tensors["mean"]))
+        model.load_state_dict(tensors)
+        return model
+
+
+class PointModels(nn.Module):
+    """Several sets as one network."""
+
+    def __init__(self, parts: Sequence[PointModel]):
+        super().__init__()
+        self.parts = tuple(parts)
+        self.registered = nn.ModuleList(parts)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs of all sets, or of the first ones where no more features are given."""
+        return [part(own) for part, own in zip(self.parts, features, strict=False)]
+
 
 @dataclass(frozen=True, eq=False)
-class EnergyModel:
+class PointsPrediction:
+    """What an energy model says of one structure.
+
+    Attributes:
+        structure: the atoms. energy: hartree.
+        fields: at the points of the first set of a volume, with their ``points`` (n_points, 3),
+            bohr, and ``weights`` (n_points,), bohr^3: ``energy_density``, hartree/bohr^3, and
+            ``density``, electron/bohr^3, if it was learned; empty where all are atoms or bonds.
+    """
+
+    structure: Structure
+    energy: float
+    fields: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyModel(Model):
     """E = sum over sets and their points of w e(D), plus the ions' closed energy if asked for.
 
     Made by :func:`fedens.models.points.training.train_energy_model`.
 
     Attributes:
-        descriptor: what every point sees. parts: the sets with their networks.
+        descriptor: of every point. parts: the sets with their networks.
         functional: where given, the energy of its Gaussian ions E_ion(R) is added: the part that
             no energy density carries.
-        provenance: settings and data of the training.
+        domain: of the features and structures of the training, if it is known.
+        history: losses of the training. provenance: its settings and data.
     """
+
+    kind: ClassVar[str] = "points"
 
     descriptor: Descriptor
     parts: Sequence[PointModel]
     functional: EnergyFunctional | None = None
+    domain: TrainingDomain | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def energy(self, structure: Structure, positions: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def predict(
+        self, structure: Structure, space: Any = None, positions: Tensor | None = None
+    ) -> PointsPrediction:
+        """Energy of a structure, and fields at its points where they fill a volume.
+
+        Args:
+            space: of no use here: the model knows its points.
+            positions: (n_atoms, 3), bohr; replaces the structure's own.
+
+        Raises:
+            ModelError: an energy that is not finite.
+        """
+        del space
+        positions = torch.tensor(structure.positions) if positions is None else positions
+        found = self._outputs(structure, positions)
+        energy = float(self._sum(structure, positions, found))
+        if not math.isfinite(energy):
+            raise ModelError(
+                f"energy of {structure.formula} is {energy} hartree: the structure may be far "
+                "outside the training's range"
+            )
+        fields: dict[str, Tensor] = {}
+        for part, (where, weights, outputs) in zip(self.parts, found, strict=True):
+            if part.points.per_volume and not fields:
+                points = where.points if isinstance(where, TensorSpace) else torch.as_tensor(where)
+                fields = {"points": points, "weights": weights}
+                fields |= dict(zip(("energy_density", "density"), outputs.T, strict=False))
+        return PointsPrediction(structure, energy, fields)
+
+    def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
         """Total energy, hartree, a scalar; differentiable in positions (n_atoms, 3), bohr."""
-        if positions is None:
-            positions = torch.tensor(structure.positions)
+        return self._sum(structure, positions, self._outputs(structure, positions))
+
+    def _outputs(
+        self, structure: Structure, positions: Tensor
+    ) -> list[tuple[Points, Tensor, Tensor]]:
+        """Points, weights and outputs of each set; a warning where the training had no such."""
+        found, outside = [], 0
+        for part in self.parts:
+            where, weights = part.points.points_and_weights(structure, positions)
+            features = self.descriptor(where, structure, positions)
+            found.append((where, weights, part(features)))
+            if self.domain is not None:
+                outside += self.domain.points_outside(features)
+        self._warn(structure, outside, sum(len(weights) for _, weights, _ in found))
+        return found
+
+    def _warn(self, structure: Structure, outside: int, total: int) -> None:
+        if self.domain is None:
+            return
+        complaints = self.domain.complaints(structure)
+        if outside > _TOLERATED_SHARE * total:
+            complaints.append(f"{outside} of {total} points with features of their own")
+        self.warn_outside(structure, complaints)
+
+    def _sum(
+        self,
+        structure: Structure,
+        positions: Tensor,
+        outputs: Sequence[tuple[Points, Tensor, Tensor]],
+    ) -> Tensor:
         total = positions.new_zeros(())
         if self.functional is not None:
             total = self.functional.ion_energy(structure, positions)
-        for part in self.parts:
-            where, weights = part.points.look(structure, positions)
-            features = self.descriptor(where, structure, positions)
-            total = total + weights @ part.outputs(features)[:, 0]
-        return total
+        return total + torch.stack([w @ columns[:, 0] for _, w, columns in outputs]).sum()
 
-    def energy_and_forces(self, structure: Structure) -> tuple[float, NDArray[np.float64]]:
-        """Energy, hartree, and forces (n_atoms, 3), hartree/bohr, minus its exact gradient.
+    def tensors(self) -> dict[str, Tensor]:
+        """Of every set, and the domain."""
+        parts = enumerate(self.parts)
+        result = {f"{i}.{k}": v.clone() for i, part in parts for k, v in part.tensors().items()}
+        return result if self.domain is None else result | self.domain.tensors
 
-        Raises:
-            ModelError: a result that is not finite.
-        """
-        positions = torch.tensor(structure.positions, requires_grad=True)
-        energy = self.energy(structure, positions)
-        (gradient,) = torch.autograd.grad(energy, positions)
-        bad = torch.nonzero(~torch.isfinite(gradient).all(dim=1))[:, 0]
-        if len(bad) or not torch.isfinite(energy):
-            raise ModelError(
-                f"energy {float(energy)} hartree, force on atom {bad[:1].tolist()} not finite: "
-                "the structure is far from those of the training"
-            )
-        return float(energy.detach()), -gradient.numpy()
-
-    @torch.no_grad()
-    def fields(self, structure: Structure) -> dict[str, Tensor]:
-        """``energy_density`` (hartree/bohr^3), and ``density`` (electron/bohr^3) if learned, at
-        the points of the first set of a volume, with their ``points`` and ``weights``.
-
-        Raises:
-            ModelError: all sets are atoms or bonds.
-        """
-        for part in self.parts:
-            if part.points.per_volume:
-                where, weights = part.points.look(structure)
-                columns = part.outputs(self.descriptor(where, structure)).T
-                found = dict(zip(("energy_density", "density"), columns, strict=False))
-                return found | {"points": getattr(where, "points", where), "weights": weights}
-        raise ModelError("this model sums over atoms or bonds: it has no fields in space")
-
-    def save(self, path: str | Path) -> None:
-        """Write the model's folder: safetensors and JSON.
-
-        Raises:
-            OutputError: when it cannot be written.
-        """
-        tensors: dict[str, Tensor] = {}
-        for i, part in enumerate(self.parts):
-            own = part.network.state_dict() | part.scaling.to_tensors()
-            own |= {"output_mean": part.mean, "output_scale": part.scale}
-            tensors |= {f"{i}.{name}": value.clone() for name, value in own.items()}
-        write_model(
-            Path(path),
-            tensors,
-            {
-                "kind": _KIND,
-                "descriptor": self.descriptor.describe(),
-                "sets": [part.points.describe() for part in self.parts],
-                "hidden": [list(part.network.hidden) for part in self.parts],
-                "functional": None if self.functional is None else self.functional.describe(),
-                "provenance": self.provenance,
-            },
-        )
+    def describe(self) -> dict[str, Any]:
+        """All else."""
+        return {
+            "descriptor": self.descriptor.describe(),
+            "sets": [part.points.describe() for part in self.parts],
+            "hidden": [list(part.network.hidden) for part in self.parts],
+            "functional": None if self.functional is None else self.functional.describe(),
+            "domain": None if self.domain is None else self.domain.describe(),
+            "history": self.history,
+            "provenance": self.provenance,
+        }
 
     @classmethod
-    def load(cls, path: str | Path) -> EnergyModel:
-        """Read a model's folder; nothing in it is executed.
+    def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Self:
+        """The model of :meth:`tensors` and :meth:`describe`."""
+        functional, domain = description["functional"], description["domain"]
+        shapes = zip(description["sets"], description["hidden"], strict=True)
+        parts = []
+        for i, (points, hidden) in enumerate(shapes):
+            own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
+            parts.append(PointModel.restore(own, PointSet.from_description(points), hidden))
+        return cls(
+            descriptor_from_description(description["descriptor"]),
+            parts,
+            None if functional is None else EnergyFunctional.from_description(functional),
+            None if domain is None else TrainingDomain.restore(tensors, domain),
+            description["history"],
+            description["provenance"],
+        )
 
-        Raises:
-            ModelError: missing or broken files, or another kind of model.
-        """
-        tensors, description = read_model(Path(path))
-        if description.get("kind") != _KIND:
-            raise ModelError(f"{path} holds no energy model: read it with Predictor.load")
-        try:
-            parts = [
-                _restored(tensors, f"{i}.", points, hidden)
-                for i, (points, hidden) in enumerate(
-                    zip(description["sets"], description["hidden"], strict=True)
-                )
-            ]
-            functional = description["functional"]
-            return cls(
-                descriptor_from_description(description["descriptor"]),
-                parts,
-                None if functional is None else EnergyFunctional.from_description(functional),
-                description["provenance"],
-            )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"the model in {path} is broken: {error}") from error
-
-
-def _restored(
-    tensors: dict[str, Tensor], prefix: str, points: dict[str, Any], hidden: Sequence[int]
-) -> PointModel:
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    mean, scale = own.pop("output_mean"), own.pop("output_scale")
-    scaling = Standardise(own.pop("mean"), own.pop("scale"))
-    network = PointwiseNetwork(scaling.n_features, hidden, len(mean)).double()
-    network.load_state_dict(own)
-    return PointModel(PointSet.from_description(points), scaling, network, mean, scale)
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``fedens info`` shows, name -> value."""
+        return {
+            "sums over": ", ".join(part.points.kind for part in self.parts),
+            "features": self.descriptor.n_features,
+            "hidden units": list(self.parts[0].network.hidden),
+            "adds the energy of ions": self.functional is not None,
+            "trained on": f"{self.provenance['n_samples']} structures",
+        }

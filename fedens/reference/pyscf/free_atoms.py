@@ -22,7 +22,7 @@ from fedens.atoms.spherical import SphericalAtom
 from fedens.errors import ConvergenceError, OutputError
 from fedens.fields import LOCAL_FIELDS
 from fedens.files import write_atomically
-from fedens.reference.pyscf.molecule import bare_molecule, build_mean_field, functional_code
+from fedens.reference.pyscf.molecule import bare_molecule, build_mean_field
 from fedens.reference.pyscf.orbital_fields import local_fields
 
 #: Radii, bohr. A spline through so many is good to 1e-11 of the functions.
@@ -68,11 +68,9 @@ def solve_atom(symbol: str, xc: str, basis: str) -> Any:
     from pyscf.data.elements import CONFIGURATION
     from pyscf.scf.atom_ks import AtomSphericAverageRKS
 
-    code = functional_code(xc)
     molecule = bare_molecule([symbol], [[0.0, 0.0, 0.0]], basis, None)
-    atom = build_mean_field(AtomSphericAverageRKS, molecule)
+    atom = build_mean_field(AtomSphericAverageRKS, molecule, xc)
     atom.atomic_configuration = CONFIGURATION
-    atom.xc = code
     atom.grids.atom_grid = _GRID
     atom.grids.prune = None
     atom.conv_tol = _CONV_TOL

@@ -19,7 +19,7 @@ from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, PseudopotentialError, SpaceError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
-from fedens.reference.pyscf.molecule import build_mean_field, build_molecule, functional_code
+from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
 from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential, local_fields
 from fedens.structure import Structure
 
@@ -232,10 +232,8 @@ def solve_kohn_sham(
     """
     from pyscf import dft
 
-    code = functional_code(xc)
     molecule = build_molecule(structure, basis, pseudopotential)
-    mean_field = build_mean_field(dft.UKS if structure.spin else dft.RKS, molecule)
-    mean_field.xc = code
+    mean_field = build_mean_field(dft.UKS if structure.spin else dft.RKS, molecule, xc)
     mean_field.conv_tol = conv_tol
     mean_field.max_cycle = max_cycles
     mean_field.grids.level = grid_level

@@ -93,7 +93,6 @@ def _refuse_structure(structure: Structure) -> None:
             "k-points, which are not there yet; use an isolated molecule or the orbital-free "
             "solve_ground_state"
         )
-    assert structure.occupancies is not None
     if (structure.occupancies != 1).any():
         raise StructureError("orbitals need whole atoms: all occupancies must be 1")
     if not float(structure.charge).is_integer():
@@ -168,12 +167,18 @@ def _refuse_core_basis(symbol: str, basis: str) -> None:
         )
 
 
-def build_mean_field(kind: Callable[[Mole], Any], molecule: Mole) -> Any:
-    """An object of one of PySCF's classes that keeps no file: it would be left open."""
+def build_mean_field(kind: Callable[[Mole], Any], molecule: Mole, xc: str) -> Any:
+    """An object of one of PySCF's classes with a functional; it keeps no file open.
+
+    Raises:
+        FunctionalError: see :func:`functional_code`.
+    """
+    code = functional_code(xc)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PySCF about itself
         mean_field = kind(molecule)
     if mean_field.chkfile is not None:
         mean_field._chkfile.close()
         mean_field.chkfile = None
+    mean_field.xc = code
     return mean_field

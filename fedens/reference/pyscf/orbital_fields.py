@@ -97,7 +97,7 @@ def ionic_potential(molecule: Mole, points: Array) -> Array:
     return total
 
 
-def _gth_local(coulomb: Array, parameters: list, r: Array) -> Array:
+def _gth_local(coulomb: Array, parameters: list[Any], r: Array) -> Array:
     """Goedecker, Teter and Hutter, Phys. Rev. B 54, 1703 (1996), equation 1."""
     radius, _, coefficients = parameters[1:4]
     s = r / radius
