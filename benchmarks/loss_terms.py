@@ -16,7 +16,8 @@ import torch
 from demo_run import DemoRun, arguments
 
 from fedens import Predictor, Sample, TrainingSettings, train
-from fedens.analysis.crystals import evaluate_sample, summarise
+from fedens.analysis.crystals import evaluate_sample
+from fedens.analysis.evaluation import summarise
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ase.io.cube import read_cube
 from scipy.special import gammainc
 
 from fedens.atoms.spherical import SphericalAtom, superposed_fields
-from fedens.commands.export import export_sample, export_samples
+from fedens.commands.export import export_sample, export_samples, free_atoms_of
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FunctionalError, OutputError
@@ -175,7 +175,7 @@ def folder(state, tmp_path_factory):
 
 def test_kohn_sham_density_of_water(state, folder):
     sample = Dataset.open(folder)["water"]
-    grid = sample_grid(sample, SPACING)
+    grid = sample_grid(sample, free_atoms_of(sample), spacing=SPACING)
     assert electrons(grid) == pytest.approx(10, rel=1e-3)
     assert grid.values.min() >= 0
     points = grid_points(grid).reshape(-1, 3)[::7]
@@ -247,17 +247,17 @@ def test_samples_that_cannot_be_exported(folder):
     sample = Dataset.open(folder)["water"]
     level, space = sample.provenance["functional"], sample.provenance["space"]
     with pytest.raises(OutputError, match="functional is None; a grid of all electrons needs xc"):
-        sample_grid(replaced(sample, space=space))
+        free_atoms_of(replaced(sample, space=space))
     valence = level | {"pseudopotential": "gth-pbe"}
     with pytest.raises(OutputError, match="without pseudopotential"):
-        sample_grid(replaced(sample, space=space, functional=valence))
+        free_atoms_of(replaced(sample, space=space, functional=valence))
     with pytest.raises(DatasetError, match="which space its points belong to"):
-        sample_grid(replaced(sample, functional=level))
+        sample_grid(replaced(sample, functional=level), ATOMS)
     imported = TensorSpace.for_structure(WATER, spacing=2.0, order=2).describe()
     with pytest.raises(OutputError, match="functional is None"):
-        sample_grid(replaced(sample, space=imported))
+        free_atoms_of(replaced(sample, space=imported))
     with pytest.raises(OutputError, match="spacing is 0 bohr; expected a positive number"):
-        sample_grid(sample, 0)
+        sample_grid(sample, ATOMS, spacing=0)
     with pytest.raises(OutputError, match="spacing is 0 bohr"):
         export_sample(folder / "water.h5", folder / "water.cube", 0)
 

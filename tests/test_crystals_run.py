@@ -118,7 +118,7 @@ def test_report_shows_the_numbers_of_the_metrics(finished):
     nmape = json.loads((folder / "metrics.json").read_text())["held_out"]["nmape_percent"]["mean"]
     assert f"{nmape:.4g}" in page
     assert page.count("data:image/png") == 9
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page  # pictures in base64 have no colon
 
 
 def test_density_in_the_file_integrates_to_the_electrons(finished):

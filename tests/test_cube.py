@@ -1,5 +1,7 @@
 """Cube files, read back with ASE."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,10 +24,12 @@ def test_round_trip_of_a_periodic_cell(tmp_path):
     space = TensorSpace.for_structure(structure)
     x, y, z = (2 * np.pi * space.points / torch.tensor(space.lengths)).T
     density = 3 + torch.sin(x) + torch.cos(y) * torch.sin(2 * z)
-    path = write_cube(tmp_path / "a.cube", structure, space, density, spacing=0.5)
+    # three different distances of planes
+    path = write_cube(tmp_path / "a.cube", structure, space, density, spacing=0.47)
     cube = read(path)
-    assert cube["data"].shape == (16, 18, 20)
-    grids = [2 * np.pi * np.arange(n) / n for n in (16, 18, 20)]
+    counts = [math.ceil(length / 0.47) for length in (8, 9, 10)]
+    assert cube["data"].shape == tuple(counts)
+    grids = [2 * np.pi * np.arange(n) / n for n in counts]
     x, y, z = np.meshgrid(*grids, indexing="ij")
     expected = 3 + np.sin(x) + np.cos(y) * np.sin(2 * z)
     # the format has six digits; the rest is the interpolation of the square root
@@ -35,8 +39,11 @@ def test_round_trip_of_a_periodic_cell(tmp_path):
         cube["atoms"].positions, structure.positions * BOHR_IN_ANGSTROM, atol=1e-6
     )
     np.testing.assert_allclose(
-        cube["atoms"].cell.lengths(), np.array([8, 9, 10]) * BOHR_IN_ANGSTROM
+        cube["atoms"].cell.lengths(), np.array([8, 9, 10]) * BOHR_IN_ANGSTROM, rtol=1e-6
     )
+    # number and charge of each nucleus, which ASE does not read
+    lines = path.read_text().splitlines()[6:8]
+    assert [line.split()[:2] for line in lines] == [["13", "13.000000"], ["8", "8.000000"]]
     assert path.read_text().startswith("fedens: density in electron/bohr^3; lengths in bohr\n")
 
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import pyvista
 import torch
+from ase.units import Bohr, Hartree
 from systems import GTHFIT
 from test_crystals_run import SMALL, run_of
 
 from fedens import EnergyFunctional
-from fedens.analysis.crystals import evaluate_sample, summarise
+from fedens.analysis.crystals import evaluate_sample
+from fedens.analysis.evaluation import Evaluation, summarise
 from fedens.analysis.uncertainty import agreement, uncertainty_pairs
-from fedens.report.crystals import summary_rows
+from fedens.report.sections import summary_table
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 #: The handful of cells that the model is trained on leaves most others outside.
@@ -57,8 +59,8 @@ def evaluations(run, predictor):
 @pytest.mark.slow
 def test_uncertainties_are_what_the_model_says(run, predictor, evaluations):
     for evaluation in evaluations:
-        sample, errors = run.data[evaluation.name], evaluation.errors
-        space, per_atom = sample.space(), HARTREE_IN_MEV / evaluation.n_atoms
+        sample, errors = run.data[evaluation.name], evaluation.numbers
+        space, per_atom = sample.space(), HARTREE_IN_MEV / len(evaluation.symbols)
         with torch.no_grad():
             prediction = predictor.predict(sample.structure, space)
         share = space.integrate(prediction.spread) / space.integrate(prediction.density.values)
@@ -82,9 +84,9 @@ def test_errors_after_one_step_are_those_of_a_refined_prediction(
     run, predictor, evaluations, bounded
 ):
     for evaluation in evaluations:
-        sample, errors = run.data[evaluation.name], evaluation.errors
+        sample, errors = run.data[evaluation.name], evaluation.numbers
         energy = predictor.energy(sample.structure, space=sample.space(), refinement_steps=1)
-        expected = (energy - sample.energy) * HARTREE_IN_MEV / evaluation.n_atoms
+        expected = (energy - sample.energy) * HARTREE_IN_MEV / len(evaluation.symbols)
         found = errors["energy_error_functional_one_step_mev_per_atom"]
         assert found == pytest.approx(expected, abs=1e-4)
         without = errors["energy_error_functional_mev_per_atom"]
@@ -98,12 +100,12 @@ def test_errors_after_one_step_are_those_of_a_refined_prediction(
 @pytest.mark.slow
 def test_functional_uncertainty_tells_the_error(evaluations, bounded):
     pairs = uncertainty_pairs(evaluations)
-    energies = agreement(*pairs["energy_functional_mev_per_atom"])
+    energies = agreement(*pairs["energy_uncertainty_functional_mev_per_atom"])
     bounded("relative error of the energy's", abs(energies["error_over_uncertainty"] - 1), 0.3)
-    forces = agreement(*pairs["forces_functional_mev_per_angstrom"])
+    forces = agreement(*pairs["force_uncertainty_functional_mev_per_angstrom"])
     bounded("1 - correlation of the forces'", 1 - forces["correlation"], 0.3)
-    assert len(pairs["forces_functional_mev_per_angstrom"][0]) == 3 * sum(
-        e.n_atoms for e in evaluations
+    assert len(pairs["force_uncertainty_functional_mev_per_angstrom"][0]) == 3 * sum(
+        len(e.symbols) for e in evaluations
     )
 
 
@@ -120,7 +122,7 @@ def test_metrics_report_and_fields_show_the_uncertainties(run):
         "forces_hellmann_feynman_mev_per_angstrom",
     }
     page = (run.folder / "report.html").read_text()
-    assert page.count("Uncertainty: ") == 8  # four pictures, each with title and alternative text
+    assert page.count("Uncertainty: ") == 10  # five pictures, each with title and alternative text
     mean = metrics["held_out"]["density_uncertainty_percent"]["mean"]
     assert f"{mean:.4g}" in page
     path = next((run.folder / "fields").glob("*.vtu"))
@@ -135,13 +137,13 @@ def test_single_network_has_no_committee_uncertainty(run, predictor, evaluations
     name = evaluations[0].name
     alone, prediction = evaluate_sample(predictor.member(0), run.data[name], name)
     assert prediction.spread is None
-    assert set(evaluations[0].errors) - set(alone.errors) == OF_COMMITTEE
+    assert set(evaluations[0].numbers) - set(alone.numbers) == OF_COMMITTEE
     assert list(alone.force_uncertainties) == ["functional"]
     assert set(uncertainty_pairs([alone])) == {
-        "energy_functional_mev_per_atom",
-        "forces_functional_mev_per_angstrom",
+        "energy_uncertainty_functional_mev_per_atom",
+        "force_uncertainty_functional_mev_per_angstrom",
     }
-    labels = [row[0] for row in summary_rows(summarise([alone]))]
+    labels = [row[0] for row in summary_table("", [alone]).rows]
     assert "density uncertainty" not in labels
     assert "density error (NMAPE)" in labels
 
@@ -155,8 +157,8 @@ def test_functional_without_second_derivative_has_no_forces_after_a_step(run, pr
     other = replace(predictor, functional=pbe, baseline="linear_response")
     here, _ = evaluate_sample(predictor, sample)
     there, _ = evaluate_sample(other, nameless)
-    assert set(here.errors) - set(there.errors) == OF_STEP
-    assert there.errors["energy_uncertainty_functional_mev_per_atom"] > 0
+    assert set(here.numbers) - set(there.numbers) == OF_STEP
+    assert there.numbers["energy_uncertainty_functional_mev_per_atom"] > 0
 
 
 def test_agreement_of_known_pairs():
@@ -170,3 +172,63 @@ def test_agreement_of_known_pairs():
     assert agreement([1.0, 2.0], [1.0, 2.0])["correlation"] is None
     assert agreement([1.0, 1.0, 1.0], errors[:3])["correlation"] is None
     assert agreement([0.0], [1.0])["error_over_uncertainty"] is None
+
+
+def test_errors_are_in_the_units_of_their_names(run, evaluations):
+    """By ASE's units: meV per atom with its sign, and meV/angstrom."""
+    for evaluation in evaluations:
+        sample, errors = run.data[evaluation.name], evaluation.numbers
+        for route in ("functional", "functional_one_step", "energy_density"):
+            wrong = (evaluation.energies[route] - sample.energy) * Hartree * 1000
+            found = errors[f"energy_error_{route}_mev_per_atom"]
+            assert found * len(sample.structure) == pytest.approx(wrong, rel=1e-9)
+        for route in ("functional", "functional_one_step", "hellmann_feynman"):
+            wrong = np.abs(evaluation.forces[route] - sample.forces).mean() * Hartree / Bohr * 1000
+            found = errors[f"force_mae_{route}_mev_per_angstrom"]
+            assert found == pytest.approx(wrong, rel=1e-9)
+        spread = errors["force_spread_reference_mev_per_angstrom"]
+        assert spread == pytest.approx(sample.forces.std() * Hartree / Bohr * 1000, rel=1e-9)
+
+
+def known(name, *, energy_error, force_error):
+    """An evaluation whose estimates are the errors times 2, 3, 5 and 7, of one atom."""
+    errors = {
+        "nmape_percent": 0.1 * abs(energy_error),
+        "density_uncertainty_percent": 0.2 * abs(energy_error),
+        "energy_error_functional_mev_per_atom": energy_error,
+        "energy_uncertainty_functional_mev_per_atom": 3 * abs(energy_error),
+        "energy_error_energy_density_mev_per_atom": 10 * energy_error,
+        "energy_uncertainty_energy_density_mev_per_atom": 50 * abs(energy_error),
+    }
+    reference = np.array([[0.5, -0.25, 0.0]])
+    forces = {"reference": reference, "functional": reference + force_error}
+    estimates = {"functional": 7 * np.abs([force_error])}
+    return Evaluation(name, "", "Al", ["Al"], errors, {}, forces, estimates)
+
+
+TWO = (
+    known("a", energy_error=-4.0, force_error=[0.01, -0.02, 0.03]),
+    known("b", energy_error=1.0, force_error=[-0.05, 0.04, 0.06]),
+)
+
+
+def test_summary_is_the_mean_and_the_largest_of_absolute_values():
+    found = summarise(TWO)["energy_error_functional_mev_per_atom"]
+    assert found == {"mean": 2.5, "max": 4.0}
+
+
+def test_pairs_are_an_estimate_and_its_own_error():
+    pairs = uncertainty_pairs(TWO)
+    factors = {
+        "density_uncertainty_percent": 2,
+        "energy_uncertainty_functional_mev_per_atom": 3,
+        "energy_uncertainty_energy_density_mev_per_atom": 5,
+        "force_uncertainty_functional_mev_per_angstrom": 7,
+    }
+    assert set(pairs) == set(factors)
+    for name, (uncertainty, error) in pairs.items():
+        np.testing.assert_allclose(uncertainty, factors[name] * error, rtol=1e-12)
+        assert (error > 0).all()
+    np.testing.assert_allclose(pairs["energy_uncertainty_functional_mev_per_atom"][1], [4, 1])
+    forces = np.array([0.01, 0.02, 0.03, 0.05, 0.04, 0.06]) * Hartree / Bohr * 1000
+    np.testing.assert_allclose(pairs["force_uncertainty_functional_mev_per_angstrom"][1], forces)

@@ -97,15 +97,16 @@ def test_run_and_resume(tmp_path):
 
 
 def test_averages_are_over_seeds():
-    numbers = averages(OUTCOMES)["atoms", "energies and forces", 16]
-    assert numbers["force_error"] == 25.0
-    assert numbers["force_error_spread"] == 5.0
+    row = averages(OUTCOMES)[1]
+    assert (row["points"], row["labels"], row["structures"]) == ("atoms", "energies and forces", 16)
+    assert row["force_error"] == 25.0
+    assert row["force_error_spread"] == 5.0
 
 
 def test_structures_needed():
-    means = averages(OUTCOMES)
-    assert structures_needed(means, "quadrature", "all", 25.0) == 2
-    assert structures_needed(means, "quadrature", "fields", 25.0) is None
+    rows = averages(OUTCOMES)
+    assert structures_needed(rows, "quadrature", "all", 25.0) == 2
+    assert structures_needed(rows, "quadrature", "fields", 25.0) is None
 
 
 def test_findings_say_what_was_measured():

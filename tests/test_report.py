@@ -16,10 +16,10 @@ from fedens.report.figures import (
     learning_curve,
     loss_curve,
     parity_plot,
-    slice_field,
-    slices_figure,
+    power_law_plot,
 )
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.slices import _colour_limits, slice_field, slices_figure
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -34,7 +34,7 @@ def cell():
 
 
 def content(**changes):
-    curve = loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [0.4], validation_steps=[10])
+    curve = loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [np.nan, 0.4, 0.2])
     values = {
         "title": "Aluminium <held out>",
         "summary": "Twelve cells.",
@@ -82,10 +82,16 @@ def test_empty_parts_are_left_out(tmp_path):
 def test_parity_plot_says_the_error():
     from unittest.mock import patch
 
-    with patch("matplotlib.axes.Axes.text") as text:
+    with (
+        patch("matplotlib.axes.Axes.text") as text,
+        patch("matplotlib.axes.Axes.scatter") as scatter,
+        patch("matplotlib.axes.Axes.set_xlabel") as xlabel,
+    ):
         parity_plot([1.0, 2.0], [1.001, 1.997], "energy", "eV", error_unit="meV", error_factor=1e3)
-    assert "MAE 2 meV" in text.call_args.args[2]
-    assert "2 values" in text.call_args.args[2]
+    lines = ["MAE 2 meV", "spread of reference 500 meV", "2 values"]
+    assert text.call_args.args[2] == "\n".join(lines)
+    np.testing.assert_array_equal(scatter.call_args.args, [[1.0, 2.0], [1.001, 1.997]])
+    assert xlabel.call_args.args == ("reference energy (eV)",)
 
 
 def test_calibration_plot_shows_positive_pairs_on_one_scale():
@@ -96,12 +102,40 @@ def test_calibration_plot_shows_positive_pairs_on_one_scale():
         patch("matplotlib.axes.Axes.scatter") as scatter,
         patch("matplotlib.axes.Axes.plot") as line,
         patch("matplotlib.axes.Axes.text") as text,
+        patch("matplotlib.axes.Axes.set_xlabel") as xlabel,
     ):
         calibration_plot(uncertainty, error, "energy", "eV", ["correlation 0.9"])
     np.testing.assert_allclose(scatter.call_args.args, [[0.1, 2.0], [0.2, 1.0]])
     assert line.call_args.args[0] == line.call_args.args[1]
     assert line.call_args.args[0][0] < 0.1 < 2.0 < line.call_args.args[0][1]
     assert text.call_args.args[2] == "correlation 0.9\n2 values"
+    assert xlabel.call_args.args == ("estimated error of the energy (eV)",)
+
+
+def test_power_law_lines_have_their_exponent():
+    from unittest.mock import patch
+
+    with (
+        patch("matplotlib.axes.Axes.plot") as plot,
+        patch("matplotlib.axes.Axes.legend"),
+    ):
+        power_law_plot({"a": ([1.0, 2.0], [4.0, 1.0])}, "L", "error", {"L^-3": -3.0})
+    curve, line = (call.args for call in plot.call_args_list)
+    np.testing.assert_allclose(curve, [[1, 2], [4, 1]])
+    np.testing.assert_allclose(line, [[1, 2], [4, 0.5]])
+
+
+def test_validation_is_drawn_where_it_was_measured():
+    from unittest.mock import patch
+
+    with (
+        patch("matplotlib.axes.Axes.plot") as plot,
+        patch("matplotlib.axes.Axes.legend"),
+    ):
+        loss_curve([0, 10, 20], [1.0, 0.3, 0.1], [np.nan, 0.4, 0.2])
+    training, validation = (call.args for call in plot.call_args_list)
+    np.testing.assert_array_equal(training, [[0, 10, 20], [1.0, 0.3, 0.1]])
+    np.testing.assert_array_equal(validation, [[10, 20], [0.4, 0.2]])
 
 
 def test_pictures_are_png_and_not_empty(cell):
@@ -116,8 +150,8 @@ def test_pictures_are_png_and_not_empty(cell):
         learning_curve([2, 4, 8], {"density": [1, 0.5, 0.2], "energy": [2, 0.7, 0.3]}, "%"),
         slices_figure(
             [
-                slice_field(space, density, "density", structure),
-                slice_field(space, error, "density_error", structure, signed=True),
+                slice_field(space, structure, density),
+                slice_field(space, structure, error, "density_error", signed=True),
             ]
         ),
     ]
@@ -129,7 +163,7 @@ def test_pictures_are_png_and_not_empty(cell):
 
 def test_slice_holds_the_field_the_units_and_the_atoms(cell):
     structure, space, density = cell
-    piece = slice_field(space, density, "density", structure, n=70)
+    piece = slice_field(space, structure, density, n=70)
     assert piece.values.shape == (60, 70)
     x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (60, 70))
     expected = 3 + np.sin(x)[:, None] + 0.3 * np.cos(y)
@@ -137,16 +171,39 @@ def test_slice_holds_the_field_the_units_and_the_atoms(cell):
     assert piece.unit == "electron/angstrom^3"
     np.testing.assert_allclose(piece.extent, np.array([0, 6, 0, 7]) * BOHR_IN_ANGSTROM)
     np.testing.assert_allclose(piece.atoms, [np.array([1, 2]) * BOHR_IN_ANGSTROM])
-    other = slice_field(space, density, "density", structure, axis=0, position=4.5)
-    np.testing.assert_allclose(other.atoms, [np.array([4, 6.5]) * BOHR_IN_ANGSTROM])
-    assert other.labels == ("y", "z")
+
+
+def test_atoms_beyond_the_cells_boundary_are_in_the_plane(cell):
+    """One at z = 7.8 is 0.3 from the first one, at 0.1 in a cell of 8; one at 1.5 is too far."""
+    structure, space, density = cell
+    moved = Structure(
+        ["Al"] * 3, [[1, 2, 0.1], [3, 3, 7.8], [5, 5, 1.5]], cell=structure.cell, pbc=True
+    )
+    atoms = slice_field(space, moved, density).atoms
+    np.testing.assert_allclose(atoms, np.array([[1, 2], [3, 3]]) * BOHR_IN_ANGSTROM)
+
+
+def test_slices_share_their_colours_but_for_errors(cell):
+    structure, space, density = cell
+    pieces = [
+        slice_field(space, structure, density),
+        slice_field(space, structure, 2 * density),
+        slice_field(space, structure, density - 4, "density_error", signed=True),
+    ]
+    plain = _colour_limits(pieces, pieces[0])
+    assert plain == _colour_limits(pieces, pieces[1])
+    assert plain == (pieces[0].values.min(), pieces[1].values.max())
+    low, high = _colour_limits(pieces, pieces[2])
+    assert -low == high == np.abs(pieces[2].values).max()
 
 
 def test_picture_of_a_slice_is_the_right_way_up(cell):
     """Bright where the field is large: at small x, across all y."""
-    _, space, _ = cell
+    structure, space, _ = cell
     density = 1 + (space.points[:, 0] < 3).double() + 0 * space.points[:, 1]
-    image = Image.open(BytesIO(slices_figure([slice_field(space, density)]))).convert("L")
+    image = Image.open(BytesIO(slices_figure([slice_field(space, structure, density)]))).convert(
+        "L"
+    )
     grey = np.asarray(image)[100:-130, 120:-250].astype(float)
     left, right = np.array_split(grey, 2, axis=1)
     assert left.mean() > 2 * right.mean()

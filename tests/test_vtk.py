@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ase.data import covalent_radii
 
 from fedens.errors import OutputError, SpaceError
 from fedens.fem.mesh import grid_values, hexahedral_mesh, nodal_values
@@ -146,6 +147,8 @@ def test_atoms_with_forces(crystal, tmp_path):
     atoms = pyvista.read(tmp_path / "a.vtp")
     assert list(atoms["symbol"]) == ["Al"] * 32
     assert list(atoms["atomic_number"]) == [13] * 32
+    np.testing.assert_allclose(atoms["covalent_radius [angstrom]"], covalent_radii[13])
+    assert atoms.field_data["angstrom_per_bohr"] == pytest.approx(BOHR_IN_ANGSTROM)
     expected = moved.positions * HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3 * BOHR_IN_ANGSTROM**2
     np.testing.assert_allclose(atoms["forces [eV/angstrom]"], expected, rtol=1e-12)
     edge = LENGTH * BOHR_IN_ANGSTROM
@@ -153,6 +156,16 @@ def test_atoms_with_forces(crystal, tmp_path):
     assert (atoms.points <= edge).all()
     shift = (atoms.points - crystal.positions * BOHR_IN_ANGSTROM) / edge
     np.testing.assert_allclose(shift, np.round(shift), atol=1e-6)
+
+
+def test_atoms_lie_in_a_box_that_does_not_start_at_the_origin(tmp_path):
+    structure = Structure(["Al"], [[3.5, 0.5, 0.5]], cell=[4.0] * 3, pbc=True)
+    edges = np.linspace(-1.0, 3.0, 4)
+    space = TensorSpace(edges=[edges] * 3, order=2, periodic=True)
+    fields = {"density": np.ones(space.n_points)}
+    _, atoms = write_vtu(tmp_path / "a.vtu", space, fields, structure)
+    expected = np.array([[-0.5, 0.5, 0.5]]) * BOHR_IN_ANGSTROM
+    np.testing.assert_allclose(pyvista.read(atoms).points, expected, atol=1e-6)
 
 
 def test_pvd_is_a_series_of_fields_and_atoms(crystal, space, tmp_path):

@@ -17,6 +17,7 @@ from fedens.errors import ConvergenceError
 from fedens.jobs.registry import JOBS
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import Summary
+from fedens.report.page import ReportTable
 from fedens.structure import Structure
 
 
@@ -85,7 +86,8 @@ class ToyRun(Run[ToyConfiguration]):
 
         def compute():
             self.write_json("results.json", {"sum": result, "left_out": self.failures})
-            return Summary("toy", ("quantity", "value"), [("sum", result)])
+            table = ReportTable("toy", ("quantity", "value"), [("sum", result)])
+            return Summary(table, files={})
 
         return self.summarised("results", Section({"sum": result}, compute, ["results.json"]))
 

@@ -1,18 +1,17 @@
-"""Errors of a prediction against a reference sample, and what the model says about them."""
+"""Errors of a crystal's prediction against a reference sample, and what the model says of them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from fedens.analysis.errors import density_errors, mean_absolute_error, percent
+from fedens.analysis.evaluation import Evaluation, check_same_functional
 from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.errors import ExtrapolationWarning, ModelError
@@ -25,33 +24,9 @@ from fedens.models.crystal.prediction import (
     Prediction,
     Uncertainty,
 )
-from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
-#: Points closer than this to a nucleus count as near nuclei, bohr.
-NEAR_NUCLEUS = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Errors of one prediction; energies in hartree, forces (n_atoms, 3) in hartree/bohr.
-
-    Attributes:
-        name, formula, n_atoms: of the sample.
-        errors: errors and uncertainties, name with unit -> value; energy errors carry their sign.
-            Uncertainties are there where the model has them: see :class:`Prediction`.
-        energies, forces: by route, with ``reference`` among them, and ``functional_one_step``:
-            the functional route after one minimisation step.
-        force_uncertainties: by route.
-    """
-
-    name: str
-    formula: str
-    n_atoms: int
-    errors: dict[str, float]
-    energies: dict[str, float]
-    forces: dict[str, NDArray[np.float64]]
-    force_uncertainties: dict[str, NDArray[np.float64]]
+Arrays = dict[str, NDArray[np.float64]]
 
 
 def evaluate_sample(
@@ -59,30 +34,34 @@ def evaluate_sample(
 ) -> tuple[Evaluation, Prediction]:
     """Predict a sample's structure on its own space and compare field by field.
 
+    Routes of energies and forces are those of the model, and ``functional_one_step``: the
+    functional route after one minimisation step.
+
     Raises:
         ModelError: a sample of another functional than the model's, without forces or a space.
     """
-    _check_same_functional(predictor, sample)
+    check_same_functional(predictor.functional.describe(), sample, name)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
     space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
-    numbers = _functional_numbers(predictor, prediction)
-    energies = {route: n.energy for route, n in numbers.items()}
+    by_route = _functional_numbers(predictor, prediction)
+    energies = {route: n.energy for route, n in by_route.items()}
     energies["energy_density"] = float(prediction.energy("energy_density"))
     feynman = hellmann_feynman_forces(predictor.functional, sample.structure, prediction.density)
-    forces = {route: n.forces for route, n in numbers.items()}
+    forces = {route: n.forces for route, n in by_route.items()}
     forces["hellmann_feynman"] = feynman.cpu().numpy()
-    force_uncertainties = _force_uncertainties(prediction, numbers)
-    errors = density_errors(prediction, sample, space)
-    errors |= _energy_errors(energies, sample) | _force_errors(forces, sample)
-    errors |= _uncertainties(prediction, force_uncertainties)
+    force_uncertainties = _force_uncertainties(prediction, by_route)
+    numbers = field_errors(prediction, sample, space)
+    numbers |= _energy_errors(energies, sample) | _force_errors(forces, sample.forces)
+    numbers |= _uncertainties(prediction, force_uncertainties)
     evaluation = Evaluation(
         name,
+        "",
         sample.structure.formula,
-        len(sample.structure),
-        errors,
+        list(sample.structure.symbols),
+        numbers,
         {"reference": sample.total_energy, **energies},
         {"reference": sample.forces, **forces},
         force_uncertainties,
@@ -102,9 +81,7 @@ def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[st
     return dict(zip(routes, numbers, strict=True))
 
 
-def _force_uncertainties(
-    prediction: Prediction, numbers: dict[str, EnergyAndForces]
-) -> dict[str, NDArray[np.float64]]:
+def _force_uncertainties(prediction: Prediction, numbers: dict[str, EnergyAndForces]) -> Arrays:
     result = {}
     if "functional_one_step" in numbers:
         step = Uncertainty.of_step(numbers["functional"], numbers["functional_one_step"])
@@ -116,58 +93,36 @@ def _force_uncertainties(
 
 
 def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
-    """NMAPE and the functional route's absolute energy error, without forces."""
+    """NMAPE and the functional route's energy error, without forces."""
     space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
         energies = {"functional": float(prediction.energy("functional"))}
     reference = _on(space, sample.fields["density"])
-    nmape = _relative(space, prediction.density.values - reference, reference)
-    errors = _energy_errors(energies, sample)
-    return {"nmape_percent": nmape, **{key: abs(value) for key, value in errors.items()}}
+    nmape = percent(space.weights, prediction.density.values - reference, reference)
+    return {"nmape_percent": nmape, **_energy_errors(energies, sample)}
 
 
-def density_errors(prediction: Prediction, sample: Sample, space: TensorSpace) -> dict[str, float]:
+def field_errors(prediction: Prediction, sample: Sample, space: TensorSpace) -> dict[str, float]:
     """Errors of density and energy densities; percentages are of the reference's integral.
 
-    NMAPE is the integral of |n_pred - n_ref| over the integral of n_ref. Charge and dipole are
-    those of the prediction before it was normalised.
+    Charge and dipole are those of the prediction before it was normalised.
     """
-    reference = _on(space, sample.fields["density"])
+    weights, reference = space.weights, _on(space, sample.fields["density"])
     error = prediction.density.values - reference
-    near = _on(space, near_nuclei(sample.structure, sample.points))
     raw_error = prediction.raw_root**2 - reference
     centre = torch.stack([(axis.edges[0] + axis.edges[-1]) / 2 for axis in space.axes])
-    dipole = (space.weights * raw_error) @ (space.points - centre)
-    result = {
-        "nmape_percent": _relative(space, error, reference),
-        "density_error_near_nuclei_percent": _relative(space, error * near, reference * near),
-        "charge_error_before_normalisation_percent": 100
-        * abs(float(space.integrate(raw_error)))
-        / prediction.bound.electrons,
+    dipole = (weights * raw_error) @ (space.points - centre)
+    charge = abs(float(space.integrate(raw_error)))
+    result = density_errors(sample.structure, sample.points, weights, error, reference) | {
+        "charge_error_before_normalisation_percent": 100 * charge / prediction.bound.electrons,
         "dipole_error_before_normalisation_e_bohr": float(dipole.norm()),
     }
     for field in ENERGY_DENSITIES:
         expected = _on(space, sample.fields[field])
         difference = prediction.energy_densities[field] - expected
-        result[f"{field}_energy_density_error_percent"] = _relative(space, difference, expected)
+        result[f"{field}_energy_density_error_percent"] = percent(weights, difference, expected)
     return result
-
-
-def near_nuclei(structure: Structure, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1.0 at points (n_points, 3) within :data:`NEAR_NUCLEUS` of a nucleus or image, else 0.0."""
-    if structure.periodic:
-        box = structure.orthorhombic_lengths()
-        tree = cKDTree(structure.positions % box % box, boxsize=box)
-        distances, _ = tree.query(points % box % box)
-    else:
-        distances, _ = cKDTree(structure.positions).query(points)
-    return (distances < NEAR_NUCLEUS).astype(np.float64)
-
-
-def _relative(space: TensorSpace, error: Tensor, reference: Tensor) -> float:
-    scale = space.integrate(reference.abs())
-    return 100 * float(space.integrate(error.abs()) / scale)
 
 
 def _on(space: TensorSpace, values: NDArray[np.float64]) -> Tensor:
@@ -182,20 +137,16 @@ def _energy_errors(energies: dict[str, float], sample: Sample) -> dict[str, floa
     }
 
 
-def _force_errors(forces: dict[str, NDArray[np.float64]], sample: Sample) -> dict[str, float]:
+def _force_errors(forces: Arrays, reference: NDArray[np.float64]) -> dict[str, float]:
     unit = HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
-    assert sample.forces is not None
     errors = {
-        f"force_mae_{route}_mev_per_angstrom": float(np.abs(f - sample.forces).mean()) * unit
-        for route, f in forces.items()
+        f"force_mae_{route}_mev_per_angstrom": mean_absolute_error(values, reference, unit)
+        for route, values in forces.items()
     }
-    spread = float(sample.forces.std()) * unit
-    return {**errors, "force_spread_reference_mev_per_angstrom": spread}
+    return {**errors, "force_spread_reference_mev_per_angstrom": float(reference.std()) * unit}
 
 
-def _uncertainties(
-    prediction: Prediction, forces: dict[str, NDArray[np.float64]]
-) -> dict[str, float]:
+def _uncertainties(prediction: Prediction, forces: Arrays) -> dict[str, float]:
     """Uncertainties as means and integrals like those of the errors, where the model has them."""
     space = prediction.bound.space
     result = {"points_outside_training_percent": 100 * prediction.points_outside / space.n_points}
@@ -210,22 +161,3 @@ def _uncertainties(
         mean = float(values.mean()) * HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
         result[f"force_uncertainty_{route}_mev_per_angstrom"] = mean
     return result
-
-
-def _check_same_functional(predictor: Predictor, sample: Sample) -> None:
-    theirs = sample.provenance.get("functional")
-    if theirs is not None and theirs != predictor.functional.describe():
-        raise ModelError(
-            "the sample was made with another functional than the model was trained for; "
-            f"model: {predictor.functional.describe()}, sample: {theirs}"
-        )
-
-
-def summarise(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
-    """Mean and maximum of the absolute value of every error over the evaluations."""
-    names = evaluations[0].errors
-    table = {name: np.abs([e.errors[name] for e in evaluations]) for name in names}
-    return {
-        name: {"mean": float(values.mean()), "max": float(values.max())}
-        for name, values in table.items()
-    }

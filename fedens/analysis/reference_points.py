@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -17,6 +17,8 @@ from fedens.models.points.model import EnergyModel, PointModels
 from fedens.models.points.objective import energy_and_forces_from
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
+
+Row = dict[str, Any]
 
 #: What a model is taught -> weights of energies, forces and fields in the loss.
 LABELS: dict[str, tuple[float, float, float]] = {
@@ -119,91 +121,73 @@ def cost_of(
     )
 
 
-def averages(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, int], dict[str, float]]:
-    """Means over the seeds and, for errors, their spread: (points, labels, structures) -> name."""
+def averages(outcomes: Sequence[Outcome]) -> list[Row]:
+    """One row for each of points, labels and structures: means over the seeds, spread of errors."""
     groups: dict[tuple[str, str, int], list[Outcome]] = {}
     for one in outcomes:
         groups.setdefault((one.points, one.labels, one.structures), []).append(one)
-    result = {}
+    rows = []
     for key, group in groups.items():
-        numbers: dict[str, Any] = {
-            name: [getattr(one, name) for one in group]
-            for name in ("energy_error", "force_error", "seconds_per_epoch", "epochs")
-        }
-        result[key] = {name: mean(values) for name, values in numbers.items()}
-        for name in ("energy_error", "force_error"):
-            result[key][f"{name}_spread"] = float(np.std(numbers[name]))
-    return result
+        row: Row = dict(zip(("points", "labels", "structures"), key, strict=True))
+        for name in ("energy_error", "force_error", "seconds_per_epoch", "epochs"):
+            values = [getattr(one, name) for one in group]
+            row[name] = mean(values)
+            if name.endswith("error"):
+                row[f"{name}_spread"] = float(np.std(values))
+        rows.append(row)
+    return rows
 
 
 def structures_needed(
-    means: Mapping[tuple[str, str, int], Mapping[str, float]],
-    points: str,
-    labels: str,
-    force_error: float,
+    rows: Sequence[Row], points: str, labels: str, force_error: float
 ) -> int | None:
     """Fewest training structures with which the mean force error is at most the given one."""
     enough = [
-        size
-        for (one, taught, size), numbers in means.items()
-        if one == points and taught == labels and numbers["force_error"] <= force_error
+        row["structures"]
+        for row in rows
+        if (row["points"], row["labels"]) == (points, labels) and row["force_error"] <= force_error
     ]
     return min(enough, default=None)
 
 
 def findings(outcomes: Sequence[Outcome], costs: Sequence[Cost]) -> list[str]:
     """What the numbers say, in sentences; only what was measured."""
-    means = averages(outcomes)
-    largest = max(one.structures for one in outcomes)
+    rows = averages(outcomes)
+    largest = max(row["structures"] for row in rows)
     sentences = []
-    for labels in dict.fromkeys(one.labels for one in outcomes):
-        at_largest = {
-            points: numbers
-            for (points, taught, size), numbers in means.items()
-            if taught == labels and size == largest
-        }
-        ranked = sorted(at_largest, key=lambda points: at_largest[points]["force_error"])
+    for labels in dict.fromkeys(row["labels"] for row in rows):
         listed = ", ".join(
-            f"{points} {at_largest[points]['force_error']:.3g} meV/angstrom and "
-            f"{at_largest[points]['energy_error']:.3g} meV/atom"
-            for points in ranked
+            "{points} {force_error:.3g} meV/angstrom and {energy_error:.3g} meV/atom".format(**row)
+            for row in _ranked(rows, labels, largest)
         )
         sentences.append(f"Taught {labels}, {largest} structures, best forces first: {listed}.")
-    sentences += _what_fields_save(means, largest)
-    sentences += _where_grids_lose(costs)
-    return sentences
+    return [*sentences, *_what_fields_save(rows, largest), *_where_grids_lose(costs)]
 
 
-def _what_fields_save(
-    means: Mapping[tuple[str, str, int], Mapping[str, float]], largest: int
-) -> list[str]:
-    taught = {
-        points: numbers["force_error"]
-        for (points, labels, size), numbers in means.items()
-        if labels == "energies and forces" and size == largest
-    }
-    if not taught:
-        return []
-    best = min(taught, key=lambda points: taught[points])
-    sentences = []
-    for labels in ("fields", "all"):
-        needed = {
-            points: structures_needed(means, points, labels, taught[best])
-            for points, one, _ in means
-            if one == labels
-        }
-        if not needed:
-            continue
-        words = ", ".join(
-            f"{points} {'never' if count is None else f'with {count} structures'}"
-            for points, count in needed.items()
-        )
-        sentences.append(
-            f"The force error that energies and forces of {largest} structures reach at their best "
-            f"({best}, {taught[best]:.3g} meV/angstrom) is reached when {labels} "
-            f"{'are' if labels == 'fields' else 'is'} taught: {words}."
-        )
-    return sentences
+def _ranked(rows: Sequence[Row], labels: str, size: int) -> list[Row]:
+    """Rows of the same labels and number of structures, best forces first."""
+    chosen = [row for row in rows if (row["labels"], row["structures"]) == (labels, size)]
+    return sorted(chosen, key=lambda row: row["force_error"])
+
+
+def _what_fields_save(rows: Sequence[Row], largest: int) -> Iterator[str]:
+    for best in _ranked(rows, "energies and forces", largest)[:1]:
+        for labels in ("fields", "all"):
+            kinds = dict.fromkeys(row["points"] for row in rows if row["labels"] == labels)
+            needed = {
+                kind: structures_needed(rows, kind, labels, best["force_error"]) for kind in kinds
+            }
+            words = ", ".join(
+                f"{kind} {'never' if count is None else f'with {count} structures'}"
+                for kind, count in needed.items()
+            )
+            if words:
+                yield (
+                    f"The force error that energies and forces of {largest} structures reach at "
+                    f"their best ({best['points']}, {best['force_error']:.3g} meV/angstrom) is "
+                    f"reached when {labels} {'are' if labels == 'fields' else 'is'} taught: "
+                    f"{words}."
+                )
 
 
 def _where_grids_lose(costs: Sequence[Cost]) -> list[str]:

@@ -7,44 +7,47 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedens.analysis.crystals import Evaluation
+from fedens.analysis.evaluation import Evaluation
 from fedens.units import HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-#: Numbers of an evaluation that belong together: name with unit -> (uncertainty, error).
-_NUMBERS = {
-    "density_percent": ("density_uncertainty_percent", "nmape_percent"),
-    **{
-        f"energy_{route}_mev_per_atom": (
-            f"energy_uncertainty_{route}_mev_per_atom",
-            f"energy_error_{route}_mev_per_atom",
-        )
-        for route in ("functional", "energy_density")
-    },
-}
+
+def error_of(uncertainty: str) -> str:
+    """Key of the error that an uncertainty estimates."""
+    if uncertainty == "density_uncertainty_percent":
+        return "nmape_percent"
+    return uncertainty.replace("_uncertainty", "_error")
 
 
 def uncertainty_pairs(evaluations: Sequence[Evaluation]) -> dict[str, Pairs]:
-    """Name with unit -> (uncertainties, absolute errors), what the model has of them.
+    """Key of an uncertainty -> (uncertainties, absolute errors), what the model has of them.
 
-    One pair per structure, or for ``forces_functional`` and ``forces_hellmann_feynman`` one per
-    component.
+    One pair per structure, or for those of forces one per component.
     """
     pairs: dict[str, Pairs] = {}
-    for name, keys in _NUMBERS.items():
-        if all(key in evaluation.errors for key in keys for evaluation in evaluations):
-            uncertainty, error = (np.array([e.errors[key] for e in evaluations]) for key in keys)
-            pairs[name] = (uncertainty, np.abs(error))
-    for route in evaluations[0].force_uncertainties:
+    first = evaluations[0]
+    for key in first.numbers:
+        if key.startswith(("density_uncertainty", "energy_uncertainty")):
+            uncertainty, error = (
+                np.array([e.numbers[name] for e in evaluations]) for name in (key, error_of(key))
+            )
+            pairs[key] = (uncertainty, np.abs(error))
+    for route in first.force_uncertainties:
         unit = HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
         uncertainty = np.concatenate([e.force_uncertainties[route].ravel() for e in evaluations])
         errors = [np.abs(e.forces[route] - e.forces["reference"]).ravel() for e in evaluations]
-        pairs[f"forces_{route}_mev_per_angstrom"] = (
-            unit * uncertainty,
-            unit * np.concatenate(errors),
-        )
+        key = f"force_uncertainty_{route}_mev_per_angstrom"
+        pairs[key] = (unit * uncertainty, unit * np.concatenate(errors))
     return pairs
+
+
+def agreements(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
+    """:func:`agreement` of every kind of pair, by ``density_percent`` and the like."""
+    return {
+        key.replace("_uncertainty", "").replace("force_", "forces_"): agreement(*pair)
+        for key, pair in uncertainty_pairs(evaluations).items()
+    }
 
 
 def agreement(uncertainty: ArrayLike, error: ArrayLike) -> dict[str, float | None]:

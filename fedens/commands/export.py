@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fedens.atoms.spherical import SphericalAtom
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.data.sample_file import read_sample
@@ -14,11 +16,12 @@ from fedens.errors import ModelError, OutputError
 from fedens.fields import is_density
 from fedens.models.crystal.model import Predictor
 from fedens.models.molecule.model import MolecularModel
-from fedens.output.all_electron_grid import DEFAULT_SPACING, prediction_grid, sample_grid
+from fedens.output.all_electron_grid import DEFAULT_SPACING, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
 from fedens.output.cube import write_cube_grid
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.output.vtk import write_vtu
+from fedens.reference.pyscf.free_atoms import free_atoms
 
 Say = Callable[[str], None]
 Model = Predictor | MolecularModel
@@ -137,10 +140,13 @@ def _density_grids(
     if _on_cells(sample):
         spacing = DEFAULT_SPACING if spacing is None else spacing
         electrons = sample.number_of_electrons
-        yield "density", sample_grid(sample, spacing), electrons
+        yield "density", sample_grid(sample, free_atoms_of(sample), spacing=spacing), electrons
         if predictor is not None:
             prediction = _of_molecules(predictor).predict(sample.structure)
-            yield "density_predicted", prediction_grid(sample, prediction, spacing), electrons
+            grid = sample_grid(
+                sample, prediction.atoms, lambda x: prediction.differences(x)["density"], spacing
+            )
+            yield "density_predicted", grid, electrons
         return
     space = sample.tensor_space()
     space.check_matches(sample.structure)
@@ -148,6 +154,23 @@ def _density_grids(
         if is_density(name):
             electrons = float(space.integrate(values))
             yield name, uniform_grid(space, values, name, spacing), electrons
+
+
+def free_atoms_of(sample: Sample) -> dict[str, SphericalAtom]:
+    """The free atoms of a molecule, at the level of its Kohn-Sham sample.
+
+    Raises:
+        OutputError: a sample that does not name functional and basis, or not of all electrons.
+    """
+    level: Any = sample.provenance.get("functional")
+    named = isinstance(level, Mapping) and {"xc", "basis"} <= set(level)
+    if not named or level.get("pseudopotential") is not None:
+        raise OutputError(
+            f"sample {sample.structure.formula}: functional is {level!r}; a grid of all electrons "
+            "needs xc and basis of a Kohn-Sham calculation without pseudopotential: make the "
+            "sample with kohn_sham(structure, SimplexSpace.for_structure(structure))"
+        )
+    return free_atoms(sample.structure.symbols, level["xc"], level["basis"])
 
 
 def _on_cells(sample: Sample) -> bool:

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from fedens.analysis.crystals import Evaluation, evaluate_sample, quick_errors, summarise
-from fedens.analysis.uncertainty import agreement, uncertainty_pairs
+from fedens.analysis.crystals import evaluate_sample, quick_errors
+from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
+from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError
@@ -28,13 +29,14 @@ from fedens.features.response import ResponseFields
 from fedens.fields import ENERGY_DENSITIES
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Section
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import Summary, files_to_open
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, resolve_device, train
 from fedens.output.vtk import write_vtu
-from fedens.report.crystals import summary_rows, write_run_report
-from fedens.report.figures import slice_field, slices_figure
+from fedens.report.crystals import write_crystals_report
+from fedens.report.sections import summary_table
+from fedens.report.slices import density_slices
 
 _CURVE_SHARE = 4
 _ADDED = re.compile(r"round\d+-")
@@ -173,8 +175,7 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
 
     def mean_errors(self, predictor: Predictor, names: Sequence[str]) -> dict[str, float]:
         """Mean NMAPE and energy error by the functional; no forces, to be quick."""
-        rows = [quick_errors(predictor, self.data[name]) for name in names]
-        return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        return mean_errors(quick_errors(predictor, self.data[name]) for name in names)
 
     def compared(self) -> Summary:
         """Compare with every held-out sample; write metrics, report and ParaView files."""
@@ -199,37 +200,43 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
         def compare(_: int, name: str) -> tuple[Evaluation, Sequence[Path]]:
             sample = self.data[name]
             evaluation, prediction = evaluate_sample(predictor, sample, name)
-            error = evaluation.errors["nmape_percent"]
+            error = evaluation.numbers["nmape_percent"]
             if error > max(pictures, default=-1.0):
                 pictures.clear()
-                pictures[error] = _slices(sample, prediction)
+                pictures[error] = density_slices(sample, prediction.density.values)
             fields = self.configuration.output.fields
             return evaluation, self._write_fields(evaluation, sample, prediction) if fields else []
 
         evaluations = self.compare_each("held-out evaluation", self.split[1], compare)
         rounds = self.rounds()
         self._write_metrics(evaluations, curve, rounds, time.monotonic() - start)
-        write_run_report(
+        output = self.configuration.output
+        write_crystals_report(
             self.folder / "report.html",
-            self.configuration,
-            predictor,
+            self.configuration.name,
+            predictor.provenance["n_samples"],
+            self._what_was_run(predictor),
             evaluations,
             curve,
             rounds,
-            next(iter(pictures.values())),
+            predictor.history,
+            next(iter(pictures.values())) if output.figures else None,
         )
-        return self._summary(evaluations)
+        table = summary_table(f"{len(evaluations)} held-out structures", evaluations)
+        return Summary(table, files=files_to_open(output.fields))
 
-    def _summary(self, evaluations: Sequence[Evaluation]) -> Summary:
-        files = {"open next": "report.html"}
-        if self.configuration.output.fields:
-            files["in ParaView"] = "fields/held_out.pvd"
-        return Summary(
-            f"{len(evaluations)} held-out structures",
-            ("quantity", "mean", "largest", "unit"),
-            summary_rows(summarise(evaluations)),
-            files=files,
-        )
+    def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
+        settings, steps = predictor.provenance["settings"], predictor.history["step"]
+        return {
+            "configuration": self.configuration.name,
+            "seed": self.configuration.seed,
+            "functional": f"{predictor.functional.kinetic}, {predictor.functional.xc}",
+            "space": f"order {predictor.order}, spacing {predictor.spacing:.3f} bohr",
+            "descriptors": f"{predictor.descriptor.n_features} features per point",
+            "differences learned to": predictor.baseline,
+            "networks": f"{settings['committee']} of {list(predictor.hidden)} hidden units",
+            "optimiser steps": int(steps[-1]) if steps else 0,
+        }
 
     def _write_fields(
         self, evaluation: Evaluation, sample: Sample, prediction: Prediction
@@ -265,10 +272,8 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
         train_names, held_out = self.split
         metrics = {
             "held_out": summarise(evaluations),
-            "uncertainties": {
-                name: agreement(*pair) for name, pair in uncertainty_pairs(evaluations).items()
-            },
-            "per_structure": {e.name: {"formula": e.formula, **e.errors} for e in evaluations},
+            "uncertainties": agreements(evaluations),
+            "per_structure": {e.name: {"formula": e.formula, **e.numbers} for e in evaluations},
             "learning_curve": curve,
             "rounds": rounds,
             "training_structures": [*train_names, *(n for row in rounds for n in row["added"])],
@@ -277,27 +282,3 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
             "evaluation_seconds": seconds,
         }
         self.write_json("metrics.json", metrics)
-
-
-def _slices(sample: Sample, prediction: Prediction) -> bytes:
-    """The density and its error in the plane through the first atom."""
-    space, structure = sample.tensor_space(), sample.structure
-    density = torch.tensor(sample.fields["density"])
-    error = prediction.density.values.cpu() - density
-    height = float(structure.positions[0, 2])
-    if structure.periodic:
-        height %= space.lengths[2]
-    return slices_figure(
-        [
-            slice_field(space, density, "density", structure, position=height, title="reference"),
-            slice_field(
-                space,
-                error,
-                "density_error",
-                structure,
-                position=height,
-                title="predicted - reference",
-                signed=True,
-            ),
-        ]
-    )

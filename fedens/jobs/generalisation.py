@@ -34,7 +34,7 @@ from fedens.generalisation.experiment import (
     scaled_basis,
     spring_of_error,
 )
-from fedens.generalisation.far_field import Order
+from fedens.generalisation.far_field import THEORY, Order
 from fedens.generalisation.gupta import Gupta
 from fedens.generalisation.lattice import ForceConstants, force_constants
 from fedens.generalisation.linear_model import DensityPolynomials, GuptaFeatures
@@ -45,7 +45,8 @@ from fedens.generalisation.terms import Domain, judge, relaxation_volume, traini
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import Summary
 from fedens.output.vtk import write_atoms
-from fedens.report.generalisation import THEORY, write_generalisation_report
+from fedens.report.generalisation import write_generalisation_report
+from fedens.report.page import ReportTable
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_MEV
 
@@ -399,15 +400,47 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             self._write_table(name, rows)
         constant = self.crystal.lattice_constant
         self.write_json("results.json", {"lattice_constant": constant, **tables})
-        write_generalisation_report(self.folder / "report.html", self)
+        options, advice = self.configuration, self.advice()
+        write_generalisation_report(
+            self.folder / "report.html",
+            f"{options.name}: what generalises to a {options.defect}",
+            advice,
+            self._what_was_run(),
+            tables,
+            self._panels(),
+        )
         columns = ("model", "quantity", "slope", "half_width_95", "theory")
-        return Summary(
+        table = ReportTable(
             "slopes of the errors against the radius of the training domain",
             [name.replace("_", " ") for name in columns],
             [[row[name] for name in columns] for row in tables["slopes"]],
-            [self.advice()],
-            {"open next": "report.html"},
         )
+        return Summary(table, [advice])
+
+    def _what_was_run(self) -> dict[str, object]:
+        options, a = self.configuration, self.crystal.lattice_constant
+        free = int(self.large.defect.free.sum())
+        return {
+            "reference": f"Gupta potential of {options.element}",
+            "lattice constant": f"{a * BOHR_IN_ANGSTROM:.6f} angstrom",
+            "defect": options.defect,
+            "large crystal": f"{free} free atoms within {options.ball:g} lattice constants",
+            "training snapshots": f"relaxed and {options.fits.snapshots} rattled by "
+            f"{options.fits.rattle:g} bohr",
+            "seed": options.seed,
+        }
+
+    def _panels(self) -> dict[str, tuple[Array, Array, Array]]:
+        """Relaxation and its error in a plane: points and arrows (n, 2), angstrom; strains (n,)."""
+        defect, a = self.large.defect, self.crystal.lattice_constant
+        sites = defect.sites
+        plane = (np.abs(sites[:, 2]) < 0.1 * a) & (defect.distances < _SHOWN * a)
+        at, panels = sites[plane, :2] * BOHR_IN_ANGSTROM, {}
+        error = np.nan_to_num(self.displacement_error)
+        for title, moved in (("relaxation", self.large.displacement), ("its error", error)):
+            strain = np.sqrt(Strain(defect).squared(moved))
+            panels[title] = (at, moved[plane, :2] * BOHR_IN_ANGSTROM, strain[plane])
+        return panels
 
     def _write_table(self, name: str, rows: Sequence[Row]) -> None:
         text = io.StringIO()

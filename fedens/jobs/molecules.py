@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +22,8 @@ from ase.build import molecule as g2_molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from fedens.analysis.molecules import (
-    LearningPoint,
-    MoleculeEvaluation,
-    evaluate_molecule,
-    numbers_by_name,
-)
+from fedens.analysis.evaluation import Evaluation, mean_errors
+from fedens.analysis.molecules import evaluate_molecule
 from fedens.calculator import Calculator
 from fedens.configuration import MoleculeOptions, MoleculesConfiguration
 from fedens.data.sample import Sample
@@ -40,13 +35,14 @@ from fedens.errors import (
     StructureError,
 )
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import Summary, files_to_open
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
+from fedens.report.sections import summary_table
 from fedens.sources.conformers import normal_modes, relaxed
 from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
@@ -180,10 +176,10 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         section = Section(inputs, lambda: self._compared(model, curve), files)
         return self.summarised("held-out molecules", section)
 
-    def _compared(self, model: MolecularModel, curve: Sequence[LearningPoint]) -> Summary:
+    def _compared(self, model: MolecularModel, curve: Sequence[dict[str, float]]) -> Summary:
         options, (train, test), images = self.configuration.evaluation, self.split, []
 
-        def compare(place: int, name: str) -> tuple[MoleculeEvaluation, Sequence[Path]]:
+        def compare(place: int, name: str) -> tuple[Evaluation, Sequence[Path]]:
             sample = self.data[name]
             images.append(_named(_predicted(model, sample.structure), name))
             written = place < options.fields
@@ -197,13 +193,35 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             found = self.compare_each("held-out molecules", _spread(test), compare)
         write_xyz(self.folder / "predicted.xyz", images)
         evaluations = sorted(found, key=lambda one: one.name)
-        whole = LearningPoint.of(len(train), self.configuration.training.committee, evaluations)
+        whole = _curve_row(len(train), self.configuration.training.committee, evaluations)
         results = {"molecules": [one.to_json() for one in evaluations], "left_out": self.failures}
         self.write_json("results.json", results)
         write_molecules_report(
-            self.folder / "report.html", self.configuration, model, evaluations, [*curve, whole]
+            self.folder / "report.html",
+            self.configuration.name,
+            model.provenance["n_samples"],
+            self._what_was_run(model),
+            evaluations,
+            [*curve, whole],
+            _histories(model),
         )
-        return _summary(evaluations, bool(options.fields))
+        table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
+        return Summary(table, files=files_to_open(bool(options.fields)))
+
+    def _what_was_run(self, model: MolecularModel) -> dict[str, object]:
+        theory, mesh = self.configuration.theory, self.configuration.space
+        groups = self.configuration.molecules.items()
+        learned = [f"{options.train} of {group}" for group, options in groups if options.train]
+        held_out = [f"{options.test} of {group}" for group, options in groups if options.test]
+        return {
+            "reference": f"{theory.xc}/{theory.basis} by PySCF, all electrons",
+            "meshes": f"tetrahedra of order {mesh.order}, {mesh.finest:g} bohr at hydrogen, "
+            f"growing by {mesh.growth:g}",
+            "learned": ", ".join(learned),
+            "held out": ", ".join(held_out),
+            "committee": f"{len(model.field_networks)} networks of fields, of energies as many",
+            "seed": self.configuration.seed,
+        }
 
     def _write_fields(self, model: MolecularModel, sample: Sample, name: str) -> list[Path]:
         """Reference, prediction and difference of each field on the sample's mesh."""
@@ -221,7 +239,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         path = self.folder / "fields" / f"{name}.vtu"
         return write_vtu(path, space, written, sample.structure, atom_fields=forces)
 
-    def learning_curve(self) -> list[LearningPoint]:
+    def learning_curve(self) -> list[dict[str, float]]:
         """Mean errors of smaller trainings of one network each."""
         train, _ = self.split
         settings = replace(self._settings(), committee=1)
@@ -232,13 +250,13 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     def _learning_point(
         self, names: Sequence[str], settings: MolecularTrainingSettings
-    ) -> LearningPoint:
+    ) -> dict[str, float]:
         _, test = self.split
 
-        def compute() -> dict[str, Any]:
+        def compute() -> dict[str, float]:
             model = self._trained(names, settings, f"{len(names)} samples")
             found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
-            return asdict(LearningPoint.of(len(names), 1, found))
+            return _curve_row(len(names), 1, found)
 
         inputs = {
             "samples": self.checksums(names),
@@ -246,21 +264,18 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             "settings": settings,
         }
         name = f"learning curve, {len(names)} samples"
-        return LearningPoint(**self.once(name, Section(inputs, compute)))
+        row: dict[str, float] = self.once(name, Section(inputs, compute))
+        return row
 
 
-def _summary(evaluations: Sequence[MoleculeEvaluation], fields: bool) -> Summary:
-    """Mean and largest of every number."""
-    rows = []
-    for name, values in numbers_by_name(evaluations).items():
-        quantity, _, unit = name.partition(" (")
-        sizes = np.abs(values)
-        rows.append((quantity, float(sizes.mean()), float(sizes.max()), unit.removesuffix(")")))
-    files = {"open next": "report.html"}
-    if fields:
-        files["in ParaView"] = "fields/held_out.pvd"
-    title = f"{len(evaluations)} held-out molecules"
-    return Summary(title, ("quantity", "mean", "largest", "unit"), rows, files=files)
+def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    means = mean_errors(one.numbers for one in evaluations)
+    return {"structures": size, "networks": members, **means}
+
+
+def _histories(model: MolecularModel) -> dict[str, dict[str, list[float]]]:
+    """Losses of the first network of each kind, by title."""
+    return {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")}
 
 
 def _from_g2(group: str, options: MoleculeOptions) -> Structure:

@@ -7,7 +7,7 @@ every cost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import product
@@ -34,8 +34,8 @@ from fedens.jobs.summary import Summary
 from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.settings import EnergyTrainingSettings
 from fedens.models.points.training import fit_energy_model
-from fedens.report.figures import learning_curve
-from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.page import ReportTable
+from fedens.report.reference_points import write_reference_points_report
 
 #: No training comes to this many steps in its time.
 _ENDLESS = 10**9
@@ -169,112 +169,24 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
             "left_out": self.failures,
         }
         self.write_json("results.json", results)
-        content = report_content(self.configuration, outcomes, costs)
-        write_report(self.folder / "report.html", content)
-        largest = max(one.structures for one in outcomes)
-        means = {k: v for k, v in averages(outcomes).items() if k[2] == largest}
-        rows = [(p, t, v["energy_error"], v["force_error"]) for (p, t, _), v in means.items()]
-        return Summary(
-            f"mean held-out errors with {largest} structures",
-            ("reference points", "taught", "energy (meV/atom)", "forces (meV/angstrom)"),
-            rows,
-            findings(outcomes, costs),
-            {"open next": "report.html"},
-        )
-
-
-def report_content(
-    options: ReferencePointsConfiguration, outcomes: Sequence[Outcome], costs: Sequence[Cost]
-) -> ReportContent:
-    """Learning curves, costs and findings as a page."""
-    means = averages(outcomes)
-    return ReportContent(
-        title=f"{options.name}: reference points compared",
-        summary=(
-            "Energies as sums over reference points, from the same descriptors, networks, "
-            "structures and training time; orbital-free aluminium cells with defects. Errors are "
-            f"those of {options.held_out} held-out structures, means over {options.seeds} seeds."
-        ),
-        run={
+        options = self.configuration
+        run = {
             "training time": f"{options.seconds:g} processor s each, after the features are known",
             "descriptors": f"Gaussian multipoles, widths {list(options.gmp.widths)} bohr, orders "
             f"to {options.gmp.max_order}",
             "networks": f"linear + {list(options.hidden)} hidden units",
             "added to every model": "the closed energy of the ions' Gaussian charges",
+            "held-out structures": options.held_out,
+            "seeds": options.seeds,
             "seed": options.seed,
-        },
-        figures=_figures(means),
-        tables=[_error_table(means), _cost_table(costs)],
-        notes=[
-            *findings(outcomes, costs),
-            "Fields (energy density and density) can be taught only where the points fill the "
-            "volume. They are smoothed over the distance of the points, which keeps their "
-            "integrals. Their loss is the squared error at points; it does not know the total "
-            "energy.",
-            "Times are processor times. They depend on the machine, and so do the errors, as the "
-            "training time is fixed.",
-        ],
-    )
-
-
-def _figures(means: Mapping[tuple[str, str, int], Mapping[str, float]]) -> list[ReportFigure]:
-    figures = []
-    for labels in LABELS:
-        for quantity, unit in (("force", "meV/angstrom"), ("energy", "meV/atom")):
-            curves: dict[str, dict[int, float]] = {}
-            for (points, taught, size), numbers in means.items():
-                if taught == labels:
-                    curves.setdefault(points, {})[size] = numbers[f"{quantity}_error"]
-            if not curves:
-                continue
-            sizes = sorted({size for curve in curves.values() for size in curve})
-            errors = {
-                points: [curve.get(size, float("nan")) for size in sizes]
-                for points, curve in curves.items()
-            }
-            picture = learning_curve(sizes, errors, unit, f"{quantity} error")
-            figures.append(ReportFigure(f"{quantity.capitalize()} error, taught {labels}", picture))
-    return figures
-
-
-def _error_table(means: Mapping[tuple[str, str, int], Mapping[str, float]]) -> ReportTable:
-    columns: dict[str, tuple[str, str]] = {
-        "force_error": ("force error", "meV/angstrom"),
-        "force_error_spread": ("spread over seeds", "meV/angstrom"),
-        "energy_error": ("energy error", "meV/atom"),
-        "energy_error_spread": ("spread over seeds", "meV/atom"),
-        "seconds_per_epoch": ("time per epoch", "s"),
-        "epochs": ("epochs", ""),
-    }
-    order = list(LABELS)
-    rows = sorted(means, key=lambda key: (order.index(key[1]), key[0], key[2]))
-    return ReportTable(
-        "Held-out errors",
-        ("taught", "reference points", "structures", *(name for name, _ in columns.values())),
-        [
-            (labels, points, size, *(means[points, labels, size][c] for c in columns))
-            for points, labels, size in rows
-        ],
-        ("", "", "", *(unit for _, unit in columns.values())),
-    )
-
-
-def _cost_table(costs: Sequence[Cost]) -> ReportTable:
-    columns: dict[str, tuple[str, str]] = {
-        "points": ("reference points", ""),
-        "n_points": ("points", ""),
-        "preparation_seconds": ("features and derivatives", "s"),
-        "stored_mebibytes": ("stored", "MiB"),
-        "prediction_seconds": ("energy and forces", "s"),
-        "net_force": ("net force", "meV/angstrom"),
-        "egg_box": ("egg-box", "meV/atom"),
-    }
-    return ReportTable(
-        "Costs, one structure",
-        [name for name, _ in columns.values()],
-        [[getattr(one, key) for key in columns] for one in costs],
-        [unit for _, unit in columns.values()],
-        "Features and derivatives are computed once, before the training. Net force and egg-box "
-        "(largest change of the energy when the rigid crystal is shifted) are those of a trained "
-        "model.",
-    )
+        }
+        path = self.folder / "report.html"
+        write_reference_points_report(path, options.name, run, outcomes, costs)
+        largest = max(one.structures for one in outcomes)
+        keys = ("points", "labels", "energy_error", "force_error")
+        table = ReportTable(
+            f"mean held-out errors with {largest} structures",
+            ("reference points", "taught", "energy (meV/atom)", "forces (meV/angstrom)"),
+            [[r[k] for k in keys] for r in averages(outcomes) if r["structures"] == largest],
+        )
+        return Summary(table, findings(outcomes, costs))

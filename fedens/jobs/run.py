@@ -32,7 +32,7 @@ from fedens.errors import ConfigurationError, ConvergenceError
 from fedens.files import write_atomically
 from fedens.jobs.lock import release_lock, take_lock
 from fedens.jobs.sections import Sections, digest
-from fedens.jobs.summary import Summary, show
+from fedens.jobs.summary import Summary
 from fedens.models.registry import load_model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
@@ -155,7 +155,7 @@ class Run(ABC, Generic[Options]):
 
     def evaluate(self) -> None:
         """Compare, write results and report, and show the summary."""
-        show(self.compared(), self.failures, self.folder, self.progress)
+        self.compared().show(self.failures, self.folder, self.progress)
 
     @abstractmethod
     def compared(self) -> Summary:
@@ -373,7 +373,7 @@ class Run(ABC, Generic[Options]):
         """The summary that a section comes to, which shows name and structures left out too."""
         inputs = {**section.inputs, **self.chosen("name"), "structures left out": self.failures}
         shown = replace(section, inputs=inputs, compute=lambda: asdict(section.compute()))
-        return Summary(**self.once(name, shown))
+        return Summary.from_json(self.once(name, shown))
 
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:

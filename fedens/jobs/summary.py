@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import Any, Self
 
 from fedens.progress import Progress
+from fedens.report.page import ReportTable
+from fedens.report.sections import for_terminal
 
 
 @dataclass(frozen=True)
@@ -17,36 +17,31 @@ class Summary:
     """The end of a run.
 
     Attributes:
-        title, columns, rows: of a table; numbers get three digits, None a dash.
-        sentences: below it.
+        table: the numbers. sentences: below it.
         files: to open next, words -> path in the run's folder.
     """
 
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    table: ReportTable
     sentences: Sequence[str] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=lambda: {"open next": "report.html"})
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The summary that :func:`dataclasses.asdict` has taken apart."""
+        return cls(ReportTable(**content["table"]), content["sentences"], content["files"])
+
+    def show(self, failures: Mapping[str, str], folder: Path, progress: Progress) -> None:
+        """Print it, with the structures of the run in a folder that were left out."""
+        progress.console.print(for_terminal(self.table))
+        for name, reason in failures.items():
+            progress.say(f"left out: {name}: {reason}")
+        for sentence in self.sentences:
+            progress.say(sentence)
+        for words, file in self.files.items():
+            progress.say(f"{words}: {folder / file}")
 
 
-def show(summary: Summary, failures: Mapping[str, str], folder: Path, progress: Progress) -> None:
-    """Print a summary of the run in a folder, and the structures that were left out."""
-    table = Table(title=summary.title)
-    for place, column in enumerate(summary.columns):
-        words = any(isinstance(row[place], str) for row in summary.rows)
-        table.add_column(column, justify="left" if words else "right")
-    for row in summary.rows:
-        table.add_row(*map(_cell, row))
-    progress.console.print(table)
-    for name, reason in failures.items():
-        progress.say(f"left out: {name}: {reason}")
-    for sentence in summary.sentences:
-        progress.say(sentence)
-    for words_for, file in summary.files.items():
-        progress.say(f"{words_for}: {folder / file}")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else f"{value:.3g}"
+def files_to_open(fields: bool) -> dict[str, str]:
+    """The report and, where there are any, the fields of what was held out."""
+    files = {"open next": "report.html"}
+    return files | {"in ParaView": "fields/held_out.pvd"} if fields else files

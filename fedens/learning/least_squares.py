@@ -28,7 +28,8 @@ def least_squares(
         count += len(matrix)
     size = count if per_row else normal.diagonal().mean()
     damping = ridge * size * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-    return torch.linalg.solve(normal + damping, right)
+    solution: Tensor = torch.linalg.solve(normal + damping, right)
+    return solution
 
 
 def with_constant(features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,10 +33,7 @@ from fedens.atoms.spherical import SphericalAtom, find_atom, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import OutputError
 from fedens.fem.simplex import DEFAULT_MARGIN
-from fedens.fem.space import FunctionSpace
-from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
-from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -92,57 +89,31 @@ def all_electron_grid(
     return UniformGrid(values, low, steps, remark)
 
 
-def sample_grid(sample: Sample, spacing: float = DEFAULT_SPACING) -> UniformGrid:
-    """The density of a molecule's Kohn-Sham sample on tetrahedra; the mesh's box.
+def sample_grid(
+    sample: Sample,
+    atoms: Mapping[str, SphericalAtom],
+    difference: Difference | None = None,
+    spacing: float = DEFAULT_SPACING,
+) -> UniformGrid:
+    """The density of a molecule's Kohn-Sham sample on tetrahedra, in the mesh's box.
 
-    Args and errors: those of :func:`all_electron_grid`.
+    Beside the errors of :func:`all_electron_grid`:
+
+    Args:
+        atoms, spacing: as there.
+        difference: of another density, such as a predicted one; default: the sample's own.
 
     Raises:
-        OutputError: a sample that does not name its functional and basis, or not of all
-            electrons. DatasetError: a sample that is not on tetrahedra.
+        DatasetError: a sample that is not on tetrahedra.
     """
-    atoms = _free_atoms(sample)
     space = sample.space()
-    superposed = superposed_fields(sample.structure, space.points, atoms, names=["density"])
-    difference = torch.tensor(sample.fields["density"]) - superposed["density"]
-    coefficients = space.project(difference)
-    return all_electron_grid(
-        sample.structure,
-        atoms,
-        lambda points: space.interpolate_at(coefficients, points),
-        spacing,
-        _box_of(space),
-    )
-
-
-def prediction_grid(
-    sample: Sample, prediction: MolecularPrediction, spacing: float = DEFAULT_SPACING
-) -> UniformGrid:
-    """The density predicted for a sample, on the grid of :func:`sample_grid`."""
-    return all_electron_grid(
-        sample.structure,
-        prediction.atoms,
-        lambda points: prediction.differences(points)["density"],
-        spacing,
-        _box_of(sample.space()),
-    )
-
-
-def _box_of(space: FunctionSpace) -> Array:
+    if difference is None:
+        superposed = superposed_fields(sample.structure, space.points, atoms, names=["density"])
+        own = torch.tensor(sample.fields["density"]) - superposed["density"]
+        difference = partial(space.interpolate_at, space.project(own))
     corners = space.nodes[0].numpy()
-    return np.array([corners.min(axis=0), corners.max(axis=0)])
-
-
-def _free_atoms(sample: Sample) -> dict[str, SphericalAtom]:
-    level: Any = sample.provenance.get("functional")
-    named = isinstance(level, Mapping) and {"xc", "basis"} <= set(level)
-    if not named or level.get("pseudopotential") is not None:
-        raise OutputError(
-            f"sample {sample.structure.formula}: functional is {level!r}; a grid of all electrons "
-            "needs xc and basis of a Kohn-Sham calculation without pseudopotential: make the "
-            "sample with kohn_sham(structure, SimplexSpace.for_structure(structure))"
-        )
-    return free_atoms(sample.structure.symbols, level["xc"], level["basis"])
+    box = [corners.min(axis=0), corners.max(axis=0)]
+    return all_electron_grid(sample.structure, atoms, difference, spacing, box)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,19 +64,16 @@ def write_cube_grid(
         "; ".join(filter(None, [f"fedens: {name} in {unit_name}", "lengths in bohr", grid.remark])),
         "outer loop x, middle loop y, inner loop z",
         _line(len(structure), grid.origin),
-        *(_step(n, h) for n, h in zip(grid.values.shape, np.diag(grid.steps), strict=True)),
+        # more digits, for the sum of many steps
+        *(_line(n, h, 8) for n, h in zip(grid.values.shape, np.diag(grid.steps), strict=True)),
         *(_line(number, [number, *position]) for number, position in atoms),
     ]
     return write_atomically(path, "\n".join(head) + "\n" + _rows(grid.values))
 
 
-def _line(number: int, values: ArrayLike) -> str:
-    return f"{number:5d}" + "".join(f"{v:12.6f}" for v in np.asarray(values))
-
-
-def _step(number: int, vector: ArrayLike) -> str:
-    """As a fixed format of 12.6 reads it too, with digits for the sum of many steps."""
-    return f"{number:5d}" + "".join(f"{v:12.8f}" for v in np.asarray(vector))
+def _line(number: int, values: ArrayLike, digits: int = 6) -> str:
+    """In columns of twelve, as a fixed format reads them too."""
+    return f"{number:5d}" + "".join(f"{v:12.{digits}f}" for v in np.asarray(values))
 
 
 def _rows(values: NDArray[np.float64]) -> str:

@@ -1,23 +1,15 @@
-"""Pictures for the report, as PNG bytes. matplotlib is used without its global state."""
+"""Curves and clouds of points as PNG bytes. matplotlib is used without its global state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from fedens.errors import OutputError
-from fedens.fem.mesh import grid_values
-from fedens.fem.tensor import TensorSpace
-from fedens.fields import is_density
-from fedens.output.naming import field_unit, inside_box
-from fedens.structure import Structure
-from fedens.units import BOHR_IN_ANGSTROM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,85 +20,6 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a94a3"
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 PIXELS_PER_INCH = 150
-
-
-@dataclass(frozen=True, eq=False)
-class FieldSlice:
-    """A field in a plane across the box, in the units of files.
-
-    Attributes:
-        values: (n, m), first axis to the right. extent: left, right, bottom, top, angstrom.
-        title: of the picture; unit: of the values, such as ``electron/angstrom^3``.
-        labels: of the two axes. atoms: in the plane, (n_atoms, 2), angstrom.
-        signed: whether colours are centred on zero, as for errors.
-    """
-
-    values: NDArray[np.float64]
-    extent: tuple[float, float, float, float]
-    title: str
-    unit: str
-    labels: tuple[str, str] = ("x", "y")
-    atoms: NDArray[np.float64] | None = None
-    signed: bool = False
-
-
-def slice_field(
-    space: TensorSpace,
-    field: Tensor | ArrayLike,
-    name: str = "density",
-    structure: Structure | None = None,
-    *,
-    axis: int = 2,
-    position: float | None = None,
-    title: str | None = None,
-    signed: bool = False,
-    unit: str | None = None,
-    n: int = 200,
-    thickness: float = 1.0,
-) -> FieldSlice:
-    """A field in the plane at ``position`` (bohr) across one axis (0, 1 or 2).
-
-    Args:
-        field: (n_points,), at ``space.points``; ``unit`` if its ``name`` does not tell it.
-        position: default: through the first atom, else through the middle of the box.
-        n: samples along the longer side.
-        thickness: atoms no further than this from the plane are shown, bohr.
-
-    Raises:
-        SpaceError: for a field of the wrong shape. OutputError: for a field without a unit.
-    """
-    shown = field_unit(name, {name: unit} if unit else None)
-    across = [i for i in range(3) if i != axis]
-    atoms = _atoms(space, structure)
-    if position is None:
-        edges = space.axes[axis].edges
-        position = float(atoms[0, axis] if len(atoms) else (edges[0] + edges[-1]) / 2)
-    coordinates = _plane_coordinates(space, axis, position, n)
-    plane = grid_values(space, field, coordinates, root=is_density(name)).squeeze(axis)
-    near = _distance_to_plane(space, atoms, axis, position) <= thickness
-    ends = [float(space.axes[i].edges[side]) * BOHR_IN_ANGSTROM for i in across for side in (0, -1)]
-    return FieldSlice(
-        values=shown.factor * plane,
-        extent=(ends[0], ends[1], ends[2], ends[3]),
-        title=title or f"{name} at {'xyz'[axis]} = {position * BOHR_IN_ANGSTROM:.2f} angstrom",
-        unit=shown.in_files,
-        labels=("xyz"[across[0]], "xyz"[across[1]]),
-        atoms=atoms[near][:, across] * BOHR_IN_ANGSTROM,
-        signed=signed,
-    )
-
-
-def slices_figure(slices: Sequence[FieldSlice]) -> bytes:
-    """Planes side by side, each with its colour bar and the atoms in it as circles. PNG.
-
-    Slices of one unit that are not ``signed`` share one colour scale, to be compared.
-    """
-    if not slices:
-        raise OutputError("a figure of slices needs at least one slice")
-    figure, all_axes = _figure(5.2 * len(slices), 4.4, len(slices))
-    for axes, piece in zip(all_axes, slices, strict=True):
-        _draw_slice(figure, axes, piece, _colour_limits(slices, piece))
-    return _png(figure)
 
 
 def parity_plot(
@@ -142,7 +55,7 @@ def parity_plot(
     figure, axes = _against_each_other(x, y, (low - pad, high + pad), lines)
     axes.set_xlabel(f"reference {quantity} ({unit})")
     axes.set_ylabel(f"predicted {quantity} ({unit})")
-    return _png(figure)
+    return as_png(figure)
 
 
 def calibration_plot(
@@ -174,7 +87,7 @@ def calibration_plot(
     _logarithmic(axes, limits)
     axes.set_xlabel(f"estimated error of the {quantity} ({unit})")
     axes.set_ylabel(f"actual error of the {quantity} ({unit})")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _against_each_other(
@@ -184,7 +97,7 @@ def _against_each_other(
     notes: Sequence[str],
 ) -> tuple[Figure, Axes]:
     """A square picture of points, the line where both are equal, and notes in the corner."""
-    figure, (axes,) = _figure(4.6, 4.6)
+    figure, (axes,) = new_figure(4.6, 4.6)
     axes.plot(limits, limits, color=GREY, linewidth=1, zorder=1)
     size = 28 if len(x) <= 200 else 7
     axes.scatter(x, y, s=size, color=BLUE, alpha=0.65, linewidth=0, zorder=2)
@@ -207,31 +120,29 @@ def _logarithmic(axes: Axes, limits: tuple[float, float]) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def loss_curve(
-    steps: ArrayLike,
-    train: ArrayLike,
-    validation: ArrayLike | None = None,
-    *,
-    validation_steps: ArrayLike | None = None,
-    label: str = "loss",
-) -> bytes:
-    """Loss against training step, logarithmic, with the validation loss if there is one. PNG."""
-    figure, (axes,) = _figure(5.6, 3.8)
-    axes.plot(np.asarray(steps), np.asarray(train), color=BLUE, linewidth=1.2, label="training")
-    if validation is not None:
-        at = steps if validation_steps is None else validation_steps
+def loss_curve(steps: ArrayLike, training: ArrayLike, validation: ArrayLike = ()) -> bytes:
+    """Loss against training step, logarithmic, with the validation loss where it is known. PNG.
+
+    Args:
+        validation: as many as steps, NaN where it was not measured; or none.
+    """
+    figure, (axes,) = new_figure(5.6, 3.8)
+    x, held_out = np.asarray(steps), np.asarray(validation, dtype=np.float64)
+    axes.plot(x, np.asarray(training), color=BLUE, linewidth=1.2, label="training")
+    known = np.isfinite(held_out)
+    if known.any():
         style: dict[str, Any] = {"color": ORANGE, "linewidth": 1.6, "marker": "o", "markersize": 3}
-        axes.plot(np.asarray(at), np.asarray(validation), label="validation", **style)
+        axes.plot(x[known], held_out[known], label="validation", **style)
         axes.legend(frameon=False)
-    axes.set(xlabel="step", ylabel=label, yscale="log")
-    return _png(figure)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    return as_png(figure)
 
 
 def learning_curve(
     sizes: ArrayLike, errors: Mapping[str, ArrayLike], unit: str, label: str = "error"
 ) -> bytes:
     """Errors (name -> one value per size) against the number of training structures. PNG."""
-    figure, (axes,) = _figure(5.6, 3.8)
+    figure, (axes,) = new_figure(5.6, 3.8)
     x = np.asarray(sizes)
     for i, (name, values) in enumerate(errors.items()):
         colour, marker = CURVES[i % len(CURVES)], MARKERS[i % len(MARKERS)]
@@ -241,10 +152,11 @@ def learning_curve(
     axes.set_xticks([], minor=True)
     axes.set(xlabel="training structures", ylabel=f"{label} ({unit})")
     axes.legend(frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of some inches with axes side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
@@ -256,79 +168,11 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
     return figure, all_axes
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The figure's PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
-
-
-def _colour_limits(slices: Sequence[FieldSlice], piece: FieldSlice) -> tuple[float, float]:
-    if piece.signed:
-        limit = float(np.abs(piece.values).max()) or 1.0
-        return -limit, limit
-    alike = [s.values for s in slices if s.unit == piece.unit and not s.signed]
-    return min(float(v.min()) for v in alike), max(float(v.max()) for v in alike)
-
-
-def _draw_slice(figure: Figure, axes: Axes, piece: FieldSlice, limits: tuple[float, float]) -> None:
-    from matplotlib.ticker import ScalarFormatter
-
-    colours: dict[str, Any] = {"cmap": "RdBu_r" if piece.signed else "viridis"}
-    colours |= {"vmin": limits[0], "vmax": limits[1]}
-    extent, image = piece.extent, piece.values.T
-    picture = axes.imshow(image, origin="lower", extent=extent, interpolation="bilinear", **colours)
-    if piece.atoms is not None and len(piece.atoms):
-        edge = "black" if piece.signed else "white"
-        axes.scatter(
-            piece.atoms[:, 0],
-            piece.atoms[:, 1],
-            s=36,
-            facecolor="none",
-            edgecolor=edge,
-            linewidth=1.1,
-        )
-    axes.grid(visible=False)
-    axes.set(xlim=extent[:2], ylim=extent[2:], title=piece.title)
-    axes.set_xlabel(f"{piece.labels[0]} (angstrom)")
-    axes.set_ylabel(f"{piece.labels[1]} (angstrom)")
-    ticks = ScalarFormatter()
-    ticks.set_powerlimits((-2, 3))
-    figure.colorbar(picture, ax=axes, shrink=0.86, format=ticks, label=_typeset(piece.unit))
-
-
-def _typeset(unit: str) -> str:
-    """The unit with its exponent raised."""
-    return unit.replace("^3", "$^3$")
-
-
-def _plane_coordinates(
-    space: TensorSpace, axis: int, position: float, n: int
-) -> list[NDArray[np.float64]]:
-    """Three coordinate lists, bohr: the centres of equal pixels, and one position."""
-    longest = max(space.axes[i].length for i in range(3) if i != axis)
-    lists: list[NDArray[np.float64]] = []
-    for a in space.axes:
-        count = max(2, round(n * a.length / longest))
-        faces = np.linspace(float(a.edges[0]), float(a.edges[-1]), count + 1)
-        lists.append((faces[1:] + faces[:-1]) / 2)
-    lists[axis] = np.array([position])
-    return lists
-
-
-def _atoms(space: TensorSpace, structure: Structure | None) -> NDArray[np.float64]:
-    if structure is None:
-        return np.zeros((0, 3))
-    space.check_matches(structure)
-    return inside_box(structure, [float(axis.edges[0]) for axis in space.axes])
-
-
-def _distance_to_plane(
-    space: TensorSpace, atoms: NDArray[np.float64], axis: int, position: float
-) -> NDArray[np.float64]:
-    distance = atoms[:, axis] - position
-    if space.axes[axis].periodic:
-        distance -= space.axes[axis].length * np.round(distance / space.axes[axis].length)
-    return np.abs(distance)
 
 
 def power_law_plot(
@@ -347,7 +191,7 @@ def power_law_plot(
     Raises:
         OutputError: no curve has a point.
     """
-    figure, (axes,) = _figure(5.6, 4.2)
+    figure, (axes,) = new_figure(5.6, 4.2)
     drawn = []
     for i, (name, (x, y)) in enumerate(curves.items()):
         xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -369,7 +213,7 @@ def power_law_plot(
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def arrows_figure(
@@ -385,26 +229,18 @@ def arrows_figure(
     """
     from matplotlib.colors import LogNorm
 
-    figure, all_axes = _figure(5.4 * len(panels), 4.6, len(panels))
+    figure, all_axes = new_figure(5.4 * len(panels), 4.6, len(panels))
     for axes, (title, (points, arrows, values)) in zip(all_axes, panels.items(), strict=True):
-        at, along = np.asarray(points), np.asarray(arrows)
+        (x, y), along = np.asarray(points).T, np.asarray(arrows)
         colours = np.asarray(values, dtype=np.float64)
         largest = float(colours.max()) or 1.0
         norm = LogNorm(1e-4 * largest, largest)
         longest = float(np.linalg.norm(along, axis=1).max()) or 1.0
         shown = np.maximum(colours, 1e-4 * largest)
-        picture = axes.scatter(at[:, 0], at[:, 1], c=shown, norm=norm, s=26, cmap="viridis")
-        spacing = float(np.ptp(at[:, 0])) / 12 or 1.0
-        axes.quiver(
-            at[:, 0],
-            at[:, 1],
-            *(along / longest * spacing).T,
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.003,
-        )
+        picture = axes.scatter(x, y, c=shown, norm=norm, s=26, cmap="viridis")
+        dx, dy = along.T / longest * (float(np.ptp(x)) / 12 or 1.0)
+        axes.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=1, width=0.003)
         axes.set(aspect="equal", title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})")
         axes.grid(visible=False)
         figure.colorbar(picture, ax=axes, shrink=0.86, label=value)
-    return _png(figure)
+    return as_png(figure)

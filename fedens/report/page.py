@@ -113,11 +113,11 @@ def render_report(content: ReportContent) -> str:
     return environment.get_template("report.html.j2").render(content=content)
 
 
-def shown(value: Any) -> str:
-    """A cell's text.
+def shown(value: Any, digits: int = DIGITS) -> str:
+    """A cell's text, with some significant digits.
 
-    >>> shown(0.0123456), shown(12345), shown(123456.7), shown(1e-9), shown(None), shown("fcc")
-    ('0.01235', '12345', '123457', '1e-09', '-', 'fcc')
+    >>> shown(0.0123456), shown(12345), shown(12345.6), shown(1e-9), shown(None), shown("fcc")
+    ('0.01235', '12345', '12346', '1e-09', '-', 'fcc')
     """
     if value is None:
         return "-"
@@ -126,7 +126,7 @@ def shown(value: Any) -> str:
     if isinstance(value, numbers.Integral):
         return str(int(value))
     number = float(value)
-    return f"{number:.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.{DIGITS}g}"
+    return f"{number:.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.{digits}g}"
 
 
 def _is_number(value: Any) -> bool:

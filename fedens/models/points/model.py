@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
-from fedens.features.descriptor import Descriptor, Points, descriptor_from_description
+from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
+from fedens.features.surroundings import Points
 from fedens.fem.tensor import TensorSpace
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
