@@ -103,12 +103,15 @@ def finish(process):
 
 
 def without_times(value):
-    """JSON without the numbers that are seconds, and without what was made from such."""
+    """JSON without the numbers that are seconds, and without what was made from such.
+
+    These are digests of inputs, and sentences about results.
+    """
     if isinstance(value, list):
         return [without_times(one) for one in value]
     if not isinstance(value, dict):
         return value
-    timed = {"inputs"} if set(value) == {"inputs", "result"} else set()
+    timed = {"sentences"} | ({"inputs"} if set(value) == {"inputs", "result"} else set())
     return {k: without_times(v) for k, v in value.items() if "seconds" not in k and k not in timed}
 
 

@@ -299,7 +299,7 @@ def export(
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
     from fedens.commands.export import export_sample, export_samples
-    from fedens.models.crystal.training import resolve_device
+    from fedens.learning.devices import resolve_device
     from fedens.models.registry import load_model
     from fedens.units import BOHR_IN_ANGSTROM
 

@@ -9,7 +9,7 @@ from fedens.configuration import Configuration, ReferencePointsConfiguration
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.jobs.run import Run
-from fedens.models.crystal.training import resolve_device
+from fedens.learning.devices import resolve_device
 from fedens.reference.orbital_free import OrbitalFreeLabeller
 
 Options = TypeVar("Options", Configuration, ReferencePointsConfiguration)
