@@ -83,7 +83,7 @@ FULL = Size(
 )
 QUICK = Size(
     Path("runs/vacancy_density_quick"),
-    {"spacing": 0.5, "order": 6},
+    {"spacing": 0.6, "order": 6},
     thermal=2,
     extra=2,
     supercells=(3,),

@@ -5,12 +5,20 @@ processor, which rounds otherwise, trains another network. ``benchmarks/trained_
 measures how much they scatter with the two options added here.
 """
 
+import atexit
 import os
+import tempfile
 
 # One thread, set before NumPy is loaded, also for the workers of xdist and for child processes:
 # the matrices here are small, and threads that wait for each other are many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Free atoms of earlier runs, perhaps of other code, are not read; xdist's workers share a folder.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    cache = tempfile.TemporaryDirectory()
+    atexit.register(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
 
 import json
 from dataclasses import replace

@@ -131,13 +131,13 @@ def test_training_lowers_the_loss_of_the_linear_start(training_seed, bounded):
 
     def error(**changes):
         settings = EnergyTrainingSettings(
-            steps=300, learning_rate=3e-3, seed=training_seed, **changes
+            steps=1000, learning_rate=3e-3, seed=training_seed, **changes
         )
         model = train_energy_model(samples, DESCRIPTOR, [ATOMS], settings)
         pairs = [(model.forces(cell(s)), truth.forces(cell(s))) for s in range(6)]
         return np.mean([np.abs(a - b).mean() for a, b in pairs])
 
-    bounded("force error over a linear model's", error(hidden=(16,)) / error(hidden=()), 0.5)
+    bounded("force error over a linear model's", error(hidden=(16,)) / error(hidden=()), 0.65)
 
 
 def fields_sample(seed):
@@ -178,19 +178,19 @@ def test_fields_alone_give_the_energy(points, training_seed, bounded):
     new = fields_sample(7)
     prediction = model.predict(new.structure)
     assert prediction.energy == model.energy(new.structure)
-    bounded("relative error of the energy", abs(prediction.energy / new.energy - 1), 5e-4)
+    bounded("relative error of the energy", abs(prediction.energy / new.energy - 1), 3.4e-4)
     fields = prediction.fields
     energy_density = float(fields["weights"] @ fields["energy_density"])
     assert energy_density == pytest.approx(prediction.energy, rel=1e-12)
     electrons = float(fields["weights"] @ fields["density"])
-    bounded("of the electrons", abs(electrons / new.number_of_electrons - 1), 1e-3)
+    bounded("of the electrons", abs(electrons / new.number_of_electrons - 1), 3.6e-4)
     where = new.space()
     values = where.interpolate_at(
         where.project(torch.tensor(new.fields["density"])), fields["points"]
     )
     # it learned the density smoothed over the distance of the points
     error = fields["weights"] @ (fields["density"] - values).abs()
-    bounded("of the density", float(error) / new.number_of_electrons, 0.1)
+    bounded("of the density", float(error) / new.number_of_electrons, 0.057)
 
 
 @pytest.mark.parametrize("sets", [[GRID], [QUADRATURE], [NODES]], ids=lambda s: s[0].kind)

@@ -80,6 +80,25 @@ def test_charge_and_dipole_are_of_the_density_before_it_is_normalised():
     assert errors["dipole_error_before_normalisation_e_bohr"] == pytest.approx(dipole, rel=1e-10)
 
 
+def test_energies_and_forces_of_crystals_are_in_mev():
+    """Of three atoms; an energy that is too low has a negative error."""
+    structure = Structure(["Al"] * 3, np.eye(3), cell=EDGES, pbc=True)
+    sample = Sample(structure, np.zeros((1, 3)), np.ones(1), {}, energy=-6.0)
+    errors = crystals.energy_errors({"functional": -6.03, "energy_density": -5.4}, sample)
+    assert errors == {
+        "energy_error_functional_mev_per_atom": pytest.approx(-0.01 * Hartree * 1000),
+        "energy_error_energy_density_mev_per_atom": pytest.approx(0.2 * Hartree * 1000),
+    }
+    reference = np.array([[1.0, -1.0, 2.0], [0.0, 0.0, 4.0]])
+    wrong = np.array([[0.1, -0.2, 0.3], [-0.4, 0.5, -0.6]])
+    errors = crystals.force_errors({"functional": reference + wrong}, reference)
+    unit = Hartree / Bohr * 1000
+    assert errors == {
+        "force_mae_functional_mev_per_angstrom": pytest.approx(0.35 * unit),
+        "force_spread_reference_mev_per_angstrom": pytest.approx(np.sqrt(22 / 6 - 1) * unit),
+    }
+
+
 # ---------------------------------------------------------------------- molecules
 
 
@@ -155,3 +174,29 @@ def test_energy_of_all_predicted_fields_is_in_kcal_per_mol():
     energy = atoms + (0.35 - 0.2 + 0.02) * VOLUME
     name = "energy_error_all_fields_kcal_per_mol"
     assert errors[name] == pytest.approx((energy + 1.0) * KCAL_PER_MOL, rel=1e-10)
+
+
+def test_forces_of_a_molecule_are_compared_in_kcal_per_mol_per_angstrom():
+    """Means over components; those of Pulay by element, here of oxygen and hydrogen."""
+    reference = np.array([[1.0, 2.0, -3.0], [0.5, 0.0, 1.5]])
+    feynman = reference + np.array([[1.0, -2.0, 3.0], [0.4, -0.5, 0.6]])
+    prediction = SimpleNamespace(hellmann_feynman_forces=feynman - 0.7)
+    forces = reference + np.array([[0.1, -0.2, 0.3], [-0.4, 0.5, -0.6]])
+    found = molecules.force_errors(prediction, np.array([8, 1]), forces, reference, feynman)
+    expected = {
+        "force_mae": 0.35,
+        "force_rms_reference": np.sqrt((1 + 4 + 9 + 0.25 + 2.25) / 6),
+        "force_mae_hellmann_feynman": 0.7,
+        "pulay_largest": 3.0,
+        "pulay_heavy_atoms": 2.0,
+        "pulay_hydrogen": 0.5,
+    }
+    assert set(found) == {f"{key}_kcal_per_mol_angstrom" for key in expected}
+    for key, value in expected.items():
+        in_unit = value * KCAL_PER_MOL / Bohr
+        assert found[f"{key}_kcal_per_mol_angstrom"] == pytest.approx(in_unit, rel=1e-10), key
+    alone = molecules.force_errors(prediction, np.array([8, 1]), forces, reference)
+    assert set(alone) == {
+        "force_mae_kcal_per_mol_angstrom",
+        "force_rms_reference_kcal_per_mol_angstrom",
+    }

@@ -280,9 +280,9 @@ def test_learned_samples_are_predicted_well(water_model, water_samples, bounded)
         atoms = superposed_fields(sample.structure, points, prediction.atoms)["density"]
         true = torch.tensor(sample.fields["density"])
         wrong = weights @ (prediction.fields(points)["density"] - true).abs()
-        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.15)
-        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 2e-3)
-        for name, limit in {"kinetic": 0.1, "xc": 0.03}.items():
+        bounded("density over superposed atoms'", wrong / (weights @ (atoms - true).abs()), 0.39)
+        bounded("energy (hartree)", abs(prediction.energy - sample.energy), 4.5e-3)
+        for name, limit in {"kinetic": 0.07, "xc": 0.02}.items():
             error = abs(prediction.energies[name] - sample.energies[name])
             bounded(f"{name} energy (hartree)", error, limit)
 
@@ -309,7 +309,7 @@ def test_committee_says_how_sure_it_is(water_model, bounded):
     assert single.density_uncertainty(points) is None
     far = molecules.rattled(molecules.WATER, 5, size=0.4)
     sure, unsure = (water_model.predict(s).energy_uncertainty for s in (UNSEEN, far))
-    bounded("uncertainty over that of a molecule far off", sure / unsure, 0.2)
+    bounded("uncertainty over that of a molecule far off", sure / unsure, 0.04)
 
 
 @pytest.mark.filterwarnings("error::fedens.errors.ExtrapolationWarning")

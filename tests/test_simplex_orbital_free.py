@@ -71,7 +71,7 @@ def one_electron(space, potential, start):
         (gradient,) = torch.autograd.grad(energy, c)
         return float(energy.detach()), gradient
 
-    preconditioner = space.helmholtz_preconditioner(1.0, 1.0)
+    preconditioner = space.preconditioner(1.0, 1.0)
     first = space.project(start)
     found = minimise_on_sphere(evaluate, first, 1.0, preconditioner, 1e-6, 100, metric=space)
     assert found.converged

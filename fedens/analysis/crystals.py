@@ -54,7 +54,7 @@ def evaluate_sample(
     forces["hellmann_feynman"] = feynman.cpu().numpy()
     force_uncertainties = _force_uncertainties(prediction, by_route)
     numbers = field_errors(prediction, sample, space)
-    numbers |= _energy_errors(energies, sample) | _force_errors(forces, sample.forces)
+    numbers |= energy_errors(energies, sample) | force_errors(forces, sample.forces)
     numbers |= _uncertainties(prediction, force_uncertainties)
     evaluation = Evaluation(
         name,
@@ -100,7 +100,7 @@ def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
         energies = {"functional": float(prediction.energy("functional"))}
     reference = _on(space, sample.fields["density"])
     nmape = percent(space.weights, prediction.density.values - reference, reference)
-    return {"nmape_percent": nmape, **_energy_errors(energies, sample)}
+    return {"nmape_percent": nmape, **energy_errors(energies, sample)}
 
 
 def field_errors(prediction: Prediction, sample: Sample, space: TensorSpace) -> dict[str, float]:
@@ -129,7 +129,8 @@ def _on(space: TensorSpace, values: NDArray[np.float64]) -> Tensor:
     return torch.tensor(values, device=space.device)
 
 
-def _energy_errors(energies: dict[str, float], sample: Sample) -> dict[str, float]:
+def energy_errors(energies: dict[str, float], sample: Sample) -> dict[str, float]:
+    """Errors with their sign, meV/atom, of energies by route, hartree."""
     per_atom = HARTREE_IN_MEV / len(sample.structure)
     return {
         f"energy_error_{route}_mev_per_atom": (energy - sample.total_energy) * per_atom
@@ -137,7 +138,8 @@ def _energy_errors(energies: dict[str, float], sample: Sample) -> dict[str, floa
     }
 
 
-def _force_errors(forces: Arrays, reference: NDArray[np.float64]) -> dict[str, float]:
+def force_errors(forces: Arrays, reference: NDArray[np.float64]) -> dict[str, float]:
+    """Mean absolute errors, meV/angstrom, of forces by route, hartree/bohr, and their spread."""
     unit = HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
     errors = {
         f"force_mae_{route}_mev_per_angstrom": mean_absolute_error(values, reference, unit)

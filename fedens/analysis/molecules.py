@@ -50,15 +50,15 @@ def evaluate_molecule(
         warnings.simplefilter("ignore", ExtrapolationWarning)  # here the errors are known
         prediction = model.predict(sample.structure)
         found = model.energy_and_forces(sample.structure)
-        energy, forces = found.energy, found.forces
     numbers = field_errors(prediction, sample)
-    numbers["energy_error_kcal_per_mol"] = HARTREE_IN_KCAL_PER_MOL * (energy - sample.total_energy)
+    wrong = found.energy - sample.total_energy
+    numbers["energy_error_kcal_per_mol"] = HARTREE_IN_KCAL_PER_MOL * wrong
     if prediction.energy_uncertainty is not None:
         uncertainty = HARTREE_IN_KCAL_PER_MOL * prediction.energy_uncertainty
         numbers["energy_uncertainty_kcal_per_mol"] = uncertainty
     references = _reference_forces(sample)
     if "reference" in references:
-        numbers |= _force_errors(prediction, sample.structure.numbers, forces, **references)
+        numbers |= force_errors(prediction, sample.structure.numbers, found.forces, **references)
     if scf:
         try:
             numbers |= _self_consistency(prediction, sample)
@@ -70,8 +70,8 @@ def evaluate_molecule(
         sample.structure.formula,
         list(sample.structure.symbols),
         numbers,
-        {"reference": sample.total_energy, "predicted": energy},
-        {"predicted": forces} | references,
+        {"reference": sample.total_energy, "predicted": found.energy},
+        {"predicted": found.forces} | references,
     )
 
 
@@ -125,13 +125,14 @@ def _energy_by_quadrature(
     return closed + float(weights @ integrand)
 
 
-def _force_errors(
+def force_errors(
     prediction: MolecularPrediction,
     atomic_numbers: NDArray[np.int64],
     forces: Array,
     reference: Array,
     reference_hellmann_feynman: Array | None = None,
 ) -> dict[str, float]:
+    """Errors of forces (n_atoms, 3) in kcal/mol/angstrom; how the references differ, if known."""
     unit = HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM
     size = unit * float(np.sqrt((reference**2).mean()))
     numbers = {

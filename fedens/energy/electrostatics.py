@@ -271,7 +271,8 @@ def _ion_energy(
     device = positions.device
     vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
     if cell is not None:
-        vectors = vectors + torch.as_tensor(shifts, dtype=positions.dtype, device=device) @ cell
+        cells = torch.as_tensor(shifts, dtype=positions.dtype, device=device)
+        vectors = vectors + (cells[:, :, None] * cell).sum(dim=1)
     r = vectors.norm(dim=1)
     products = torch.as_tensor(valences[first] * valences[second], device=device)
     mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)

@@ -203,7 +203,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             self._what_was_run(model),
             evaluations,
             [*curve, whole],
-            _histories(model),
+            {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
         table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
         return Summary(table, files=files_to_open(bool(options.fields)))
@@ -271,11 +271,6 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
     means = mean_errors(one.numbers for one in evaluations)
     return {"structures": size, "networks": members, **means}
-
-
-def _histories(model: MolecularModel) -> dict[str, dict[str, list[float]]]:
-    """Losses of the first network of each kind, by title."""
-    return {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")}
 
 
 def _from_g2(group: str, options: MoleculeOptions) -> Structure:

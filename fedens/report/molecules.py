@@ -100,7 +100,7 @@ def write_molecules_report(
                 evaluations,
                 QUANTITIES.keys() - _PULAY,
                 "Quadrature: on the reference's mesh. Uncertainties are the standard deviation "
-                "between the networks of the committee.",
+                "over the committee, scaled to errors of its members on molecules they left out.",
             ),
             *_pulay_tables(evaluations),
             *curve_tables(curve, _COLUMNS, caption),
