@@ -11,7 +11,7 @@ from fedens.configuration import (
     TrainingOptions,
     load_configuration,
 )
-from fedens.jobs.crystals import Run
+from fedens.jobs.registry import open_run
 from fedens.progress import Progress
 
 #: The demo of this folder: 12 structures and four networks, some minutes.
@@ -37,6 +37,6 @@ def example_model(folder: str | Path | None = None, quick: bool = False) -> Pred
     if folder is not None:
         return Predictor.load(folder)
     configuration = QUICK if quick else load_configuration(DEMO)
-    run = Run.open(configuration, Path("runs") / configuration.name, Progress())
-    run.generate()
-    return run.train()
+    with open_run(configuration, Path("runs") / configuration.name, Progress()) as run:
+        run.generate()
+        return run.train()

@@ -51,6 +51,10 @@ class DeviceError(FedensError, RuntimeError):
     """A device was asked for that this machine does not have."""
 
 
+class RunLockedError(FedensError, RuntimeError):
+    """A run folder that another process is at work in."""
+
+
 class OutputError(FedensError, OSError):
     """A file or folder that cannot be written."""
 

@@ -8,15 +8,18 @@ import torch
 from ase.build import bulk
 from ase.io import write
 from safetensors.torch import load_file
-from test_workflow import SMALL, configured, run_of
+from test_crystals_run import SMALL, configured, run_of, with_labeller
 from typer.testing import CliRunner
 
-import fedens.jobs.crystals as workflow
+import fedens.jobs.crystals as crystals
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
 from fedens.errors import ConvergenceError, StructureError
-from fedens.jobs.rounds import energy_uncertainty, is_added, most_uncertain
-from fedens.reference.orbital_free import OrbitalFreeLabeller
+from fedens.jobs.crystals import is_added
+from fedens.jobs.registry import load_job, open_run
+from fedens.jobs.rounds import energy_uncertainty, most_uncertain
+from fedens.jobs.sections import Sections
+from fedens.progress import Progress
 
 ROUNDS = {
     "training": SMALL["training"] | {"steps": 60, "learning_curve": []},
@@ -43,11 +46,11 @@ def counted(monkeypatch):
         trained = 0
         stop_at = None
 
-    label, train = OrbitalFreeLabeller.__call__, workflow.train
+    train = crystals.train
 
-    def counted_label(*arguments):
+    def counted_label(labeller, structure):
         Counted.labelled += 1
-        return label(*arguments)
+        return labeller(structure)
 
     def counted_train(*arguments):
         if Counted.stop_at == Counted.trained:
@@ -55,8 +58,8 @@ def counted(monkeypatch):
         Counted.trained += 1
         return train(*arguments)
 
-    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", counted_label)
-    monkeypatch.setattr(workflow, "train", counted_train)
+    with_labeller(monkeypatch, counted_label)
+    monkeypatch.setattr(crystals, "train", counted_train)
     return Counted
 
 
@@ -65,8 +68,9 @@ def metrics_of(folder):
 
 
 def uncertainties_of(folder, number):
-    record = json.loads((folder / "rounds" / str(number) / "candidates.json").read_text())
-    return record["uncertainty_mev_per_atom"]
+    prefix, sections = "uncertainty of ", Sections(folder)
+    names = [name for name in sections.names if name.startswith(f"{prefix}round{number}-")]
+    return {name.removeprefix(prefix): sections.result(name) for name in names}
 
 
 @pytest.mark.slow
@@ -169,19 +173,36 @@ def test_rounds_begin_with_the_model_of_a_run_without(tmp_path, counted):
     assert counted.trained == 3
 
 
+def test_only_what_a_model_depends_on_has_it_trained_again(tmp_path, counted, capsys):
+    def trained(**training):
+        path = configured(tmp_path, training=ROUNDS["training"] | {"steps": 5} | training)
+        run = open_run(load_job(path), tmp_path / "out", Progress())
+        run.generate()
+        run.train()
+        return counted.trained
+
+    assert trained() == 1
+    assert trained(checkpoint_every=3) == 1
+    assert "model is already trained" in capsys.readouterr().out
+    assert trained(steps=6) == 2
+    assert "trained again (settings changed)" in capsys.readouterr().out
+    assert trained(steps=6, learning_curve=[1]) == 2
+
+
 def test_candidates_that_do_not_converge_are_left_out(tmp_path, monkeypatch):
     run = run_of(tmp_path, **(ROUNDS | {"rounds": ROUNDS["rounds"] | {"count": 1, "add": 2}}))
     run.generate()
-    label, failed = OrbitalFreeLabeller.__call__, []
+    failed = []
 
-    def failing_once(self, structure):
+    def failing_once(labeller, structure):
         if not failed:
             failed.append(structure)
             raise ConvergenceError("not converged: a trial")
-        return label(self, structure)
+        return labeller(structure)
 
-    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", failing_once)
+    with_labeller(monkeypatch, failing_once)
     assert run.train().provenance["n_samples"] == 4
+    assert list(run.failures.values()) == ["not converged: a trial"]
 
 
 def test_most_uncertain():

@@ -10,7 +10,7 @@ from ase.io.cube import read_cube
 from scipy.special import gammainc
 
 from fedens.atoms.spherical import SphericalAtom, superposed_fields
-from fedens.commands.describe import export_sample, export_samples, free_atoms_of
+from fedens.commands.export import export_sample, export_samples, free_atoms_of
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FunctionalError, OutputError

@@ -15,9 +15,9 @@ from fedens.configuration import (
     StructureFileOptions,
     ThermalCellsOptions,
     load_configuration,
-    load_job,
 )
 from fedens.errors import ConfigurationError, OutputError
+from fedens.jobs.registry import load_job
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "aluminium.yaml"
 

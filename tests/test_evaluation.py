@@ -9,7 +9,7 @@ import pyvista
 import torch
 from ase.units import Bohr, Hartree
 from systems import GTHFIT
-from test_workflow import SMALL, run_of
+from test_crystals_run import SMALL, run_of
 
 from fedens import EnergyFunctional
 from fedens.analysis.crystals import evaluate_sample

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedens.commands.cli import app
-from fedens.configuration import load_job
+from fedens.jobs.registry import load_job
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -23,7 +23,7 @@ from fedens import (
     train,
     train_energy_model,
 )
-from fedens.commands.describe import describe_path
+from fedens.commands.info import describe_path
 from fedens.errors import DeviceError, ModelError
 from fedens.models.base import EnergyAndForces, Model
 from fedens.models.registry import KINDS

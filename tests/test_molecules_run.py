@@ -12,7 +12,7 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from fedens.commands.cli import app
-from fedens.configuration import MoleculesConfiguration, load_job
+from fedens.configuration import MoleculesConfiguration
 from fedens.data.dataset import Dataset
 from fedens.errors import (
     ConfigurationError,
@@ -23,6 +23,7 @@ from fedens.errors import (
 )
 from fedens.jobs import molecules as molecules_run
 from fedens.jobs.molecules import MoleculesRun
+from fedens.jobs.registry import load_job, open_run
 from fedens.models.molecule.model import MolecularModel
 from fedens.progress import Progress
 from fedens.reference.pyscf import kohn_sham as reference
@@ -95,9 +96,8 @@ def labelled(monkeypatch):
 
 def run(configuration, folder):
     """What ``fedens run`` does."""
-    job = MoleculesRun.open(configuration, folder, QUIET)
-    job.generate()
-    return job.report(job.train())
+    with open_run(configuration, folder, QUIET) as job:
+        job.do()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def finished(tmp_path_factory, training_seed):
 
 
 def results_of(folder):
-    return json.loads((folder / "results.json").read_text())
+    return json.loads((folder / "results.json").read_text())["molecules"]
 
 
 @pytest.mark.slow
@@ -215,7 +215,8 @@ def test_second_run_repeats_neither_data_nor_training(finished, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("done again")
 
-    for name in ("kohn_sham", "relaxed", "normal_modes"):
+    monkeypatch.setattr(reference, "kohn_sham", refuse)
+    for name in ("relaxed", "normal_modes"):
         monkeypatch.setattr(molecules_run, name, refuse)
     files = [*(folder / "data").glob("*.h5"), folder / "model" / "weights.safetensors"]
     times = [file.stat().st_mtime_ns for file in files]
@@ -224,6 +225,9 @@ def test_second_run_repeats_neither_data_nor_training(finished, monkeypatch):
     assert "model is already trained" in result.output.replace("\n", " ")
     assert [file.stat().st_mtime_ns for file in files] == times
     assert results_of(folder) == before
+    for step in ("generate", "train", "evaluate"):
+        assert CliRunner().invoke(app, [step, *arguments[1:]]).exit_code == 0
+    assert [file.stat().st_mtime_ns for file in files] == times
 
 
 @pytest.mark.slow
@@ -257,6 +261,20 @@ def test_structures_of_a_file_are_drawn_in_random_order(from_file, tmp_path):
     again = MoleculesRun.open(job.configuration, tmp_path / "again", QUIET)
     for one, same in zip(found, again.structures.values(), strict=True):
         np.testing.assert_allclose(one.positions, same.positions, atol=1e-7)
+
+
+def test_a_replaced_file_is_noticed(from_file, tmp_path, labelled):
+    structures = [molecules.rattled(molecules.WATER, i) for i in range(4)]
+    job = open_run(from_file(structures), tmp_path / "out", QUIET)
+    job.generate()
+    drawn = job.structures["water-0001"].positions
+    place = next(i for i, s in enumerate(structures) if np.allclose(s.positions, drawn))
+    structures[place] = molecules.rattled(molecules.WATER, 9)
+    job = open_run(from_file(structures), tmp_path / "out", QUIET)
+    job.generate()
+    assert len(labelled) == 3 + 1
+    stored = job.data["water-0001"].structure.positions
+    np.testing.assert_allclose(stored, structures[place].positions, atol=1e-7)
 
 
 def test_charge_and_spin_of_a_file_are_kept(from_file, tmp_path):

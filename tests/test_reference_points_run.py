@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from fedens.analysis.reference_points import Cost, Outcome, averages, findings, structures_needed
 from fedens.commands.cli import app
-from fedens.configuration import load_job
 from fedens.errors import ConfigurationError
+from fedens.jobs.registry import load_job
 
 SMALL = """
 job: reference_points
@@ -47,11 +47,12 @@ def test_run_and_resume(tmp_path):
     path, folder = tmp_path / "small.yaml", tmp_path / "run"
     path.write_text(SMALL)
 
-    def invoke():
-        return CliRunner().invoke(app, ["run", str(path), "--output", str(folder)])
+    def invoke(step="run", *options):
+        return CliRunner().invoke(app, [step, str(path), "--output", str(folder), *options])
 
-    result = invoke()
-    assert result.exit_code == 0, result.output
+    for step in ("generate", "train", "evaluate"):
+        result = invoke(step)
+        assert result.exit_code == 0, result.output
     stored = json.loads((folder / "results.json").read_text())
     # atoms are taught two kinds of labels, points of a volume four; two sizes
     assert len(stored["outcomes"]) == 2 * (2 + 4)
@@ -62,17 +63,37 @@ def test_run_and_resume(tmp_path):
     assert "Held-out errors" in (folder / "report.html").read_text()
 
     # cut off: what is missing is done, the rest is kept
-    kept = stored["outcomes"][:-3]
-    (folder / "results.json").write_text(json.dumps(stored | {"outcomes": kept}))
-    assert invoke().exit_code == 0
+    sections = json.loads((folder / "sections.json").read_text())
+    lost = [name for name in sections if "structures, seed" in name][-3:]
+    kept = {name: section for name, section in sections.items() if name not in lost}
+    (folder / "sections.json").write_text(json.dumps(kept))
+    result = invoke()
+    assert result.exit_code == 0
+    assert "quadrature: trainings: 5 of 8 skipped" in result.output
     again = json.loads((folder / "results.json").read_text())["outcomes"]
-    assert again[:-3] == kept
+    assert again[:-3] == stored["outcomes"][:-3]
     assert len(again) == len(stored["outcomes"])
+    assert again != stored["outcomes"]  # the times differ
 
+    # neither the device nor the name makes a run refuse its results, or do them again
+    path.write_text(SMALL + "name: other\n")
+    result = invoke("run", "--device", "cpu")
+    assert result.exit_code == 0
+    for points in ("atoms", "quadrature"):
+        assert f"{points}: features" not in result.output
+    assert json.loads((folder / "results.json").read_text())["outcomes"] == again
+
+    # more seeds: those that are there stay
     path.write_text(SMALL.replace("seeds: 1", "seeds: 2"))
+    assert invoke().exit_code == 0
+    more = json.loads((folder / "results.json").read_text())["outcomes"]
+    assert [one for one in more if one["seed"] == 0] == again
+    assert len(more) == 2 * len(again)
+
+    path.write_text(SMALL.replace("spacing: 0.425", "spacing: 0.4"))
     result = invoke()
     assert isinstance(result.exception, ConfigurationError)
-    assert "another configuration" in str(result.exception)
+    assert "another configuration (space differs)" in str(result.exception)
 
 
 def test_averages_are_over_seeds():

@@ -24,8 +24,9 @@ from fedens import (
 )
 from fedens.atoms.baseline import SuperposedAtoms
 from fedens.commands.cli import app
-from fedens.commands.describe import describe_path, export_sample, export_samples
-from fedens.commands.importing import import_files
+from fedens.commands.export import export_sample, export_samples
+from fedens.commands.import_densities import import_files
+from fedens.commands.info import describe_path
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FedensError, ModelError, OutputError, StructureError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,12 +19,6 @@ from fedens.errors import FedensError
 # when torch and NumPy are first imported, which is inside the commands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-#: Module of each job but the main one; each has run(configuration, folder, progress).
-_JOB_MODULES = {
-    "generalisation": "fedens.jobs.generalisation",
-    "reference_points": "fedens.jobs.reference_points",
-}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,23 +71,6 @@ def _options(
     logging.getLogger("skfem").setLevel(logging.ERROR)
 
 
-def _open_run(
-    path: Path, output: Path | None, device: str | None, seed: int | None, quiet: bool
-) -> Any:
-    """The run of a configuration of the main job or of molecules."""
-    from fedens.configuration import MoleculesConfiguration, load_configuration, load_job
-    from fedens.jobs.crystals import Run
-    from fedens.jobs.molecules import MoleculesRun
-    from fedens.progress import Progress
-
-    overrides = {"device": device, "seed": seed}
-    chosen = load_job(path, overrides)
-    folder = output or Path("runs") / chosen.name
-    if isinstance(chosen, MoleculesConfiguration):
-        return MoleculesRun.open(chosen, folder, Progress(quiet))
-    return Run.open(load_configuration(path, overrides), folder, Progress(quiet))
-
-
 @app.command()
 def run(
     config: ConfigurationFile,
@@ -107,20 +83,12 @@ def run(
 
     Another job where the configuration names one with its key `job`.
 
-    Start it again after an interruption: structures already labelled and training steps already
-    taken are not repeated.
+    Start it again after an interruption, or with a changed configuration: what has been done and
+    would come out the same is not done again, and a line says so.
     """
-    from fedens.configuration import load_job
-    from fedens.progress import Progress
+    from fedens.commands.run import run_job
 
-    chosen = load_job(config, {"device": device, "seed": seed})
-    if chosen.job in _JOB_MODULES:
-        folder = output or Path("runs") / chosen.name
-        import_module(_JOB_MODULES[chosen.job]).run(chosen, folder, Progress(quiet))
-        return
-    job = _open_run(config, output, device, seed, quiet)
-    job.generate()
-    _finish(job)
+    run_job(config, output, device, seed, quiet)
 
 
 @app.command()
@@ -131,10 +99,13 @@ def generate(
     seed: Seed = None,
     quiet: Quiet = False,
 ) -> None:
-    """Only the reference data: one HDF5 file per structure in DIR/data."""
-    job = _open_run(config, output, device, seed, quiet)
-    job.generate()
-    job.progress.say(f"{len(job.data)} samples in {job.folder / 'data'}")
+    """Only the reference data: one HDF5 file per structure in DIR/data.
+
+    Of the job `generalisation`: the defects relaxed by the reference, in DIR/positions.
+    """
+    from fedens.commands.run import run_job
+
+    run_job(config, output, device, seed, quiet, "generate")
 
 
 @app.command()
@@ -145,10 +116,14 @@ def train(
     seed: Seed = None,
     quiet: Quiet = False,
 ) -> None:
-    """Only the training, with its rounds if there are any, on the data a run folder holds."""
-    job = _open_run(config, output, device, seed, quiet)
-    job.train()
-    job.progress.say(f"model in {job.folder / 'model'}")
+    """Only the training, with its rounds if there are any, on the data a run folder holds.
+
+    Of the job `reference_points`: every training and its errors; of `generalisation`: the models
+    fitted in small domains, after the defects where these are missing.
+    """
+    from fedens.commands.run import run_job
+
+    run_job(config, output, device, seed, quiet, "train")
 
 
 @app.command()
@@ -159,9 +134,13 @@ def evaluate(
     seed: Seed = None,
     quiet: Quiet = False,
 ) -> None:
-    """Only the comparison with held-out structures, for a run folder with data and model."""
-    job = _open_run(config, output, device, seed, quiet)
-    _finish(job)
+    """Only the comparison with held-out structures, for a run folder with data and model.
+
+    Of the jobs `reference_points` and `generalisation`: tables and report.
+    """
+    from fedens.commands.run import run_job
+
+    run_job(config, output, device, seed, quiet, "evaluate")
 
 
 @app.command()
@@ -263,7 +242,7 @@ def import_(
 
     **Example:** `fedens import run*/CHGCAR --out data --energies energies.txt`
     """
-    from fedens.commands.importing import import_files
+    from fedens.commands.import_densities import import_files
     from fedens.fem.tensor import DEFAULT_SPACING
     from fedens.progress import Progress
     from fedens.units import BOHR_IN_ANGSTROM
@@ -319,7 +298,7 @@ def export(
 
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
-    from fedens.commands.describe import export_sample, export_samples
+    from fedens.commands.export import export_sample, export_samples
     from fedens.learning.devices import resolve_device
     from fedens.models.base import Model
     from fedens.units import BOHR_IN_ANGSTROM
@@ -335,33 +314,14 @@ def export(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="A data set, a sample (.h5) or a model folder.")],
+    path: Annotated[
+        Path, typer.Argument(help="A run folder, a data set, a sample (.h5) or a model folder.")
+    ],
 ) -> None:
-    """What a data set, a sample or a model is: elements, functional, units, sizes."""
-    from fedens.commands.describe import describe_path
+    """What a run folder holds; what a data set, a sample or a model is: elements, units, sizes."""
+    from fedens.commands.info import describe_path
 
     table = Table(show_header=False, box=None)
     for name, value in describe_path(path).items():
         table.add_row(name, str(value))
     Console().print(table)
-
-
-def _finish(job: Any) -> None:
-    """Evaluation of the trained model, report and summary."""
-    from fedens.jobs.molecules import MoleculesRun
-
-    model = job.train()
-    if isinstance(job, MoleculesRun):
-        job.report(model)
-    else:
-        _summary(job, job.evaluate(model))
-
-
-def _summary(job: Any, evaluations: Any) -> None:
-    from fedens.report.sections import for_terminal, summary_table
-
-    table = summary_table(f"{len(evaluations)} held-out structures", evaluations)
-    job.progress.console.print(for_terminal(table))
-    job.progress.say(f"open next: {job.folder / 'report.html'}")
-    if job.configuration.output.fields:
-        job.progress.say(f"in ParaView: {job.folder / 'fields' / 'held_out.pvd'}")

@@ -27,7 +27,6 @@ from fedens.configuration.options import JobOptions, Options
 from fedens.configuration.reference_points import PointSetOptions, ReferencePointsConfiguration
 
 __all__ = [
-    "JOBS",
     "Configuration",
     "EvanescentCoreOptions",
     "GTHLocalOptions",
@@ -46,21 +45,7 @@ __all__ = [
     "ThermalCellsOptions",
     "TrainingOptions",
     "load_configuration",
-    "load_job",
 ]
-
-#: The configuration of each job, the main one first.
-JOBS: dict[str, type[JobOptions]] = {
-    "learning": Configuration,
-    "generalisation": GeneralisationConfiguration,
-    "reference_points": ReferencePointsConfiguration,
-    "molecules": MoleculesConfiguration,
-}
-
-
-def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> JobOptions:
-    """Read and check the configuration of any job; see :func:`load_configuration`."""
-    return read_options(path, JOBS, overrides or {})
 
 
 def load_configuration(
@@ -75,4 +60,4 @@ def load_configuration(
         ConfigurationError: no such file, no YAML, another job, an unknown key, a wrong type or a
             value out of range; the message names every such key and its line.
     """
-    return read_options(path, {"learning": Configuration}, overrides or {})
+    return read_options(path, {"learning": Configuration}, overrides)

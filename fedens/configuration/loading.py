@@ -20,7 +20,9 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def read_options(
-    path: str | Path, kinds: Mapping[str, type[AnyOptions]], overrides: Mapping[str, Any]
+    path: str | Path,
+    kinds: Mapping[str, type[AnyOptions]],
+    overrides: Mapping[str, Any] | None = None,
 ) -> AnyOptions:
     """Read and check a YAML file as the kind of options that its key ``job`` names.
 
@@ -47,7 +49,7 @@ def read_options(
             f"{path}, line {line}: job: should be one of {', '.join(kinds)}, not {job!r}"
         )
     context = {"folder": path.resolve().parent}
-    given = {key: value for key, value in overrides.items() if value is not None}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
         return kinds[job].model_validate({"name": path.stem} | values | given, context=context)
     except ValidationError as error:

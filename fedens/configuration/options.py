@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from ase.data import atomic_numbers
@@ -20,7 +19,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fedens.errors import ConfigurationError
 from fedens.files import write_atomically
 
 
@@ -74,24 +72,6 @@ class JobOptions(Options):
             OutputError: the file cannot be written.
         """
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-
-    def results_in(self, path: Path) -> dict[str, Any]:
-        """What a run of this configuration has stored in a JSON file; at first, only itself.
-
-        Raises:
-            ConfigurationError: the file holds results of another configuration, or is no JSON.
-        """
-        wanted = self.model_dump(mode="json")
-        if not path.is_file():
-            return {"configuration": wanted}
-        advice = "choose another folder with --output, or delete it"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigurationError(f"{path} is not JSON ({error}): {advice}") from error
-        if found.get("configuration") != wanted:
-            raise ConfigurationError(f"{path} holds results of another configuration: {advice}")
-        return found
 
 
 def disagree(place: str, message: str) -> None:

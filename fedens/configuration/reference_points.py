@@ -79,6 +79,11 @@ class ReferencePointsConfiguration(JobOptions):
     seconds: PositiveFloat = Field(
         default=8.0, description="processor time of each training after the features are known"
     )
+    steps: PositiveInt | None = Field(
+        default=None,
+        description="optimiser steps of each training, if it has not ended before; null: the time "
+        "alone ends it, and results depend on the machine",
+    )
     hidden: Layers = Field(default=(64, 64), description="neurons per hidden layer")
     learning_rate: PositiveFloat = Field(default=1e-3, description="at the start")
     ridge: PositiveFloat = Field(

@@ -1,22 +1,19 @@
 """The job ``generalisation``: how errors of a model around a defect depend on its training domain.
 
-A run lives in one folder::
+Beside what every run's folder holds (:mod:`fedens.jobs.run`)::
 
-    config.yaml    resolved configuration      tables/      every number, CSV
-    results.json   rows done so far            fields/      atoms for ParaView
-    report.html    one page to read            positions/   relaxed by the reference
+    results.json   every row        tables/   the same, CSV        positions/   relaxed atoms
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,9 +42,11 @@ from fedens.generalisation.measures import Strain, decay, slope
 from fedens.generalisation.observations import Design
 from fedens.generalisation.potential import Array
 from fedens.generalisation.terms import Domain, judge, relaxation_volume, training_domain
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary
 from fedens.output.vtk import write_atoms
-from fedens.progress import Progress
 from fedens.report.generalisation import write_generalisation_report
+from fedens.report.page import ReportTable
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_MEV
 
@@ -59,42 +58,27 @@ _SHOWN = 4.0
 Row = dict[str, Any]
 
 
-def run(configuration: GeneralisationConfiguration, folder: Path, progress: Progress) -> Analysis:
-    """Do the analysis, or go on with it where it was cut off, and write its report.
+class GeneralisationRun(Run[GeneralisationConfiguration]):
+    """Analyses what generalises from small training domains to a defect.
 
-    Raises:
-        ConfigurationError: the folder holds results of another configuration.
-        StructureError: a crystal too small for the training domains, or one without equilibrium.
-        ModelError: a reference that is not stable.
+    Its steps: ``generate`` relaxes the defects by the reference, ``train`` makes and tests the
+    models, ``evaluate`` fits the slopes and writes tables and report.
     """
-    analysis = Analysis(configuration, folder, progress)
-    analysis.check()
-    analysis.defects()
-    analysis.decay()
-    analysis.far_field()
-    analysis.fits()
-    path = analysis.report()
-    progress.say(analysis.advice())
-    progress.say(f"open next: {path}")
-    return analysis
 
-
-class Analysis:
-    """One configuration with its folder. What has been done is in ``results``, by name."""
-
-    def __init__(
-        self, configuration: GeneralisationConfiguration, folder: Path, progress: Progress
-    ):
-        self.configuration, self.folder, self.progress = configuration, folder, progress
-        self.results: Row = configuration.results_in(folder / "results.json")
-        configuration.write(folder / "config.yaml")
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A result of this name, computed only if it is not there yet."""
-        if name not in self.results:
-            self.results[name] = compute()
-            write_atomically(self.folder / "results.json", json.dumps(self.results, indent=1))
-        return self.results[name]
+    data_sections = (
+        "seed",
+        "element",
+        "lattice_constant",
+        "reference",
+        "defect",
+        "ball",
+        "decay_ball",
+    )
+    leaves: ClassVar = {
+        **Run.leaves,
+        "generate": ("defects relaxed by the reference", "positions"),
+        "train": ("models tested; their rows", "sections.json"),
+    }
 
     @cached_property
     def reference(self) -> Gupta:
@@ -114,11 +98,12 @@ class Analysis:
     def crystal(self) -> Crystal:
         """The perfect crystal in equilibrium."""
         element, guess = self.configuration.element, self.configuration.lattice_constant
-        a = self.once(
-            "lattice_constant",
-            lambda: relaxed_crystal(self.reference, element, guess).lattice_constant,
-        )
-        crystal = Crystal(element, a)
+
+        def compute() -> float:
+            return relaxed_crystal(self.reference, element, guess).lattice_constant
+
+        inputs = self.chosen("element", "lattice_constant", "reference")
+        crystal = Crystal(element, self.once("lattice_constant", Section(inputs, compute)))
         check_relaxed(self.reference, crystal)
         return crystal
 
@@ -129,19 +114,34 @@ class Analysis:
 
     @cached_property
     def large(self) -> LargeCrystal:
-        """The defect in the large crystal."""
-        return self._relaxed(self.configuration.defect, self.configuration.ball)
+        """The defect in the large crystal, from the positions that :attr:`defects` leave."""
+        kind, radius = self.configuration.defect, self.configuration.ball
+        known = np.load(self.folder / _positions(kind, radius))
+        return large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
 
     def _relaxed(self, kind: str, radius: float) -> LargeCrystal:
         """A defect relaxed by the reference; its positions are kept in a file."""
-        path = self.folder / "positions" / f"{kind}_{radius:g}.npy"
-        known = np.load(path) if path.is_file() else None
-        found = large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
-        if known is None:
-            write_atomically(path, lambda to: _save(to, found.relaxed))
+        found = large_crystal(self.reference, self.crystal, kind, radius, self.constants)
+        _save(self.folder / _positions(kind, radius), found.relaxed)
         return found
 
-    def check(self) -> None:
+    def generate(self) -> None:
+        """Relax the defects, each in the large crystal, by the reference.
+
+        Raises:
+            StructureError: a crystal too small for the training domains, or one without
+                equilibrium.
+            ModelError: a reference that is not stable.
+        """
+        self._check_size()
+        _ = self.defects, self.decay
+
+    def train(self) -> None:
+        """Make the models and compare each with the reference; :meth:`generate` goes before."""
+        self.generate()
+        _ = self.far_field, self.fits
+
+    def _check_size(self) -> None:
         """Refuse a large crystal that is too small, before anything is computed."""
         options = self.configuration
         radius = options.ball * self.crystal.lattice_constant
@@ -150,14 +150,16 @@ class Analysis:
         large = LargeCrystal(self.reference, defect, self.constants, empty, 0.0, 0.0)
         large.check_size([*options.far_field.sizes, *options.fits.sizes])
 
+    @cached_property
     def defects(self) -> list[Row]:
         """Formation and relaxation energies and volumes of every kind of defect."""
-        rows = []
-        with self.progress.stage("defects relaxed by the reference", len(DEFECTS)) as advance:
-            for kind in DEFECTS:
-                rows.append(self.once(f"defect {kind}", partial(self._defect, kind)))
-                advance(1)
-        return self._table("defects", rows)
+        ball = self.configuration.ball
+        inputs = self.chosen("element", "lattice_constant", "reference", "ball")
+        cases = {
+            f"defect {kind}": Section(inputs, partial(self._defect, kind), [_positions(kind, ball)])
+            for kind in DEFECTS
+        }
+        return self.each("defects relaxed by the reference", cases)
 
     def _defect(self, kind: str) -> Row:
         large = self._relaxed(kind, self.configuration.ball)
@@ -173,18 +175,14 @@ class Analysis:
             "largest_strain": Strain(large.defect).largest(large.displacement),
         }
 
+    @cached_property
     def decay(self) -> list[Row]:
         """r^3 times the strain around the defect, in a larger ball still."""
-        with self.progress.stage("decay of the strain", 1) as advance:
-            rows = self._decay
-            advance(1)
-        return self._table("decay", rows)
+        inputs = self.chosen("element", "lattice_constant", "reference", "defect", "decay_ball")
+        (rows,) = self.each("decay of the strain", {"decay": Section(inputs, self._decay)})
+        return rows
 
-    @cached_property
     def _decay(self) -> list[Row]:
-        return self.once("decay", self._compute_decay)
-
-    def _compute_decay(self) -> list[Row]:
         large = self._relaxed(self.configuration.defect, self.configuration.decay_ball)
         middle = self.configuration.decay_ball / 2
         shells = [limit for limit in _SHELLS if limit <= middle]
@@ -197,30 +195,25 @@ class Analysis:
     @property
     def amplitude(self) -> float:
         """b of the strain b (a / r)^3 beyond two lattice constants."""
-        rows = self._decay
-        far = [r["r3_strain"] for r in rows if r["distance_lattice_constants"] > 2]
-        return float(np.mean(far or [rows[-1]["r3_strain"]]))
+        far = [r["r3_strain"] for r in self.decay if r["distance_lattice_constants"] > 2]
+        return float(np.mean(far or [self.decay[-1]["r3_strain"]]))
 
+    @cached_property
     def far_field(self) -> list[Row]:
         """Models that are wrong only beyond L."""
-        options = self.configuration.far_field
-        cases: list[tuple[Order, float]] = [(2, L) for L in options.sizes]
-        cases += [(3, L) for L in options.sizes]
-        rows = []
-        with self.progress.stage("models wrong beyond L", len(cases)) as advance:
-            for order, size in cases:
-                name = f"far field {order} {size:g}"
-                rows.append(self.once(name, partial(self._far_field, order, size)))
-                advance(1)
-        return self._table("far_field", rows)
+        inputs = {"defects": self.defects, **self.chosen("far_field.force_constant_error")}
+        orders: tuple[Order, ...] = (2, 3)
+        cases = {
+            f"far field {order} {size:g}": Section(inputs, partial(self._far_field, order, size))
+            for order in orders
+            for size in self.configuration.far_field.sizes
+        }
+        return self.each("models wrong beyond L", cases)
 
     @cached_property
     def _spring(self) -> float:
         error = self.configuration.far_field.force_constant_error
-        return self.once(
-            "spring",
-            lambda: spring_of_error(self.reference, self.constants, self.crystal, error),
-        )
+        return spring_of_error(self.reference, self.constants, self.crystal, error)
 
     def _far_field(self, order: Order, size: float) -> Row:
         model = far_field_model(self.large, self.reference, size, order, self._spring)
@@ -228,21 +221,28 @@ class Analysis:
         wrong = "force constants" if order == 2 else "third order"
         return {"wrong": wrong, "size_lattice_constants": size, **asdict(error)}
 
+    @cached_property
     def fits(self) -> list[Row]:
         """Models fitted in domains of growing size to each set of observations."""
-        options = self.configuration.fits
-        cases = []
+        options, cases = self.configuration.fits, dict[str, Section]()
         for size in options.sizes:
-            cases += [(b, size, k) for b in ("small", "sufficient") for k in options.observations]
+            for basis in ("small", "sufficient"):
+                cases |= dict(self._fit_of(basis, size, kinds) for kinds in options.observations)
             if size * self.crystal.lattice_constant > self.reference.cutoff:
-                cases.append(("exact", size, options.observations[-1]))
-        rows = []
-        with self.progress.stage("models fitted within L", len(cases)) as advance:
-            for basis, size, kinds in cases:
-                name = f"fit {basis} {size:g} {' '.join(kinds)}"
-                rows.append(self.once(name, partial(self._fit, basis, size, kinds)))
-                advance(1)
-        return self._table("fits", rows)
+                cases |= dict([self._fit_of("exact", size, options.observations[-1])])
+        return self.each("models fitted within L", cases)
+
+    def _fit_of(self, basis: str, size: float, kinds: Sequence[str]) -> tuple[str, Section]:
+        """Name and section of a fit."""
+        same = ("seed", "fits.snapshots", "fits.rattle", "fits.targets", "fits.ridge")
+        inputs = {"defects": self.defects, "decay": self.decay, **self.chosen(*same)}
+        if basis != "exact":
+            inputs |= self.chosen(f"fits.{basis}")
+        files = [f"fields/{_file_name(basis, size, kinds)}.vtp"]
+        if (basis, tuple(kinds)) == ("sufficient", self._first):
+            files.append(_fitted_positions(size))
+        name = f"fit {basis} {size:g} {' '.join(kinds)}"
+        return name, Section(inputs, partial(self._fit, basis, size, kinds), files)
 
     def _fit(self, basis: str, size: float, kinds: Sequence[str]) -> Row:
         options = self.configuration.fits
@@ -253,9 +253,9 @@ class Analysis:
         # a model that is the reference should find the way from the unrelaxed atoms by itself
         start = self.large.defect.structure.positions if basis == "exact" else None
         error, positions = compare(self.large, model, start=start)
-        self._write_fields(f"{basis}_{size:g}_{'_'.join(kinds)}", positions)
-        if (basis, size, tuple(kinds)) == ("sufficient", min(options.sizes), self._first):
-            write_atomically(self._shown, lambda to: _save(to, positions))
+        self._write_fields(_file_name(basis, size, kinds), positions)
+        if (basis, tuple(kinds)) == ("sufficient", self._first):
+            _save(self.folder / _fitted_positions(size), positions)
         terms = judge(model, self._domain(size))
         return {
             "basis": basis,
@@ -280,45 +280,38 @@ class Analysis:
         return tuple(self.configuration.fits.observations[0])
 
     @property
-    def _shown(self) -> Path:
-        """Relaxed positions of the model that the advice is about."""
-        return self.folder / "positions" / "advised.npy"
-
-    @property
     def displacement_error(self) -> Array:
-        """Of that model in the large crystal, (n_atoms, 3), bohr; NaN where none was found."""
-        return np.load(self._shown) - self.large.relaxed
+        """Of the model that the advice is about, (n_atoms, 3), bohr; NaN where none was found."""
+        smallest = min(self.configuration.fits.sizes)
+        return np.load(self.folder / _fitted_positions(smallest)) - self.large.relaxed
 
-    def _domain(self, size: float) -> Domain:
+    @cached_property
+    def _domain(self) -> Callable[[float], Domain]:
         """The training domain of a radius in lattice constants; the last one is kept."""
-        if getattr(self, "_last_domain", (None, None))[0] != size:
-            options = self.configuration.fits
-            radius = size * self.crystal.lattice_constant
-            defect = defect_in_ball(
-                self.crystal, self.configuration.defect, radius, self.reference.cutoff
-            )
-            domain = training_domain(
-                self.reference,
-                defect,
-                snapshots=options.snapshots,
-                rattle=options.rattle,
-                seed=self.configuration.seed,
-                amplitude=self.amplitude,
-            )
-            self._last_domain = (size, domain)
-        return self._last_domain[1]
+        return lru_cache(maxsize=1)(self._domain_of)
 
-    def _design(self, basis: str, size: float) -> Design:
-        """Features of all observations of a domain; the last one is kept."""
-        if getattr(self, "_last_design", (None, None))[0] != (basis, size):
-            observations = self._domain(size).observations
-            if basis == "exact":
-                design = Design(GuptaFeatures(self.reference), observations)
-            else:
-                polynomials = self._polynomials(getattr(self.configuration.fits, basis))
-                design = Design(scaled_basis(polynomials, observations), observations)
-            self._last_design = ((basis, size), design)
-        return self._last_design[1]
+    def _domain_of(self, size: float) -> Domain:
+        options, radius = self.configuration.fits, size * self.crystal.lattice_constant
+        return training_domain(
+            self.reference,
+            defect_in_ball(self.crystal, self.configuration.defect, radius, self.reference.cutoff),
+            snapshots=options.snapshots,
+            rattle=options.rattle,
+            seed=self.configuration.seed,
+            amplitude=self.amplitude,
+        )
+
+    @cached_property
+    def _design(self) -> Callable[[str, float], Design]:
+        """Features of all observations of a domain, by basis and size; the last one is kept."""
+        return lru_cache(maxsize=1)(self._design_of)
+
+    def _design_of(self, basis: str, size: float) -> Design:
+        observations = self._domain(size).observations
+        if basis == "exact":
+            return Design(GuptaFeatures(self.reference), observations)
+        polynomials = self._polynomials(getattr(self.configuration.fits, basis))
+        return Design(scaled_basis(polynomials, observations), observations)
 
     def _polynomials(self, options: BasisOptions) -> DensityPolynomials:
         r = self.reference
@@ -339,14 +332,14 @@ class Analysis:
         atoms = Structure(defect.structure.numbers[near], self.large.relaxed[near])
         write_atoms(self.folder / "fields" / f"{name}.vtp", atoms, fields, units=units)
 
+    @cached_property
     def slopes(self) -> list[Row]:
         """Exponents of the errors against L, beside the theory's."""
-        rows = list(self._slopes())
-        return self._table("slopes", rows)
+        return list(self._slopes())
 
     def _slopes(self) -> Iterator[Row]:
         for wrong in ("force constants", "third order"):
-            rows = [r for r in self.far_field() if r["wrong"] == wrong]
+            rows = [r for r in self.far_field if r["wrong"] == wrong]
             for quantity in ("geometry", "formation_energy"):
                 yield self._slope(
                     f"wrong {wrong} beyond L", quantity, rows, THEORY[wrong, quantity]
@@ -354,9 +347,7 @@ class Analysis:
         options = self.configuration.fits
         for basis in ("small", "sufficient"):
             for kinds in map(", ".join, options.observations):
-                rows = [
-                    r for r in self.fits() if r["basis"] == basis and r["observations"] == kinds
-                ]
+                rows = [r for r in self.fits if r["basis"] == basis and r["observations"] == kinds]
                 yield self._slope(f"{basis} basis, {kinds}", "geometry", rows, None)
 
     @staticmethod
@@ -372,38 +363,59 @@ class Analysis:
 
     def advice(self) -> str:
         """What the first set of observations lacks in the smallest domain, in one paragraph."""
-        options = self.configuration.fits
-        kinds = ", ".join(self._first)
+        kinds, size = ", ".join(self._first), min(self.configuration.fits.sizes)
         row = next(
             r
-            for r in self.fits()
+            for r in self.fits
             if r["basis"] == "sufficient"
             and r["observations"] == kinds
-            and r["size_lattice_constants"] == min(options.sizes)
+            and r["size_lattice_constants"] == size
         )
-        size = row["size_lattice_constants"]
         return (
             f"Fitted to {kinds.replace('_', ' ')} in a domain of {size:g} lattice constants. "
             f"{row['advice']}"
         )
 
-    def report(self) -> Path:
-        """Write tables and the report page."""
-        options = self.configuration
-        return write_generalisation_report(
+    def compared(self) -> Summary:
+        """Slopes, tables and the report page."""
+        self.train()
+        tables = self.tables()
+        files = [f"tables/{name}.csv" for name in tables]
+        inputs = {**tables, **self.chosen("fits", "far_field")}
+        section = Section(inputs, partial(self._compared, tables), [*files, "report.html"])
+        return self.summarised("slopes and report", section)
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Every row of the analysis, by the name of its table."""
+        return {
+            "defects": self.defects,
+            "decay": self.decay,
+            "far_field": self.far_field,
+            "fits": self.fits,
+            "slopes": self.slopes,
+        }
+
+    def _compared(self, tables: Mapping[str, list[Row]]) -> Summary:
+        for name, rows in tables.items():
+            self._write_table(name, rows)
+        constant = self.crystal.lattice_constant
+        self.write_json("results.json", {"lattice_constant": constant, **tables})
+        options, advice = self.configuration, self.advice()
+        write_generalisation_report(
             self.folder / "report.html",
             f"{options.name}: what generalises to a {options.defect}",
-            self.advice(),
+            advice,
             self._what_was_run(),
-            {
-                "slopes": self.slopes(),
-                "fits": self.fits(),
-                "far_field": self.far_field(),
-                "decay": self.decay(),
-                "defects": self.defects(),
-            },
+            tables,
             self._panels(),
         )
+        columns = ("model", "quantity", "slope", "half_width_95", "theory")
+        table = ReportTable(
+            "slopes of the errors against the radius of the training domain",
+            [name.replace("_", " ") for name in columns],
+            [[row[name] for name in columns] for row in tables["slopes"]],
+        )
+        return Summary(table, [advice])
 
     def _what_was_run(self) -> dict[str, object]:
         options, a = self.configuration, self.crystal.lattice_constant
@@ -430,16 +442,28 @@ class Analysis:
             panels[title] = (at, moved[plane, :2] * BOHR_IN_ANGSTROM, strain[plane])
         return panels
 
-    def _table(self, name: str, rows: list[Row]) -> list[Row]:
+    def _write_table(self, name: str, rows: Sequence[Row]) -> None:
         text = io.StringIO()
         columns = list(dict.fromkeys(key for row in rows for key in row))
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.folder / "tables" / f"{name}.csv", text.getvalue())
-        return rows
+
+
+def _positions(kind: str, radius: float) -> str:
+    return f"positions/{kind}_{radius:g}.npy"
+
+
+def _fitted_positions(size: float) -> str:
+    return f"positions/fitted_{size:g}.npy"
+
+
+def _file_name(basis: str, size: float, kinds: Sequence[str]) -> str:
+    return f"{basis}_{size:g}_{'_'.join(kinds)}"
 
 
 def _save(path: Path, array: Array) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
+    data = io.BytesIO()
+    np.save(data, array)
+    write_atomically(path, data.getvalue())

@@ -1,19 +1,16 @@
 """The job ``molecules``: Kohn-Sham samples on tetrahedra, a model of them, and its errors.
 
-A run lives in one folder::
+Beside what every run's folder holds (:mod:`fedens.jobs.run`)::
 
-    config.yaml     resolved configuration      results.json  errors of every molecule
-    structures.xyz  all conformers              report.html   tables, parity plots
-    data/           one HDF5 file per molecule  predicted.xyz energies, forces, dipoles
-    model/          weights and description     fields/       VTU files and a PVD for ParaView
+    structures.xyz  all conformers     results.json   errors of every molecule
+    predicted.xyz   energies, forces, dipoles
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -27,93 +24,67 @@ from ase.io import read
 
 from fedens.analysis.evaluation import Evaluation, mean_errors
 from fedens.analysis.molecules import evaluate_molecule
-from fedens.atoms.spherical import SphericalAtom
 from fedens.calculator import Calculator
-from fedens.configuration import MoleculeOptions, MoleculesConfiguration, load_job
-from fedens.data.dataset import Dataset
+from fedens.configuration import MoleculeOptions, MoleculesConfiguration
 from fedens.data.sample import Sample
 from fedens.errors import (
     ConfigurationError,
-    ConvergenceError,
     DatasetError,
     DeviceError,
     ExtrapolationWarning,
     StructureError,
 )
-from fedens.files import write_atomically
+from fedens.jobs.run import Run, Section
+from fedens.jobs.summary import Summary, files_to_open
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
-from fedens.output.vtk import write_pvd, write_vtu
-from fedens.progress import Progress
+from fedens.output.vtk import write_vtu
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
-from fedens.report.sections import for_terminal, summary_table
+from fedens.report.sections import summary_table
 from fedens.sources.conformers import normal_modes, relaxed
 from fedens.sources.structure_files import read_structures, write_xyz
 from fedens.structure import Structure
 
-#: What must be the same for samples of a folder to be used again.
-_DATA_SECTIONS = ("seed", "molecules", "theory", "space")
 
+class MoleculesRun(Run[MoleculesConfiguration]):
+    """Learns the fields, energies and forces of molecules from Kohn-Sham calculations."""
 
-@dataclass(frozen=True)
-class MoleculesRun:
-    """One configuration with its folder.
+    data_sections = ("seed", "molecules", "theory", "space")
 
-    Attributes:
-        configuration: what to do. folder: where everything goes. progress: shows how far it is.
-    """
-
-    configuration: MoleculesConfiguration
-    folder: Path
-    progress: Progress
-
-    @classmethod
-    def open(
-        cls, configuration: MoleculesConfiguration, folder: Path, progress: Progress
-    ) -> MoleculesRun:
-        """Prepare a run folder, or take one up again.
-
-        Raises:
-            ConfigurationError: the folder holds data of another configuration.
-            DeviceError: for a GPU, which this job does not use.
-        """
-        if configuration.device == "cuda":
+    def check(self) -> None:
+        """Refuse a GPU, which this job does not use."""
+        if self.configuration.device == "cuda":
             raise DeviceError("device is cuda, molecules are learned on the CPU: use auto or cpu")
-        resolved = folder / "config.yaml"
-        if resolved.is_file():
-            _refuse_other_data(load_job(resolved), configuration, folder)
-        configuration.write(resolved)
-        return cls(configuration, folder, progress)
 
-    @cached_property
-    def data(self) -> Dataset:
-        """The data set of the run."""
-        return Dataset.open(self.folder / "data", create=True)
-
-    @cached_property
-    def atoms(self) -> dict[str, SphericalAtom]:
-        """Free atoms of all elements, from the cache where they have been made before."""
-        theory = self.configuration.theory
-        symbols = sorted({s for structure in self.structures.values() for s in structure.symbols})
-        with self.progress.stage("free atoms", 1) as advance:
-            made = free_atoms(symbols, theory.xc, theory.basis)
-            advance(1)
-        return made
+    @property
+    def labeller(self) -> PySCFLabeller:
+        """Kohn-Sham calculations."""
+        options = self.configuration
+        return PySCFLabeller(**options.theory.model_dump(), **options.space.model_dump())
 
     @cached_property
     def structures(self) -> dict[str, Structure]:
         """All structures by the names of their samples."""
-        path = self.folder / "structures.xyz"
         groups = self.configuration.molecules.items()
         names = [name for group, options in groups for name in _sample_names(group, options)]
-        if not path.is_file():
-            drawn = [one for group, options in groups for one in self._draw(group, options)]
-            named = zip(drawn, names, strict=True)
-            write_xyz(path, [_named(structure.to_ase(), name) for structure, name in named])
-        images = read(path, index=":", format="extxyz")
+        files = {
+            f"structures of {group}": read_structures(options.file, options.index)
+            for group, options in groups
+            if options.file is not None
+        }
+        inputs = {**self.chosen("seed", "molecules", "theory"), **files}
+        self.once("conformers", Section(inputs, lambda: self._draw_all(names), ["structures.xyz"]))
+        images = read(self.folder / "structures.xyz", index=":", format="extxyz")
         return dict(zip(names, map(Structure.from_ase, images), strict=True))
+
+    def _draw_all(self, names: Sequence[str]) -> None:
+        groups = self.configuration.molecules.items()
+        drawn = [one for group, options in groups for one in self._draw(group, options)]
+        named = zip(drawn, names, strict=True)
+        images = [_named(structure.to_ase(), name) for structure, name in named]
+        write_xyz(self.folder / "structures.xyz", images)
 
     def _draw(self, group: str, options: MoleculeOptions) -> list[Structure]:
         count, seed = options.train + options.test, self.configuration.seed
@@ -151,46 +122,23 @@ class MoleculesRun:
             )
         return there[0], there[1]
 
-    def generate(self) -> None:
-        """Kohn-Sham samples of all structures that are not in the data set yet."""
-        missing = {n: s for n, s in self.structures.items() if n not in self.data}
-        failed = {}
-        with self.progress.stage("Kohn-Sham fields", len(self.structures)) as advance:
-            advance(len(self.structures) - len(missing))
-            for name, structure in missing.items():
-                try:
-                    self.data.add(self.labeller(structure), name)
-                except ConvergenceError as error:
-                    failed[name] = str(error)
-                advance(1)
-        for name, message in failed.items():
-            self.progress.say(f"{name} left out: {message}")
+    def generate(self) -> dict[str, str]:
+        """Kohn-Sham samples of all structures that are not in the data set yet.
 
-    @property
-    def labeller(self) -> PySCFLabeller:
-        """Kohn-Sham calculations as the configuration asks for them."""
-        options = self.configuration
-        return PySCFLabeller(**options.theory.model_dump(), **options.space.model_dump())
+        Returns:
+            name -> reason of those that did not converge; they are not in the data set.
+        """
+        return self.generate_data(self.structures)
 
     def train(self) -> MolecularModel:
         """The model of the training samples; what has been done is not done again."""
-        folder = self.folder / "model"
         names, _ = self.split
-        key = {"samples": names, "configuration": self._learning()}
-        if (folder / "model.json").is_file():
-            model = MolecularModel.load(folder)
-            assert isinstance(model, MolecularModel)
-            if model.provenance.get("key") == key:
-                self.progress.say(f"model is already trained; delete {folder} to train it again")
-                return model
-        model = self._trained(names, self._settings(), "training")
-        model.provenance["key"] = key
-        model.save(folder)
-        return model
-
-    def _learning(self) -> dict[str, object]:
-        wanted = self.configuration.model_dump(mode="json")
-        return {key: wanted[key] for key in (*_DATA_SECTIONS, "training")}
+        settings = self._settings()
+        return self.model(
+            self.folder / "model",
+            {"samples": self.checksums(names), "settings": settings},
+            lambda: self._trained(names, settings, "training"),
+        )
 
     def _settings(self) -> MolecularTrainingSettings:
         options = self.configuration.training.model_dump()
@@ -199,62 +147,66 @@ class MoleculesRun:
     def _trained(
         self, names: Sequence[str], settings: MolecularTrainingSettings, label: str
     ) -> MolecularModel:
+        samples, theory = [self.data[name] for name in names], self.configuration.theory
+        symbols = {symbol for sample in samples for symbol in sample.structure.symbols}
+        with self.progress.stage("free atoms", 1) as advance:
+            atoms = free_atoms(sorted(symbols), theory.xc, theory.basis)
+            advance(1)
         with self.progress.reporter(label) as report:
             return train_molecules(
-                [self.data[name] for name in names],
-                self.atoms,
+                samples,
+                atoms,
                 settings,
                 checkpoints=self.folder / "model" / "checkpoints",
                 report=report,
             )
 
-    def evaluate(self, model: MolecularModel) -> list[Evaluation]:
-        """Errors for the held-out samples; writes their predictions and some fields."""
-        _, names = self.split
-        options = self.configuration.evaluation
-        evaluations, images, entries = [], [], []
-        with (
-            self.progress.stage("held-out molecules", len(names)) as advance,
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore", ExtrapolationWarning)  # their errors are known here
-            for place, name in enumerate(_spread(names)):
-                sample = self.data[name]
-                evaluations.append(
-                    evaluate_molecule(model, sample, name, _group(name), place < options.scf)
-                )
-                images.append(_named(_predicted(model, sample.structure), name))
-                if place < options.fields:
-                    entries.append((place, self._write_fields(model, sample, name)))
-                advance(1)
-        write_xyz(self.folder / "predicted.xyz", images)
-        if entries:
-            write_pvd(self.folder / "fields" / "held_out.pvd", entries)
-        evaluations = sorted(evaluations, key=lambda one: one.name)
-        content = json.dumps([one.to_json() for one in evaluations], indent=1)
-        write_atomically(self.folder / "results.json", content)
-        return evaluations
+    def compared(self) -> Summary:
+        """Errors for the held-out samples; writes their predictions, some fields and the report."""
+        model, options = self.train(), self.configuration.evaluation
+        curve = self.learning_curve()
+        inputs = {
+            "model": model.provenance["key"],
+            "held-out samples": self.checksums(self.split[1]),
+            "learning curve": curve,
+            **self.chosen("evaluation"),
+        }
+        files = ["results.json", "predicted.xyz", "report.html"]
+        files += ["fields/held_out.pvd"] * bool(options.fields)
+        section = Section(inputs, lambda: self._compared(model, curve), files)
+        return self.summarised("held-out molecules", section)
 
-    def report(self, model: MolecularModel) -> Path:
-        """Evaluate a model, write the report and say where it is."""
-        evaluations = self.evaluate(model)
-        curve = self.learning_curve(evaluations)
-        path = self.folder / "report.html"
+    def _compared(self, model: MolecularModel, curve: Sequence[dict[str, float]]) -> Summary:
+        options, (train, test), images = self.configuration.evaluation, self.split, []
+
+        def compare(place: int, name: str) -> tuple[Evaluation, Sequence[Path]]:
+            sample = self.data[name]
+            images.append(_named(_predicted(model, sample.structure), name))
+            written = place < options.fields
+            return (
+                evaluate_molecule(model, sample, name, _group(name), place < options.scf),
+                self._write_fields(model, sample, name) if written else [],
+            )
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExtrapolationWarning)  # their errors are known here
+            found = self.compare_each("held-out molecules", _spread(test), compare)
+        write_xyz(self.folder / "predicted.xyz", images)
+        evaluations = sorted(found, key=lambda one: one.name)
+        whole = _curve_row(len(train), self.configuration.training.committee, evaluations)
+        results = {"molecules": [one.to_json() for one in evaluations], "left_out": self.failures}
+        self.write_json("results.json", results)
         write_molecules_report(
-            path,
+            self.folder / "report.html",
             self.configuration.name,
             model.provenance["n_samples"],
             self._what_was_run(model),
             evaluations,
-            curve,
+            [*curve, whole],
             {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
         table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
-        self.progress.console.print(for_terminal(table))
-        self.progress.say(f"open next: {path}")
-        if self.configuration.evaluation.fields:
-            self.progress.say(f"in ParaView: {self.folder / 'fields' / 'held_out.pvd'}")
-        return path
+        return Summary(table, files=files_to_open(bool(options.fields)))
 
     def _what_was_run(self, model: MolecularModel) -> dict[str, object]:
         theory, mesh = self.configuration.theory, self.configuration.space
@@ -287,31 +239,38 @@ class MoleculesRun:
         path = self.folder / "fields" / f"{name}.vtu"
         return write_vtu(path, space, written, sample.structure, atom_fields=forces)
 
-    def learning_curve(self, evaluations: Sequence[Evaluation]) -> list[dict[str, float]]:
-        """Mean errors of smaller trainings of one network each, and of the model itself."""
-        train, test = self.split
-        rows = []
-        for size in self.configuration.learning_curve:
-            names = _spread(train)[:size]
-            model = self._trained(names, replace(self._settings(), committee=1), f"{size} samples")
+    def learning_curve(self) -> list[dict[str, float]]:
+        """Mean errors of smaller trainings of one network each."""
+        train, _ = self.split
+        settings = replace(self._settings(), committee=1)
+        return [
+            self._learning_point(_spread(train)[:size], settings)
+            for size in self.configuration.learning_curve
+        ]
+
+    def _learning_point(
+        self, names: Sequence[str], settings: MolecularTrainingSettings
+    ) -> dict[str, float]:
+        _, test = self.split
+
+        def compute() -> dict[str, float]:
+            model = self._trained(names, settings, f"{len(names)} samples")
             found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
-            rows.append(_curve_row(size, 1, found))
-        members = self.configuration.training.committee
-        return [*rows, _curve_row(len(train), members, evaluations)]
+            return _curve_row(len(names), 1, found)
+
+        inputs = {
+            "samples": self.checksums(names),
+            "held-out samples": self.checksums(test),
+            "settings": settings,
+        }
+        name = f"learning curve, {len(names)} samples"
+        row: dict[str, float] = self.once(name, Section(inputs, compute))
+        return row
 
 
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
     means = mean_errors(one.numbers for one in evaluations)
     return {"structures": size, "networks": members, **means}
-
-
-def _refuse_other_data(found: object, wanted: MoleculesConfiguration, folder: Path) -> None:
-    for section in _DATA_SECTIONS:
-        if getattr(found, section, None) != getattr(wanted, section):
-            raise ConfigurationError(
-                f"{folder} holds data of another configuration ({section} differs): choose "
-                "another folder with --output, or delete it"
-            )
 
 
 def _from_g2(group: str, options: MoleculeOptions) -> Structure:

@@ -1,4 +1,4 @@
-"""What the command line does with files that are there: describe and export them."""
+"""Samples and predictions as files of other programs: what ``fedens export`` does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedens.atoms.spherical import SphericalAtom
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.data.sample_file import read_sample
-from fedens.errors import FedensError, ModelError, OutputError
+from fedens.errors import ModelError, OutputError
 from fedens.fields import is_density
 from fedens.models.base import Model
 from fedens.models.crystal.model import Predictor
@@ -23,7 +23,6 @@ from fedens.output.cube import write_cube_grid
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.output.vtk import write_vtu
 from fedens.reference.pyscf.free_atoms import free_atoms
-from fedens.units import HARTREE_IN_EV
 
 Say = Callable[[str], None]
 
@@ -209,44 +208,3 @@ def _electrons(grid: UniformGrid, expected: float) -> str:
     if abs(found - expected) > GRID_TOLERANCE * expected:
         text += f", more than {100 * GRID_TOLERANCE:g} % apart: choose a smaller spacing"
     return text
-
-
-def describe_path(path: Path) -> dict[str, Any]:
-    """A few lines about a data set, a sample or a model.
-
-    Raises:
-        FedensError: when the path is none of them.
-    """
-    if (path / "model.json").is_file():
-        return {"model": path, **Model.load(path).summary}
-    if path.suffix == ".h5":
-        return _describe_sample(path)
-    if path.is_dir():
-        data = Dataset.open(path)
-        return {
-            "data set": path,
-            "samples": len(data),
-            "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
-            "functional": data.functional,
-        }
-    raise FedensError(f"{path} is neither a data set, nor a sample (.h5), nor a model folder")
-
-
-def _describe_sample(path: Path) -> dict[str, Any]:
-    sample = read_sample(path)
-    return {
-        "sample": path,
-        "structure": sample.structure,
-        "points": len(sample.weights),
-        "fields": ", ".join(sample.fields),
-        "electrons": f"{sample.number_of_electrons:.6f}",
-        "energy": _energy(sample),
-        "converged": sample.converged,
-        "code": sample.provenance.get("code"),
-    }
-
-
-def _energy(sample: Sample) -> str:
-    if sample.energy is None:
-        return "not known"
-    return f"{sample.energy:.8f} hartree = {sample.energy * HARTREE_IN_EV:.6f} eV"

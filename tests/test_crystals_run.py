@@ -2,19 +2,22 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import pyvista
 import torch
 import yaml
+from ase.build import bulk
+from ase.io import write
 from typer.testing import CliRunner
 
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
-from fedens.commands.describe import describe_path, export_sample
+from fedens.commands.export import export_sample
+from fedens.commands.info import describe_path
 from fedens.commands.predict import predict_file
-from fedens.configuration import load_configuration
 from fedens.errors import (
     ConfigurationError,
     DatasetError,
@@ -23,9 +26,11 @@ from fedens.errors import (
     ModelError,
 )
 from fedens.fem.axis import Axis
-from fedens.jobs.crystals import Run
+from fedens.jobs.registry import load_job, open_run
+from fedens.jobs.rounds import RoundsRun
 from fedens.progress import Progress
 from fedens.reference.orbital_free import OrbitalFreeLabeller
+from fedens.structure import Structure
 
 SMALL = {
     "structures": {"supercell": [1, 1, 1], "count": 5, "displacement": [0.05, 0.2]},
@@ -47,8 +52,20 @@ def configured(folder, **changes):
     return path
 
 
-def run_of(folder, **changes) -> Run:
-    return Run.open(load_configuration(configured(folder, **changes)), folder / "out", QUIET)
+def run_of(folder, **changes) -> RoundsRun:
+    return open_run(load_job(configured(folder, **changes)), folder / "out", QUIET)
+
+
+_LABEL = OrbitalFreeLabeller.__call__
+
+
+def with_labeller(monkeypatch, label):
+    """Runs call ``label(labeller, structure)`` instead of their labeller."""
+
+    def called(self, structure):
+        return label(partial(_LABEL, self), structure)
+
+    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", called)
 
 
 QUIET = Progress(quiet=True)
@@ -139,32 +156,56 @@ def test_second_run_repeats_neither_data_nor_training(finished):
 
 def test_killed_generation_goes_on(tmp_path, monkeypatch):
     labelled = []
-    original = OrbitalFreeLabeller.__call__
 
-    def killed_at_third(self, structure):
+    def killed_at_third(labeller, structure):
         if len(labelled) == 2:
             raise KeyboardInterrupt
         labelled.append(structure.formula)
-        return original(self, structure)
+        return labeller(structure)
 
-    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", killed_at_third)
+    def counted(labeller, structure):
+        labelled.append(structure.formula)
+        return labeller(structure)
+
+    with_labeller(monkeypatch, killed_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_of(tmp_path).generate()
     assert len(run_of(tmp_path).data) == 2
-
-    def counted(self, structure):
-        labelled.append(structure.formula)
-        return original(self, structure)
-
-    monkeypatch.setattr(OrbitalFreeLabeller, "__call__", counted)
+    with_labeller(monkeypatch, counted)
     run_of(tmp_path).generate()
     assert len(labelled) == 5
     assert len(run_of(tmp_path).data) == 5
 
 
+def test_a_replaced_structure_file_is_noticed(tmp_path, monkeypatch):
+    """The same formulas at other positions are labelled again, what is gone is removed."""
+    labelled = []
+
+    def counted(labeller, structure):
+        labelled.append(structure)
+        return labeller(structure)
+
+    with_labeller(monkeypatch, counted)
+    cells = [bulk("Al", "fcc", a=4.05, cubic=True) for _ in range(4)]
+    for seed, cell in enumerate(cells):
+        cell.rattle(0.05, seed=seed)
+    write(tmp_path / "cells.xyz", cells)
+    run_of(tmp_path, structures={"file": "cells.xyz"}).generate()
+    assert len(labelled) == 4
+    cells[1].positions[2, 0] += 0.01
+    write(tmp_path / "cells.xyz", cells[:3])
+    run = run_of(tmp_path, structures={"file": "cells.xyz"})
+    run.generate()
+    assert len(labelled) == 5
+    assert run.data.names == ["0000-Al4", "0001-Al4", "0002-Al4"]
+    for number, cell in enumerate(cells[:3]):
+        stored = run.data[number].structure.positions
+        np.testing.assert_allclose(stored, Structure.from_ase(cell).positions, atol=1e-7)
+
+
 def test_labelling_is_a_pure_function(finished):
     folder, _ = finished
-    run = Run.open(load_configuration(folder / "config.yaml"), folder, QUIET)
+    run = open_run(load_job(folder / "config.yaml"), folder, QUIET)
     stored = run.data[0]
     again = run.labeller(stored.structure)
     assert again.energy == pytest.approx(stored.energy, abs=1e-9)
@@ -177,6 +218,7 @@ def test_unconverged_structures_stay_out(tmp_path):
     assert len(failed) == 5
     assert "not converged" in next(iter(failed.values()))
     assert len(run.data) == 0
+    assert run.failures == failed
     with pytest.raises(DatasetError, match="holds 0 samples"):
         run.train()
 
@@ -184,8 +226,8 @@ def test_unconverged_structures_stay_out(tmp_path):
 def test_folder_of_another_configuration_is_refused(finished, tmp_path):
     folder, _ = finished
     other = configured(tmp_path, seed=5)
-    with pytest.raises(ConfigurationError, match=r"seed.*--output"):
-        Run.open(load_configuration(other), folder, QUIET)
+    with pytest.raises(ConfigurationError, match=r"\(seed differs\).*--output"):
+        open_run(load_job(other), folder, QUIET)
 
 
 @pytest.mark.slow
@@ -210,8 +252,9 @@ def test_isolated_structures_from_a_file(tmp_path, training_seed, bounded):
     run = run_of(tmp_path, training=training | {"descriptors": gmp_only}, **others)
     assert run.generate() == {}
     predictor = run.train()
-    (evaluation,) = run.evaluate(predictor)
-    bounded("NMAPE (%)", evaluation.numbers["nmape_percent"], 5)
+    run.evaluate()
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    bounded("NMAPE (%)", metrics["held_out"]["nmape_percent"]["max"], 5)
     assert (run.folder / "report.html").exists()
     assert predictor.spacing == pytest.approx(0.7)
     with_response = run_of(tmp_path, training=training, **others)

@@ -1,0 +1,59 @@
+"""What jobs share that learn from orbital-free calculations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TypeVar
+
+from fedens.configuration import Configuration, ReferencePointsConfiguration
+from fedens.energy.functional import EnergyFunctional
+from fedens.energy.pseudopotential import pseudopotential_from_description
+from fedens.jobs.run import Run
+from fedens.learning.devices import resolve_device
+from fedens.reference.orbital_free import OrbitalFreeLabeller
+
+Options = TypeVar("Options", Configuration, ReferencePointsConfiguration)
+
+
+class OrbitalFreeRun(Run[Options]):
+    """A run whose data are orbital-free ground states of the structures it is given."""
+
+    data_sections = ("seed", "structures", "space", "functional", "solver")
+
+    def check(self) -> None:
+        """Refuse a missing device."""
+        resolve_device(self.configuration.device)
+
+    @cached_property
+    def functional(self) -> EnergyFunctional:
+        """The energy functional the configuration asks for."""
+        options = self.configuration.functional
+        pseudopotentials = {
+            symbol: pseudopotential_from_description(one.model_dump(mode="json"))
+            for symbol, one in options.pseudopotentials.items()
+        }
+        return EnergyFunctional.orbital_free(
+            options.kinetic, options.vw_weight, options.xc, pseudopotentials, options.gaussian_width
+        )
+
+    @property
+    def labeller(self) -> OrbitalFreeLabeller:
+        """Ground states as the configuration asks for them."""
+        space, solver = self.configuration.space, self.configuration.solver
+        return OrbitalFreeLabeller(
+            self.functional,
+            space.spacing,
+            space.order,
+            solver.residual_tolerance,
+            solver.max_evaluations,
+        )
+
+    def generate(self) -> dict[str, str]:
+        """Label every structure that is not yet in the data set.
+
+        Returns:
+            name -> reason of those that did not converge; they are not in the data set.
+        """
+        structures = self.configuration.structures.source().structures(self.configuration.seed)
+        named = {f"{index:04d}-{one.formula}": one for index, one in enumerate(structures)}
+        return self.generate_data(named)
