@@ -43,7 +43,7 @@ _PUBLIC = {
     "TrainingSettings": "fedens.models.crystal.training",
     "Predictor": "fedens.models.crystal.model",
     "train_energy_model": "fedens.models.points.training",
-    "EnergyTrainingSettings": "fedens.models.points.settings",
+    "EnergyTrainingSettings": "fedens.models.points.objective",
     "EnergyModel": "fedens.models.points.model",
     "train_molecules": "fedens.models.molecule.training",
     "MolecularTrainingSettings": "fedens.models.molecule.training",

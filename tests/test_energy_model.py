@@ -18,8 +18,7 @@ from fedens.models.base import Model
 from fedens.models.points import training as points_training
 from fedens.models.points.data import jacobian, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel, PointModels
-from fedens.models.points.objective import energy_and_forces_from
-from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.objective import EnergyTrainingSettings, energy_and_forces_from
 from fedens.models.points.training import train_energy_model
 from fedens.structure import Structure
 

@@ -82,7 +82,7 @@ def held_out_errors(model: EnergyModel, held_out: Sequence[StructureData]) -> tu
         energy, forces = energy_and_forces_from(PointModels(model.parts), one)
         assert forces is not None
         assert one.forces is not None
-        energy_errors.append(abs(float(energy.detach()) - one.energy) / one.n_atoms)
+        energy_errors.append(abs(float(energy.detach()) - one.energy) / len(one.structure))
         force_errors.append(float((forces.detach() - one.forces).abs().mean()))
     return HARTREE_IN_MEV * mean(energy_errors), HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * mean(
         force_errors

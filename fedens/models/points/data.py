@@ -71,11 +71,6 @@ class StructureData:
     energy: float
     forces: Tensor | None
 
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms."""
-        return len(self.structure)
-
 
 def prepare_structure(
     sample: Sample,

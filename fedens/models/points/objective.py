@@ -25,10 +25,36 @@ from fedens.learning.least_squares import least_squares, with_constant
 from fedens.learning.scaling import Standardise
 from fedens.models.points.data import PointsData, StructureData
 from fedens.models.points.model import PointModels
-from fedens.models.points.settings import EnergyTrainingSettings
 
 #: Units of the loss: hartree per atom, hartree/bohr.
 _ENERGY_UNIT, _FORCE_UNIT = 1e-3, 1e-3
+
+
+@dataclass(frozen=True)
+class EnergyTrainingSettings:
+    """How to train an energy model.
+
+    Attributes:
+        hidden: units of the hidden layers; empty for a linear model.
+        energy_weight, force_weight, field_weight: of the three terms of the loss; zero leaves
+            a label out. Fields are learned at the first set of points.
+        steps: of the optimiser. max_seconds: end sooner after this processor time.
+        batch_points: points of the fields' term per step. learning_rate: highest rate of AdamW.
+        ridge: damping of the least-squares start, relative to the mean diagonal.
+        seed: of weights and batches.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    energy_weight: float = 1.0
+    force_weight: float = 1.0
+    field_weight: float = 0.0
+    steps: int = 2000
+    max_seconds: float | None = None
+    batch_points: int = 4096
+    learning_rate: float = 1e-3
+    ridge: float = 1e-6
+    seed: int = 0
+
 
 #: A structure, and numbers of the points where its fields are learned, if they are.
 Batch: TypeAlias = tuple[StructureData, Tensor | None]
@@ -114,7 +140,7 @@ class EnergyObjective:
     def _of_totals(self, network: nn.Module, one: StructureData) -> Tensor:
         """Energy and force terms."""
         energy, forces = energy_and_forces_from(network, one, self.learns_forces)
-        error = (energy - one.energy) / (one.n_atoms * _ENERGY_UNIT)
+        error = (energy - one.energy) / (len(one.structure) * _ENERGY_UNIT)
         loss = self.settings.energy_weight * error**2
         if forces is not None:
             errors = (forces - _forces(one)) / _FORCE_UNIT
@@ -139,7 +165,7 @@ class EnergyObjective:
             for scaling, points in zip(scalings, one.sets, strict=True)
         ]
         sums = [p.weights @ c for p, c in zip(one.sets, columns, strict=True)]
-        weight = math.sqrt(self.settings.energy_weight) / (one.n_atoms * _ENERGY_UNIT)
+        weight = math.sqrt(self.settings.energy_weight) / (len(one.structure) * _ENERGY_UNIT)
         yield weight * torch.cat(sums)[None], weight * sums[0].new_tensor([one.energy])
         if self.learns_forces:
             forces = _forces(one)
