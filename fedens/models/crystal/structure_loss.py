@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
 from fedens.fem.tensor import TensorSpace
 from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.prediction import density_from_root
 from fedens.structure import Structure
 
 
@@ -73,7 +73,7 @@ class StructureLoss:
         space = cast(TensorSpace, whole.bound.space)
         learned = space.from_element_blocks(outputs[..., 0].double())
         root = whole.baseline_root + self.scale * learned
-        density = Density.from_root(space, space.project(root)).normalised(whole.bound.electrons)
+        density = density_from_root(space, root, whole.bound.electrons)
         loss = torch.zeros((), dtype=torch.float64, device=space.device)
         if self.energy_weight:
             excess = (whole.bound.energy(density) - whole.energy) / space.volume

@@ -31,9 +31,9 @@ from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
-from fedens.models.crystal.objective import ElementObjective, StructureObjective
+from fedens.models.crystal.objective import ElementObjective
 from fedens.models.crystal.structure_loss import StructureLoss
-from fedens.progress import Advance, Report, silent
+from fedens.progress import Report, silent
 
 _WARM_UP_STEPS = 100
 
@@ -117,20 +117,21 @@ def train(
         DeviceError: a missing device.
     """
     settings, target = settings or TrainingSettings(), resolve_device(device)
-    density_alone = _check_fields(samples)
     functional, baseline = _known(samples, functional, baseline)
-    _check_electrons(samples, functional or baseline)
+    density_alone = _check(samples, functional or baseline)
     if start_from is not None:
         _check_same_kind(start_from, descriptor, settings, functional, baseline)
-
-    def described(done: int) -> None:
-        report(Advance("descriptors", done, len(samples)))
-
-    data = TrainingData.from_samples(samples, descriptor, baseline, target, described, start_from)
+    data = TrainingData.from_samples(samples, descriptor, baseline, target, report, start_from)
+    networks = [
+        FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
+        for _ in range(settings.committee)
+    ]
+    if start_from is not None:
+        networks = [copy.deepcopy(network) for network in start_from.networks]
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
-        networks=[network.to(target) for network in _networks(descriptor, settings, start_from)],
+        networks=[network.to(target) for network in networks],
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
@@ -139,7 +140,11 @@ def train(
         hidden=settings.hidden,
         domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),
         history=vars(History()) if start_from is None else copy.deepcopy(start_from.history),
-        provenance=_provenance(samples, settings),
+        provenance={
+            "settings": asdict(settings),
+            "n_samples": len(samples),
+            "formulas": [sample.structure.formula for sample in samples],
+        },
     )
     places = _checkpoints(checkpoint, samples, predictor, start_from)
     training = _Training(predictor, settings, start_from is None, places, report)
@@ -151,41 +156,35 @@ def train(
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
 
 
-def _check_fields(samples: Sequence[Sample]) -> bool:
-    """Whether there are densities alone; rather an error now than after an hour."""
-    if not samples:
-        raise ModelError("no samples to train on")
-    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
-    for sample in samples:
-        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
-            sample_field(sample, name)
-    return density_alone
-
-
-def _provenance(samples: Sequence[Sample], settings: TrainingSettings) -> dict[str, Any]:
-    return {
-        "settings": asdict(settings),
-        "n_samples": len(samples),
-        "formulas": [sample.structure.formula for sample in samples],
-    }
-
-
 def _known(
     samples: Sequence[Sample],
     functional: EnergyFunctional | None,
     baseline: str | Baseline | None,
 ) -> tuple[EnergyFunctional | None, Baseline]:
     """The functional, if there is one, and the baseline."""
-    named = any(sample.provenance.get("functional") is not None for sample in samples)
-    if functional is None and not named and baseline is not None and not isinstance(baseline, str):
-        return None, baseline
-    functional = functional or _functional_of(samples)
+    if not samples:
+        raise ModelError("no samples to train on")
+    first, *others = (sample.provenance.get("functional") for sample in samples)
+    if functional is None and baseline is not None and not isinstance(baseline, str):
+        if first is None and not any(others):
+            return None, baseline
+    if functional is None:
+        if first is None or any(other != first for other in others):
+            raise ModelError(
+                "samples come from different functionals, or do not name theirs: train on data of "
+                "one functional, or pass functional="
+            )
+        functional = EnergyFunctional.from_description(first)
     baseline = baseline or default_baseline(samples[0].structure, functional)
     return functional, baseline_of(baseline, functional) if isinstance(baseline, str) else baseline
 
 
-def _check_electrons(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> None:
+def _check(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> bool:
+    """Whether there are densities alone; rather an error now than after an hour."""
+    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
     for sample in samples:
+        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
+            sample_field(sample, name)
         expected = known.number_of_electrons(sample.structure)
         if abs(sample.number_of_electrons - expected) > 0.5:
             raise ModelError(
@@ -193,6 +192,7 @@ def _check_electrons(samples: Sequence[Sample], known: EnergyFunctional | Baseli
                 f"electrons, the functional's pseudopotentials or the baseline's atoms make it "
                 f"{expected:g}: choose some of the same valence"
             )
+    return density_alone
 
 
 def _check_same_kind(
@@ -218,17 +218,6 @@ def _check_same_kind(
 
 def _described(functional: EnergyFunctional | None) -> dict[str, Any] | None:
     return None if functional is None else functional.describe()
-
-
-def _networks(
-    descriptor: Descriptor, settings: TrainingSettings, start_from: Predictor | None
-) -> list[FieldNetwork]:
-    if start_from is not None:
-        return [copy.deepcopy(network) for network in start_from.networks]
-    return [
-        FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
-        for _ in range(settings.committee)
-    ]
 
 
 def _checkpoints(
@@ -261,13 +250,15 @@ class _Training:
         loss = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
         for member, network in enumerate(predictor.networks):
             objective = self._objective(data, loss, member)
-            if whole is not None:
-                every = settings.structure_every
-                objective = StructureObjective(**vars(objective), whole=whole, every=every)
+            objective = replace(objective, whole=whole, every=settings.structure_every)
             label = f"root density {member}"
-            history = self._fit(network.root_density, objective, label, 1.0)
-            if member == 0:
-                _append(predictor.history, history)
+            after = self._fit(network.root_density, objective, label, 1.0)
+            if member == 0:  # a history that goes on counts its steps on
+                history = predictor.history
+                done = history["step"][-1] if history["step"] else 0
+                history["step"] += [done + step for step in after.step]
+                history["training_loss"] += after.training_loss
+                history["validation_loss"] += after.validation_loss
 
     def energy_densities(self, data: TrainingData) -> None:
         """Learn what the functional's energy densities at the predicted density lack."""
@@ -290,40 +281,21 @@ class _Training:
         self, network: PointwiseNetwork, objective: ElementObjective, label: str, share: float
     ) -> History:
         """Fit one network in a share of the steps and of the time."""
-        limit = self.settings.max_seconds
-        settings = FitSettings(
-            steps=max(1, round(share * self.settings.steps)),
-            learning_rate=self.settings.learning_rate,
-            max_seconds=None if limit is None else share * limit,
-            warm_up_steps=_WARM_UP_STEPS,
-            checkpoint_every=self.settings.checkpoint_every,
-            seed=self.settings.seed,
-        )
+        settings, limit = self.settings, self.settings.max_seconds
         return fit(
             network,
             objective,
-            settings,
+            FitSettings(
+                steps=max(1, round(share * settings.steps)),
+                learning_rate=settings.learning_rate,
+                max_seconds=None if limit is None else share * limit,
+                warm_up_steps=_WARM_UP_STEPS,
+                checkpoint_every=settings.checkpoint_every,
+                seed=settings.seed,
+            ),
             label,
             member=objective.member,
-            device=objective.data.features.device,
+            device=self.predictor.device,
             checkpoints=self.checkpoints,
             report=self.report,
         )
-
-
-def _append(history: dict[str, list[float]], after: History) -> None:
-    """Add losses to a history, with the steps counted on."""
-    done = history["step"][-1] if history["step"] else 0
-    history["step"] += [done + step for step in after.step]
-    history["training_loss"] += after.training_loss
-    history["validation_loss"] += after.validation_loss
-
-
-def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
-    descriptions = [sample.provenance.get("functional") for sample in samples]
-    if descriptions[0] is None or any(d != descriptions[0] for d in descriptions):
-        raise ModelError(
-            "samples come from different functionals, or do not name theirs: train on data of "
-            "one functional, or pass functional="
-        )
-    return EnergyFunctional.from_description(descriptions[0])
