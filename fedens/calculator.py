@@ -6,20 +6,19 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
-from numpy.typing import NDArray
 
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
-from fedens.models.base import Model
+from fedens.models.base import How, Model
 from fedens.models.crystal.prediction import check_route
 from fedens.reference.orbital_free import GroundState, solve_ground_state
 from fedens.structure import Structure
@@ -99,20 +98,17 @@ class Calculator(AseCalculator):
         if (predictor is None) == (functional is None):
             raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
+        source: Any = predictor
         if isinstance(predictor, str | Path):
-            predictor = Model.load(predictor)
+            source = Model.load(predictor)
+        elif functional is not None:
+            source = _Solver(functional, residual_tolerance)
         self.route, self.refinement_steps = route, refinement_steps
-        self._source: Model | _Solver
-        if functional is not None:
-            self._source = _Solver(functional, residual_tolerance)
-        else:
-            assert predictor is not None
-            self._source = predictor
+        self._source: Model | _Solver = source
         self._meshes = None
-        if self._source.resolution is not None:
-            usual = self._source.resolution
-            mesh = (spacing or usual[0], order or usual[1], self._source.device)
-            self._meshes = _Meshes(*mesh)
+        if source.resolution is not None:
+            usual = source.resolution
+            self._meshes = _Meshes(spacing or usual[0], order or usual[1], source.device)
         self._stress_wanted = self._has_warned = False
         self.implemented_properties = list(self._source.properties(route))
 
@@ -152,13 +148,13 @@ class Calculator(AseCalculator):
             wanted.add("stress")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = self._source.calculate(
-                structure, wanted, self.route, self._space_for(structure), self.refinement_steps
-            )
+            how: How = {"route": self.route, "refinement_steps": self.refinement_steps}
+            how["space"] = self._space_for(structure)
+            results = self._source.calculate(structure, wanted, **how)
         self._pass_on(caught)
-        for name, value in results.items():
-            self.results[name] = _voigt(value) if name == "stress" else value
-            self.results[name] = self.results[name] * _UNITS[name]
+        if "stress" in results:  # ASE's six; shear is not known and given as zero
+            results["stress"] = np.concatenate([results["stress"], np.zeros(3)])
+        self.results |= {name: value * _UNITS[name] for name, value in results.items()}
 
     def _space_for(self, structure: Structure) -> TensorSpace | None:
         return None if self._meshes is None else self._meshes.space_for(structure)
@@ -189,21 +185,14 @@ class _Solver:
     device = torch.device("cpu")
 
     def properties(self, route: str) -> tuple[str, ...]:
-        """The solver has one route."""
         del route
         return _CONSERVATIVE
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str,
-        space: TensorSpace | None,
-        refinement_steps: int,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
         """All properties but the stress, which is there where it is wanted."""
-        del route, refinement_steps
-        state = self._solve(structure, space)
+        state = self._solve(structure, how["space"])
         results = {"energy": state.energy, "free_energy": state.energy, "forces": state.forces}
         results["hellmann_feynman_forces"] = state.forces
         if "stress" in wanted:
@@ -213,7 +202,6 @@ class _Solver:
     def density(
         self, structure: Structure, space: TensorSpace | None, refinement_steps: int
     ) -> Density:
-        """That of the ground state."""
         del refinement_steps
         return self._solve(structure, space).density
 
@@ -258,8 +246,3 @@ class _Meshes:
                 return False
         positions = space.points.new_tensor(structure.positions)
         return space.spacing_at(positions) <= _SAME_BOX * space.finest_spacing
-
-
-def _voigt(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal stresses (3,) as ASE's (6,); shear is not known and given as zero."""
-    return np.concatenate([normal, np.zeros(3)])

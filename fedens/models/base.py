@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedens.data.density import Density
 from fedens.errors import DeviceError, ExtrapolationWarning, ModelError
+from fedens.fem.tensor import TensorSpace
 from fedens.models.registry import model_class
 from fedens.models.storage import read_model, write_model
 from fedens.structure import Structure
@@ -73,6 +74,14 @@ class Uncertainty:
         """Those that there are, as :meth:`Model.calculate` gives them."""
         both = {"energy_uncertainty": self.energy, "forces_uncertainty": self.forces}
         return {name: value for name, value in both.items() if value is not None}
+
+
+class How(TypedDict, total=False):
+    """Options of a prediction, for the kinds that know them: see the model of crystals."""
+
+    route: str
+    space: TensorSpace | None
+    refinement_steps: int
 
 
 class Model(ABC):
@@ -162,20 +171,11 @@ class Model(ABC):
         return ("energy", "free_energy", "forces")
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str = "functional",
-        space: Any = None,
-        refinement_steps: int = 0,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
-        """Properties by name, atomic units: those wanted and what comes with them.
-
-        Args:
-            wanted: some of :meth:`properties`.
-            route, space, refinement_steps: for kinds that know them.
-        """
-        del wanted, route, space, refinement_steps
+        """Properties by name, atomic units: those wanted, of :meth:`properties`, and what comes
+        with them."""
+        del wanted, how
         return self.energy_and_forces(structure).by_name
 
     def density(

@@ -52,7 +52,8 @@ class TrainingData:
     ) -> TrainingData:
         """Descriptors of samples, and root densities as differences to a baseline.
 
-        Computed once and kept in memory. Features and targets are scaled to this data, or as they are for a ``known`` predictor.
+        Computed once and kept in memory. Features and targets are scaled to this data, or as they
+        are for a ``known`` predictor.
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):

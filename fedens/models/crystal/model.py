@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork, committee_outputs
 from fedens.learning.scaling import Standardise
-from fedens.models.base import EnergyAndForces, Model, Uncertainty
+from fedens.models.base import EnergyAndForces, How, Model, Uncertainty
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
     NO_FUNCTIONAL,
@@ -318,23 +318,18 @@ class Predictor(Model):
         return (*_CONSERVATIVE, "hellmann_feynman_forces", *_UNCERTAINTIES)
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str = "functional",
-        space: TensorSpace | None = None,
-        refinement_steps: int = 0,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
         """What is not wanted and costs a pass of its own is left out."""
-        how: tuple[TensorSpace | None, int] = (space, refinement_steps)
         results: dict[str, Any] = {}
         if not set(wanted).isdisjoint(_CONSERVATIVE):
             stress = "stress" in wanted
-            results |= self.energy_and_forces(structure, route, *how, stress=stress).by_name
+            results |= self.energy_and_forces(structure, stress=stress, **how).by_name
         if "hellmann_feynman_forces" in wanted:
-            results["hellmann_feynman_forces"] = self.forces(structure, "hellmann_feynman", *how)
+            feynman: How = {**how, "route": "hellmann_feynman"}
+            results["hellmann_feynman_forces"] = self.forces(structure, **feynman)
         if not set(wanted).isdisjoint(_UNCERTAINTIES):
-            results |= self.uncertainty(structure, route, *how).by_name
+            results |= self.uncertainty(structure, **how).by_name
         return results
 
     @property

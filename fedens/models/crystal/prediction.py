@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -106,10 +106,13 @@ class Prediction:
                 self,
                 density=density_from_root(self.density.space, root, self.electrons),
                 roots=root[None],
-                learn_corrections=lambda i=i: self.member_corrections[i, None],
+                learn_corrections=partial(self._correction_of, i),
             ).refined(refinement_steps)
             for i, root in enumerate(self.roots)
         ]
+
+    def _correction_of(self, member: int) -> Tensor:
+        return self.member_corrections[member, None]
 
     def refined(self, steps: int) -> Prediction:
         """The same after minimisation steps of the functional.

@@ -122,11 +122,10 @@ def train(
     if start_from is not None:
         _check_same_kind(start_from, descriptor, settings, functional, baseline)
     data = TrainingData.from_samples(samples, descriptor, baseline, target, report, start_from)
-    networks = [
-        FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
-        for _ in range(settings.committee)
-    ]
-    if start_from is not None:
+    if start_from is None:
+        shape = (descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
+        networks = [FieldNetwork(*shape) for _ in range(settings.committee)]
+    else:
         networks = [copy.deepcopy(network) for network in start_from.networks]
     predictor = Predictor(
         descriptor=descriptor,
@@ -165,10 +164,10 @@ def _known(
     if not samples:
         raise ModelError("no samples to train on")
     first, *others = (sample.provenance.get("functional") for sample in samples)
-    if functional is None and baseline is not None and not isinstance(baseline, str):
-        if first is None and not any(others):
-            return None, baseline
     if functional is None:
+        nameless = first is None and not any(others)
+        if nameless and baseline is not None and not isinstance(baseline, str):
+            return None, baseline
         if first is None or any(other != first for other in others):
             raise ModelError(
                 "samples come from different functionals, or do not name theirs: train on data of "

@@ -106,7 +106,6 @@ def train_molecules(
     """
     settings = settings or MolecularTrainingSettings()
     charge = _common_charge(samples)
-    _refuse_mixed_theory(samples)
     symbols = sorted({s for sample in samples for s in sample.structure.symbols})
     descriptor = GMP(
         WIDTHS, MAX_ORDER, gaussians={s: [PROBED] for s in symbols}, channels="element"
@@ -122,7 +121,7 @@ def train_molecules(
         {s: atoms[s] for s in symbols},
         [committee.fields(member) for member in range(settings.committee)],
         [committee.energy(member) for member in range(settings.committee)],
-        {s: _range(moments[0].flatten(0, 1)) for s, moments in committee.moments.items()},
+        {s: torch.stack(a[0].flatten(0, 1).aminmax(dim=0)) for s, a in committee.moments.items()},
         charge,
         history=committee.history,
         provenance={
@@ -135,12 +134,8 @@ def train_molecules(
     return replace(model, calibration=left_out_calibration(model, molecules))
 
 
-def _range(rows: Tensor) -> Tensor:
-    """Lowest and highest of each column, (2, n_columns)."""
-    return torch.stack([rows.amin(dim=0), rows.amax(dim=0)])
-
-
 def _common_charge(samples: Sequence[Sample]) -> float:
+    """The charge of all; an error where they differ, or their levels of theory."""
     if not samples:
         raise ModelError("no samples to learn from: expected one or more")
     charges = sorted({sample.structure.charge for sample in samples})
@@ -148,14 +143,11 @@ def _common_charge(samples: Sequence[Sample]) -> float:
         raise ModelError(
             f"samples have charges {charges}: a model is for molecules of one charge; split them"
         )
-    return charges[0]
-
-
-def _refuse_mixed_theory(samples: Sequence[Sample]) -> None:
     levels = [sample.provenance.get("functional") for sample in samples]
     others = [level for level in levels if level != levels[0]]
     if others:
         raise ModelError(f"samples are of {levels[0]} and of {others[0]}: learn from one theory")
+    return charges[0]
 
 
 def _prepared(
@@ -207,25 +199,45 @@ class _Committee:
         """A network of the fields' coefficients."""
         outputs = {s: [len(LOCAL_FIELDS) * n for n in self.basis.n_radial(s)] for s in self.moments}
         objective = FieldObjective(*self._data(member), self.basis, self.settings.dipole_weight)
-        fitting = self._fitting(self.settings.steps, self.settings.weight_decay, _FIELD_CLIP)
         network = self._network(member, outputs, _FIELD_FLOOR)
-        return self._trained("fields", member, network, objective, fitting)
+        steps, decay = self.settings.steps, self.settings.weight_decay
+        return self._trained("fields", network, objective, member, steps, decay, _FIELD_CLIP)
 
     def energy(self, member: int) -> EquivariantNetwork:
         """A network of the atoms' energies."""
         settings = self.settings
         objective = EnergyObjective(*self._data(member), settings.energy_weight, settings.forces)
-        fitting = self._fitting(settings.energy_steps, settings.energy_weight_decay, _ENERGY_CLIP)
         network = self._network(member, {s: [1] for s in self.moments}, _ENERGY_FLOOR)
-        return self._trained("energy", member, network, objective, fitting)
+        steps, decay = settings.energy_steps, settings.energy_weight_decay
+        return self._trained("energy", network, objective, member, steps, decay, _ENERGY_CLIP)
 
     def _data(self, member: int) -> tuple[Sequence[MoleculeData], int, list[int]]:
         """Molecules, how many of them a step sees, and which are held out."""
         out = held_out(self.molecules, member, self.settings.committee)
         return self.molecules, self.settings.batch, out
 
-    def _fitting(self, steps: int, weight_decay: float, largest_gradient: float) -> FitSettings:
-        return FitSettings(
+    def _network(
+        self, member: int, outputs: Mapping[str, Sequence[int]], floor: float
+    ) -> EquivariantNetwork:
+        torch.manual_seed(self.settings.seed + 1000 * member)
+        channels, hidden = self.settings.channels, self.settings.hidden
+        networks = {
+            s: ElementNetwork(Whitening.fit(moments, floor), channels, outputs[s], hidden)
+            for s, moments in self.moments.items()
+        }
+        return EquivariantNetwork(networks)
+
+    def _trained(
+        self,
+        kind: str,
+        network: EquivariantNetwork,
+        objective: Objective[list[int]],
+        member: int,
+        steps: int,
+        weight_decay: float,
+        largest_gradient: float,
+    ) -> EquivariantNetwork:
+        settings = FitSettings(
             steps,
             self.settings.learning_rate,
             weight_decay=weight_decay,
@@ -235,36 +247,11 @@ class _Committee:
             checkpoint_every=_CHECKPOINT_EVERY,
             seed=self.settings.seed,
         )
-
-    def _network(
-        self, member: int, outputs: Mapping[str, Sequence[int]], floor: float
-    ) -> EquivariantNetwork:
-        torch.manual_seed(self.settings.seed + 1000 * member)
-        return EquivariantNetwork(
-            {
-                symbol: ElementNetwork(
-                    Whitening.fit(moments, floor),
-                    self.settings.channels,
-                    outputs[symbol],
-                    self.settings.hidden,
-                )
-                for symbol, moments in self.moments.items()
-            }
-        )
-
-    def _trained(
-        self,
-        kind: str,
-        member: int,
-        network: EquivariantNetwork,
-        objective: Objective[list[int]],
-        fitting: FitSettings,
-    ) -> EquivariantNetwork:
         label = f"{kind} {member + 1}"
         history = fit(
             network,
             objective,
-            fitting,
+            settings,
             label,
             member=member,
             checkpoints=self.checkpoints,
