@@ -89,7 +89,7 @@ def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
 
 def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     pseudopotential = find_pseudopotential(functional.pseudopotentials, symbol)
-    axis = _radial_axis(_innermost(pseudopotential, functional.vw_weight))
+    axis = _radial_axis(pseudopotential, functional.vw_weight)
     evaluate = _radial_energy(functional, symbol, axis)
     electrons = pseudopotential.valence
     hessian = functional.vw_weight * axis.eigenvalues + 1.0
@@ -105,15 +105,11 @@ def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     )
 
 
-def _innermost(pseudopotential: LocalPseudopotential, vw_weight: float) -> float:
-    """Length of the element at the nucleus, bohr: that of the decay behind a cusp, if less."""
-    if not pseudopotential.singular:
-        return _INNERMOST
-    return min(_INNERMOST, vw_weight / pseudopotential.valence)
-
-
-def _radial_axis(innermost: float) -> Axis:
-    """Elements growing geometrically from the nucleus outwards."""
+def _radial_axis(pseudopotential: LocalPseudopotential, vw_weight: float) -> Axis:
+    """Elements growing geometrically from the nucleus outwards, where a cusp needs a small one."""
+    innermost = _INNERMOST
+    if pseudopotential.singular:
+        innermost = min(innermost, vw_weight / pseudopotential.valence)
     growth = np.exp(np.linspace(0, math.log(_RADIUS / innermost), _ELEMENTS))
     return Axis.build(np.concatenate([[0.0], innermost * growth]), _ORDER, periodic=False)
 
@@ -181,7 +177,11 @@ def superposed_density(
     if positions is None:
         positions = torch.tensor(structure.positions, device=space.device)
     if not isinstance(space, TensorSpace):
-        return _superposed_radial(functional, structure, space, positions)
+        total = positions.new_zeros(space.n_points)
+        for symbol, position in zip(structure.symbols, positions, strict=True):
+            density = free_atom(functional, symbol).density_at
+            total = total + space.radial_sum(position[None], density, _RADIUS)
+        return total
     atoms = {symbol: free_atom(functional, symbol) for symbol in structure.symbols}
     gaussians = {symbol: (atom.exponents, atom.amplitudes) for symbol, atom in atoms.items()}
     return superposed_gaussians(gaussians, structure, space, positions)
@@ -206,13 +206,3 @@ def superposed_gaussians(
         torch.cat(exponents).to(space.device),
         torch.cat(amplitudes).to(space.device) * occupancies.repeat_interleave(counts),
     )
-
-
-def _superposed_radial(
-    functional: EnergyFunctional, structure: Structure, space: FunctionSpace, positions: Tensor
-) -> Tensor:
-    total = positions.new_zeros(space.n_points)
-    for symbol, position in zip(structure.symbols, positions, strict=True):
-        density = free_atom(functional, symbol).density_at
-        total = total + space.radial_sum(position[None], density, _RADIUS)
-    return total

@@ -71,15 +71,17 @@ class TrainingData:
         scaling, scales = Standardise.fit(part.flatten(0, 1) for part in features), None
         if known is not None:
             scaling, scales = known.scaling, known.target_scales[:1].to(device)
+        scaled, target_scales = _scaled(torch.cat(targets), scales)
         weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
         return cls(
             features=torch.cat([scaling(part).float() for part in features]),
-            **_scaled(torch.cat(targets), scales),
+            targets=scaled,
             weights=(weights / weights.mean()).float(),
             lengths=torch.cat([space.element_lengths for space in spaces]).float(),
             owners=torch.cat([torch.full((len(p),), i) for i, p in enumerate(features)]),
             order=orders.pop(),
             scaling=scaling,
+            target_scales=target_scales,
         )
 
     def with_targets(self, targets: Tensor, scales: Tensor | None = None) -> TrainingData:
@@ -87,17 +89,17 @@ class TrainingData:
 
         ``scales`` (n_outputs,): default the targets' spread.
         """
-        scaled = _scaled(targets, scales)
-        return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
+        targets, scales = _scaled(targets, scales)
+        return replace(self, targets=targets, target_scales=scales)
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:
+def _scaled(targets: Tensor, scales: Tensor | None) -> tuple[Tensor, Tensor]:
     if scales is None:
         scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
-    return {"targets": (targets / scales).float(), "target_scales": scales}
+    return (targets / scales).float(), scales
 
 
 def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:

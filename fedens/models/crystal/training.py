@@ -248,10 +248,8 @@ class _Training:
         whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
         loss = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
         for member, network in enumerate(predictor.networks):
-            objective = self._objective(data, loss, member)
-            objective = replace(objective, whole=whole, every=settings.structure_every)
-            label = f"root density {member}"
-            after = self._fit(network.root_density, objective, label, 1.0)
+            objective = replace(self._objective(data, loss, member), whole=whole)
+            after = self._fit(network.root_density, objective, f"root density {member}", 1.0)
             if member == 0:  # a history that goes on counts its steps on
                 history = predictor.history
                 done = history["step"][-1] if history["step"] else 0
@@ -266,15 +264,22 @@ class _Training:
         share = self.settings.energy_density_share
         for member, network in enumerate(self.predictor.networks):
             objective = self._objective(data, loss, member)
-            label = f"energy densities {member}"
-            self._fit(network.energy_densities, objective, label, share)
+            self._fit(network.energy_densities, objective, f"energy densities {member}", share)
 
     def _objective(
         self, data: TrainingData, loss: RootDensityLoss | EnergyDensityLoss, member: int
     ) -> ElementObjective:
         settings = self.settings
-        size, seed = settings.batch_points, settings.seed
-        return ElementObjective(data, loss, member, settings.committee, size, seed, self.fresh)
+        return ElementObjective(
+            data,
+            loss,
+            member,
+            settings.committee,
+            settings.batch_points,
+            settings.seed,
+            self.fresh,
+            every=settings.structure_every,
+        )
 
     def _fit(
         self, network: PointwiseNetwork, objective: ElementObjective, label: str, share: float

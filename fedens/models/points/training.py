@@ -48,7 +48,7 @@ def train_energy_model(
         ModelError: no samples, no labels, or labels that a sample lacks; a training that diverges.
     """
     settings = settings or EnergyTrainingSettings()
-    how = {"with_forces": settings.force_weight > 0, "with_fields": settings.field_weight > 0}
+    how = {"with_forces": settings.learns_forces, "with_fields": settings.learns_fields}
     structures = []
     for i, sample in enumerate(samples):
         structures.append(prepare_structure(sample, descriptor, sets, functional, **how))
@@ -74,7 +74,7 @@ def fit_energy_model(
     parts = []
     for i, points in enumerate(sets):
         scaling = Standardise.fit(one.sets[i].features for one in structures)
-        n_outputs = 2 if settings.field_weight > 0 and i == 0 else 1
+        n_outputs = 2 if settings.learns_fields and i == 0 else 1
         parts.append(PointModel(points, scaling, settings.hidden, n_outputs))
     labels = [asdict(settings), *(one.energy for one in structures)]
     tensors = [one.forces for one in structures]
