@@ -40,7 +40,7 @@ _PUBLIC = {
     "reference_points": "fedens.features.points",
     "PointSet": "fedens.features.points",
     "train": "fedens.models.crystal.training",
-    "TrainingSettings": "fedens.models.crystal.training",
+    "TrainingSettings": "fedens.models.crystal.objective",
     "Predictor": "fedens.models.crystal.model",
     "train_energy_model": "fedens.models.points.training",
     "EnergyTrainingSettings": "fedens.models.points.objective",

@@ -31,52 +31,11 @@ from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
-from fedens.models.crystal.objective import ElementObjective
+from fedens.models.crystal.objective import ElementObjective, TrainingSettings
 from fedens.models.crystal.structure_loss import StructureLoss
 from fedens.progress import Report, silent
 
 _WARM_UP_STEPS = 100
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        hidden: units of the hidden layers.
-        committee: number of networks. Each has its own seed and leaves out its share of the
-            structures, which then show its errors and calibrate the uncertainty.
-        steps: optimiser steps per network. max_seconds: end sooner after this processor time per
-            network.
-        batch_points: points per step, in whole elements.
-        learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
-        gradient_weight: weight of |grad error|^2 against error^2 for the root density, bohr^2.
-            Half of it is about the ratio in which they enter the energy of a simple metal.
-        energy_density_share: steps for the energy densities, relative to ``steps``.
-        integral_weight: weight of the squared error of the summed energy densities' mean over an
-            element against the squared error at points: what counts for the total energy.
-        energy_weight: weight of the functional's energy at the predicted density, above that of
-            the reference, per volume and in units of the targets' spread squared.
-        force_weight: weight of the squared error of the Hellmann-Feynman forces, (hartree/bohr)^2
-            in units of the targets' spread squared.
-        structure_every: steps between those that add the two terms of whole structures.
-        checkpoint_every: steps between checkpoints. seed: of weights and batches.
-    """
-
-    hidden: tuple[int, ...] = (64, 64)
-    committee: int = 4
-    steps: int = 2000
-    max_seconds: float | None = None
-    batch_points: int = 8192
-    learning_rate: float = 3e-3
-    gradient_weight: float = 0.5
-    energy_density_share: float = 0.2
-    integral_weight: float = 10.0
-    energy_weight: float = 0.0
-    force_weight: float = 0.0
-    structure_every: int = 20
-    checkpoint_every: int = 500
-    seed: int = 0
 
 
 def train(
@@ -201,11 +160,12 @@ def _check_same_kind(
     functional: EnergyFunctional | None,
     baseline: Baseline,
 ) -> None:
-    asked: dict[str, tuple[Any, Any]] = {
+    functionals = [f.describe() if f else None for f in (start_from.functional, functional)]
+    asked: dict[str, tuple[Any, ...]] = {
         "descriptor": (start_from.descriptor.describe(), descriptor.describe()),
         "hidden units": (list(start_from.hidden), list(settings.hidden)),
         "committee": (len(start_from.networks), settings.committee),
-        "functional": (_described(start_from.functional), _described(functional)),
+        "functional": tuple(functionals),
         "baseline": (start_from.baseline.describe(), baseline.describe()),
     }
     for name, (there, wanted) in asked.items():
@@ -213,10 +173,6 @@ def _check_same_kind(
             raise ModelError(
                 f"cannot start from this predictor: its {name} is {there}, asked for is {wanted}"
             )
-
-
-def _described(functional: EnergyFunctional | None) -> dict[str, Any] | None:
-    return None if functional is None else functional.describe()
 
 
 def _checkpoints(
@@ -248,7 +204,7 @@ class _Training:
         whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
         loss = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
         for member, network in enumerate(predictor.networks):
-            objective = replace(self._objective(data, loss, member), whole=whole)
+            objective = ElementObjective(data, loss, member, settings, self.fresh, whole)
             after = self._fit(network.root_density, objective, f"root density {member}", 1.0)
             if member == 0:  # a history that goes on counts its steps on
                 history = predictor.history
@@ -263,23 +219,8 @@ class _Training:
         loss = EnergyDensityLoss(data.target_scales, self.settings.integral_weight)
         share = self.settings.energy_density_share
         for member, network in enumerate(self.predictor.networks):
-            objective = self._objective(data, loss, member)
+            objective = ElementObjective(data, loss, member, self.settings, self.fresh)
             self._fit(network.energy_densities, objective, f"energy densities {member}", share)
-
-    def _objective(
-        self, data: TrainingData, loss: RootDensityLoss | EnergyDensityLoss, member: int
-    ) -> ElementObjective:
-        settings = self.settings
-        return ElementObjective(
-            data,
-            loss,
-            member,
-            settings.committee,
-            settings.batch_points,
-            settings.seed,
-            self.fresh,
-            every=settings.structure_every,
-        )
 
     def _fit(
         self, network: PointwiseNetwork, objective: ElementObjective, label: str, share: float
