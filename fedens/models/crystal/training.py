@@ -10,6 +10,7 @@ a density error costs in energy, where the von Weizsaecker term makes roughness 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,11 +24,11 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.fields import ENERGY_DENSITIES
+from fedens.learning.committee import left_out
 from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, History, fit
 from fedens.learning.pointwise import FieldNetwork, PointwiseNetwork
-from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
@@ -244,3 +245,25 @@ class _Training:
             checkpoints=self.checkpoints,
             report=self.report,
         )
+
+
+@torch.no_grad()
+def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> float:
+    """Factor from the committee's spread of the density to the error of a member.
+
+    The root of the mean squared error, over that of the spread, both integrated over the
+    structures that a member was not trained on; 1 where there are none.
+    """
+    committee = len(predictor.networks)
+    error = estimate = 0.0
+    for member in range(committee):
+        for index in left_out(len(samples), member, committee):
+            sample = samples[index]
+            space = sample.tensor_space(predictor.device)
+            expected = sample_field(sample, "density", predictor.device)
+            whole = predictor.predict(sample.structure, space)
+            alone = whole.members()[member]
+            assert whole.density_uncertainty is not None
+            error += float(space.integrate((alone.density.values - expected) ** 2))
+            estimate += float(space.integrate(whole.density_uncertainty**2))
+    return math.sqrt(error / estimate) if estimate > 0 else 1.0

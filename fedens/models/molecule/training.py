@@ -28,7 +28,6 @@ from fedens.learning.equivariant import (
     split_orders,
 )
 from fedens.learning.fit import Checkpoints, FitSettings, Objective, fit
-from fedens.models.molecule.calibration import left_out_calibration
 from fedens.models.molecule.data import (
     MAX_BYTES,
     MoleculeData,
@@ -38,6 +37,7 @@ from fedens.models.molecule.data import (
 )
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.objective import EnergyObjective, FieldObjective
+from fedens.models.molecule.prediction import Calibration
 from fedens.progress import Advance, Report, silent
 
 #: Widths (bohr) and orders of what atoms see, of Gaussians of this amplitude and exponent.
@@ -49,6 +49,8 @@ _WARM_UP_STEPS, _LAST_RATE = 50, 0.003
 _FIELD_CLIP, _ENERGY_CLIP = 0.01, 100.0
 #: Steps between checkpoints.
 _CHECKPOINT_EVERY = 500
+#: With fewer molecules left out by a member, there is no telling how far the spread falls short.
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -259,3 +261,37 @@ class _Committee:
         )
         self.history[label] = vars(history)
         return network
+
+
+@torch.no_grad()
+def left_out_calibration(model: MolecularModel, molecules: Sequence[MoleculeData]) -> Calibration:
+    """Factors from the committee's spread to the error of a member.
+
+    The root of the mean squared error, over that of the spread, both of molecules that a member
+    was not trained on; 1 where a member left out none or a single one.
+    """
+    committee = len(model.field_networks)
+    rows = []
+    for member in range(committee):
+        out = held_out(molecules, member, committee)
+        if len(out) < _FEWEST:
+            return Calibration()
+        rows += [_squares(model, molecules[i], member) for i in out]
+    errors, spreads = torch.tensor(rows).sum(dim=0)
+    density, energy = (errors / spreads).sqrt().tolist()
+    return Calibration(density, energy)
+
+
+def _squares(
+    model: MolecularModel, one: MoleculeData, member: int
+) -> tuple[list[float], list[float]]:
+    """Squared error of a member and squared spread, each of density and energy."""
+    coefficients = model.coefficients(one.structure, one.moments)
+    energies = model.learned_energies(one.structure, one.moments)
+    apart = coefficients[:, 0] - coefficients[:, 0].mean(dim=0)
+    spread = ((apart @ one.gram.double()) * apart).sum() / (len(apart) - 1)
+    error = one.squared_errors(coefficients[member])[0]
+    return (
+        [float(error), float((energies[member] - one.energy) ** 2)],
+        [float(spread), float(energies.var())],
+    )
