@@ -18,7 +18,7 @@ from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
-from fedens.models.base import How, Model
+from fedens.models.base import EnergyAndForces, How, Model
 from fedens.models.crystal.prediction import check_route
 from fedens.reference.orbital_free import GroundState, solve_ground_state
 from fedens.structure import Structure
@@ -114,19 +114,18 @@ class Calculator(AseCalculator):
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True):  # type: ignore[no-untyped-def]
         """As in ASE; a property that the route lacks says why it does."""
-        if name not in self.implemented_properties:
-            raise PropertyNotImplementedError(self._why_not(name))
-        return super().get_property(name, atoms, allow_calculation)
-
-    def _why_not(self, name: str) -> str:
-        offered = ", ".join(self.implemented_properties)
+        if name in self.implemented_properties:
+            return super().get_property(name, atoms, allow_calculation)
         if self.route == "hellmann_feynman" and name in _CONSERVATIVE:
-            return (
+            raise PropertyNotImplementedError(
                 f"route 'hellmann_feynman' has no {name}: its forces come from the density alone "
                 "and are not the derivative of an energy, so dynamics would not conserve it; ask "
                 "for 'hellmann_feynman_forces', or use route 'functional'"
             )
-        return f"{name} is not available; this calculator offers {offered}"
+        offered = ", ".join(self.implemented_properties)
+        raise PropertyNotImplementedError(
+            f"{name} is not available; this calculator offers {offered}"
+        )
 
     def calculate(
         self,
@@ -193,11 +192,9 @@ class _Solver:
     ) -> dict[str, Any]:
         """All properties but the stress, which is there where it is wanted."""
         state = self._solve(structure, how["space"])
-        results = {"energy": state.energy, "free_energy": state.energy, "forces": state.forces}
-        results["hellmann_feynman_forces"] = state.forces
-        if "stress" in wanted:
-            results["stress"] = state.stress
-        return results
+        stress = state.stress if "stress" in wanted else None
+        numbers = EnergyAndForces(state.energy, state.forces, stress).by_name
+        return numbers | {"hellmann_feynman_forces": state.forces}
 
     def density(
         self, structure: Structure, space: TensorSpace | None, refinement_steps: int
@@ -239,10 +236,8 @@ class _Meshes:
             change = structure.orthorhombic_lengths() / np.array(space.lengths)
             return bool((np.abs(change - 1) <= _SAME_ELEMENTS).all())
         for i, axis in enumerate(space.axes):
-            low, high = float(axis.edges[0]), float(axis.edges[-1])
-            if (structure.positions[:, i] <= low).any() or (
-                structure.positions[:, i] >= high
-            ).any():
+            own = structure.positions[:, i]
+            if own.min() <= float(axis.edges[0]) or own.max() >= float(axis.edges[-1]):
                 return False
         positions = space.points.new_tensor(structure.positions)
         return space.spacing_at(positions) <= _SAME_BOX * space.finest_spacing

@@ -152,8 +152,7 @@ class Prediction:
         Raises:
             ModelError: a model without a functional, which knows no ions; another route.
         """
-        if route not in ENERGY_ROUTES:
-            raise ModelError(f"no energy by route {route!r}; expected {' or '.join(ENERGY_ROUTES)}")
+        check_route(route, ENERGY_ROUTES)
         energy = self.bound.energy(self.density)
         if route == "energy_density":
             energy = energy + self.density.space.integrate(self.corrections.sum(dim=1))

@@ -23,6 +23,7 @@ from fedens.errors import ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
+from fedens.learning.checkpoints import under
 from fedens.learning.equivariant import ElementNetwork, EquivariantNetwork, Whitening
 from fedens.models.base import How, Model, Uncertainty
 from fedens.models.molecule.data import atomic_moments, atoms_energy
@@ -217,7 +218,7 @@ class MolecularModel(Model):
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Self:
         networks = {
-            kind: [_restored(one, _under(tensors, f"{kind}.{i}.")) for i, one in enumerate(shapes)]
+            kind: [_restored(one, under(tensors, f"{kind}.{i}.")) for i, one in enumerate(shapes)]
             for kind, shapes in description["networks"].items()
         }
         descriptor = descriptor_from_description(description["descriptor"])
@@ -225,7 +226,7 @@ class MolecularModel(Model):
         charges = description["nuclear_charges"]
         return cls(
             descriptor,
-            AtomicBasis.restore(description["exponents_per_bohr2"], _under(tensors, "basis.")),
+            AtomicBasis.restore(description["exponents_per_bohr2"], under(tensors, "basis.")),
             {s: SphericalAtom(z, *tensors[f"atoms.{s}"].numpy()) for s, z in charges.items()},
             networks["fields"],
             networks["energy"],
@@ -245,10 +246,6 @@ class MolecularModel(Model):
             "committee": len(self.field_networks),
             "trained on": f"{samples} samples of {', '.join(formulas)}",
         }
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _shape(network: EquivariantNetwork) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
 from fedens.features.surroundings import Points
 from fedens.fem.tensor import TensorSpace
+from fedens.learning.checkpoints import under
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
@@ -218,7 +219,7 @@ class EnergyModel(Model):
         shapes = zip(description["sets"], description["hidden"], strict=True)
         parts = []
         for i, (points, hidden) in enumerate(shapes):
-            own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
+            own = under(tensors, f"{i}.")
             parts.append(PointModel.restore(own, PointSet.from_description(points), hidden))
         return cls(
             descriptor_from_description(description["descriptor"]),
