@@ -42,7 +42,6 @@ class FreeAtom:
         energy: hartree. chemical_potential: hartree.
         exponents, amplitudes: Gaussians sum a exp(-b r^2) fitted to n(r), normalised to the
             valence charge.
-        fit_error: integral |fit - n| / integral n.
     """
 
     r: Tensor
@@ -51,7 +50,6 @@ class FreeAtom:
     chemical_potential: float
     exponents: Tensor
     amplitudes: Tensor
-    fit_error: float
 
     def density_at(self, r: Tensor) -> Tensor:
         """n(r) at any distances, bohr; the logarithm is interpolated linearly."""
@@ -99,10 +97,8 @@ def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
         raise ConvergenceError(f"free atom of {symbol}: {minimum.message}", minimum)
     r = axis.points
     density = (axis.values @ minimum.x) ** 2 / (4 * math.pi * r**2)
-    exponents, amplitudes, error = _fit_gaussians(axis, density, electrons)
-    return FreeAtom(
-        r, density, minimum.energy, minimum.multiplier / 2, exponents, amplitudes, error
-    )
+    gaussians = _fit_gaussians(axis, density, electrons)
+    return FreeAtom(r, density, minimum.energy, minimum.multiplier / 2, *gaussians)
 
 
 def _radial_axis(pseudopotential: LocalPseudopotential, vw_weight: float) -> Axis:
@@ -146,21 +142,18 @@ def _radial_energy(
     return evaluate
 
 
-def _fit_gaussians(axis: Axis, density: Tensor, electrons: float) -> tuple[Tensor, Tensor, float]:
+def _fit_gaussians(axis: Axis, density: Tensor, electrons: float) -> tuple[Tensor, Tensor]:
     """Gaussians for a radial density: those of its root, squared, so that the sum is positive."""
     r, n = axis.points.numpy(), density.numpy()
     shell = 4 * math.pi * r**2 * axis.weights.numpy()
-    root_exponents = _ROOT_EXPONENTS
-    functions = np.exp(-np.outer(r**2, root_exponents))
+    functions = np.exp(-np.outer(r**2, _ROOT_EXPONENTS))
     weight = np.sqrt(shell)[:, None]
     root_amplitudes = np.linalg.lstsq(functions * weight, np.sqrt(n * shell), rcond=1e-7)[0]
-    first, second = np.triu_indices(len(root_exponents))
-    exponents = root_exponents[first] + root_exponents[second]
+    first, second = np.triu_indices(len(_ROOT_EXPONENTS))
+    exponents = _ROOT_EXPONENTS[first] + _ROOT_EXPONENTS[second]
     amplitudes = root_amplitudes[first] * root_amplitudes[second] * np.where(first == second, 1, 2)
     scale = electrons / float(amplitudes @ (math.pi / exponents) ** 1.5)
-    fitted = scale * (functions @ root_amplitudes) ** 2
-    error = float(shell @ np.abs(fitted - n)) / electrons
-    return torch.tensor(exponents), torch.tensor(scale * amplitudes), error
+    return torch.tensor(exponents), torch.tensor(scale * amplitudes)
 
 
 def superposed_density(
