@@ -27,6 +27,14 @@ from fedens.structure import Structure
 Array = NDArray[np.float64]
 
 
+def not_finite(structure: Structure, what: str = "") -> ModelError:
+    """The error for results that are not finite."""
+    return ModelError(
+        f"prediction for {structure.formula} is not finite{what}; the structure may be far "
+        "outside the training's range"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class EnergyAndForces:
     """Numbers of one structure, atomic units.
@@ -55,10 +63,7 @@ class EnergyAndForces:
         broken = np.flatnonzero(~np.isfinite(self.forces).all(axis=1))
         if len(broken) or not np.isfinite(self.energy):
             atoms = ", ".join(f"{structure.symbols[i]} {i}" for i in broken[:5]) or "no single atom"
-            raise ModelError(
-                f"prediction for {structure.formula} is not finite: energy {self.energy} hartree, "
-                f"forces on {atoms}; the structure may be far outside the training's range"
-            )
+            raise not_finite(structure, f": energy {self.energy} hartree, forces on {atoms}")
         return self
 
 

@@ -25,7 +25,7 @@ from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
 from fedens.learning.checkpoints import under
 from fedens.learning.equivariant import ElementNetwork, EquivariantNetwork, Whitening
-from fedens.models.base import How, Model, Uncertainty
+from fedens.models.base import How, Model, Uncertainty, not_finite
 from fedens.models.molecule.data import atomic_moments, atoms_energy
 from fedens.models.molecule.prediction import Calibration, MolecularPrediction
 from fedens.structure import Structure
@@ -108,10 +108,7 @@ class MolecularModel(Model):
         coefficients = self.coefficients(structure, moments)
         energies = self._energies(structure, moments, where)
         if not (torch.isfinite(coefficients).all() and torch.isfinite(energies).all()):
-            raise ModelError(
-                f"prediction for {structure.formula} is not finite: the structure may be far "
-                "outside the training's range"
-            )
+            raise not_finite(structure)
         return MolecularPrediction(
             structure, self.basis, self.atoms, coefficients, energies, self.calibration
         )

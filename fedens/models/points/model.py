@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
 from fedens.features.surroundings import Points
@@ -25,7 +24,7 @@ from fedens.learning.checkpoints import under
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.base import Model
+from fedens.models.base import Model, not_finite
 from fedens.structure import Structure
 
 #: Share of a feature's range by which a point may lie outside before it counts: a few atoms do not
@@ -154,10 +153,7 @@ class EnergyModel(Model):
         found = self._outputs(structure, positions)
         energy = float(self._sum(structure, positions, found))
         if not math.isfinite(energy):
-            raise ModelError(
-                f"energy of {structure.formula} is {energy} hartree: the structure may be far "
-                "outside the training's range"
-            )
+            raise not_finite(structure, f": energy {energy} hartree")
         fields: dict[str, Tensor] = {}
         for part, (where, weights, outputs) in zip(self.parts, found, strict=True):
             if part.points.per_volume and not fields:
