@@ -141,8 +141,8 @@ class Model(ABC):
     ) -> None:
         """Issue one :class:`ExtrapolationWarning` for all complaints, if there are any."""
         if complaints:
-            message = f"{structure.formula} leaves the range of the training: "
-            message += "; ".join([*complaints, *([certainty] if certainty else [])])
+            words = "; ".join(filter(None, [*complaints, certainty]))
+            message = f"{structure.formula} leaves the range of the training: {words}"
             warnings.warn(message, ExtrapolationWarning, stacklevel=3)
 
     @torch.no_grad()

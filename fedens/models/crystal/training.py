@@ -105,7 +105,11 @@ def train(
             "formulas": [sample.structure.formula for sample in samples],
         },
     )
-    places = _checkpoints(checkpoint, samples, predictor, start_from)
+    tensors = [torch.tensor(sample.fields["density"]) for sample in samples]
+    if start_from is not None:
+        tensors += [tensor.cpu() for tensor in start_from.tensors().values()]
+    labels = [predictor.describe(), [sample.energy for sample in samples]]
+    places = Checkpoints.for_data(checkpoint, labels, tensors)
     training = _Training(predictor, settings, start_from is None, places, report)
     training.root_densities(samples, data)
     if not density_alone:
@@ -174,19 +178,6 @@ def _check_same_kind(
             raise ModelError(
                 f"cannot start from this predictor: its {name} is {there}, asked for is {wanted}"
             )
-
-
-def _checkpoints(
-    folder: str | Path | None,
-    samples: Sequence[Sample],
-    predictor: Predictor,
-    start_from: Predictor | None,
-) -> Checkpoints | None:
-    """Where to leave checkpoints of a training, known by its samples, options and first weights."""
-    data = [torch.tensor(sample.fields["density"]) for sample in samples]
-    known = () if start_from is None else start_from.tensors().values()
-    description = [predictor.describe(), [sample.energy for sample in samples]]
-    return Checkpoints.for_data(folder, description, [*data, *(t.cpu() for t in known)])
 
 
 @dataclass(frozen=True, eq=False)
