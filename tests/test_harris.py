@@ -10,7 +10,7 @@ from fedens.data.density import Density
 from fedens.errors import FunctionalError, SpaceError, StructureError
 from fedens.fem.simplex import SimplexSpace
 from fedens.reference.pyscf.free_atoms import free_atoms, solve_atom
-from fedens.reference.pyscf.harris import harris, harris_forces, starting_density_matrix
+from fedens.reference.pyscf.harris import harris, starting_density_matrix
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 
@@ -187,23 +187,6 @@ def test_self_consistency_from_a_prediction(water_model, water_samples, bounded)
     started = solve_kohn_sham(structure, **PBE, grid_level=1, density_matrix=start)
     assert started.energy == pytest.approx(plain.energy, abs=1e-9)
     bounded("cycles over PySCF's", started.cycles / plain.cycles, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["matrix", "function"])
-def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
-    molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])
-    options = {**LDA, "grid_level": 1}
-    space = SimplexSpace.for_structure(molecule, 0.8, 1.0)
-    expected = solve_kohn_sham(molecule, **options).forces
-
-    def density_of(structure):
-        state = solve_kohn_sham(structure, **options)
-        return state.density_matrix if kind == "matrix" else state.fields
-
-    forces = harris_forces(molecule, density_of, **options, space=space)
-    assert np.abs(expected).max() > 0.02
-    assert forces == pytest.approx(expected, abs=1e-4 if kind == "matrix" else 3e-4)
 
 
 def test_calculations_that_a_density_does_not_define(water):

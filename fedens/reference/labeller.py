@@ -1,27 +1,15 @@
-"""What turns structures into reference data, by kind; a new labeller is one line here."""
+"""What turns structures into reference data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Protocol
 
 from fedens.data.sample import Sample
-from fedens.errors import ConfigurationError
 from fedens.structure import Structure
-
-#: Kind -> "module:class".
-LABELLERS: dict[str, str] = {
-    "orbital_free": "fedens.reference.orbital_free:OrbitalFreeLabeller",
-    "pyscf": "fedens.reference.pyscf.kohn_sham:PySCFLabeller",
-}
 
 
 class Labeller(Protocol):
-    """Reference data of structures: a pure function, which another process can be given.
-
-    Classes also have ``from_description``, which takes :meth:`describe` without its kind.
-    """
+    """Reference data of structures: a pure function, which another process can be given."""
 
     def __call__(self, structure: Structure) -> Sample:
         """Fields and energies of one structure.
@@ -31,22 +19,4 @@ class Labeller(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """``kind`` and all that the samples depend on, as JSON can hold it."""
-
-
-def labeller_from_description(description: Mapping[str, Any]) -> Labeller:
-    """The labeller of :meth:`Labeller.describe`.
-
-    Raises:
-        ConfigurationError: a kind that this fedens does not know.
-    """
-    settings = dict(description)
-    kind = settings.pop("kind", None)
-    if kind not in LABELLERS:
-        expected = ", ".join(LABELLERS)
-        raise ConfigurationError(
-            f"no labeller of kind {kind!r} is known; expected one of {expected}"
-        )
-    module, _, name = LABELLERS[kind].partition(":")
-    labeller: Labeller = getattr(import_module(module), name).from_description(settings)
-    return labeller
+        """``kind`` and all that the samples depend on, as JSON can hold it; bohr and hartree."""

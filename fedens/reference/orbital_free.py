@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,7 +220,7 @@ class OrbitalFreeLabeller:
     max_evaluations: int
 
     def __call__(self, structure: Structure) -> Sample:
-        """The ground state's sample; the errors of :func:`solve_ground_state`."""
+        """The ground state's sample; errors of :func:`solve_ground_state`."""
         state = solve_ground_state(
             structure,
             TensorSpace.for_structure(structure, self.spacing, self.order),
@@ -231,7 +231,7 @@ class OrbitalFreeLabeller:
         return state.to_sample()
 
     def describe(self) -> dict[str, Any]:
-        """All that the samples depend on; bohr and hartree."""
+        """Kind and attributes."""
         return {
             "kind": "orbital_free",
             "functional": self.functional.describe(),
@@ -240,9 +240,3 @@ class OrbitalFreeLabeller:
             "residual_tolerance": self.residual_tolerance,
             "max_evaluations": self.max_evaluations,
         }
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The labeller of :meth:`describe`."""
-        functional = EnergyFunctional.from_description(description["functional"])
-        return cls(**{**description, "functional": functional})

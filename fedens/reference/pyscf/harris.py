@@ -13,18 +13,16 @@ density is n; for E_H see :mod:`fedens.reference.pyscf.step_density`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fedens.atoms.spherical import SphericalAtom
 from fedens.data.density import Density
 from fedens.errors import FunctionalError, StructureError
-from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
@@ -36,9 +34,6 @@ from fedens.reference.pyscf.step_density import (
     potential_matrix,
 )
 from fedens.structure import Structure
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[np.float64]
 
@@ -125,44 +120,6 @@ def starting_density_matrix(
     """
     step = harris(structure, density, xc, basis, grid_level=grid_level, **options)
     return step.density_matrix
-
-
-def harris_forces(
-    structure: Structure,
-    density_of: Callable[[Structure], DensityAt | Density | ArrayLike],
-    xc: str = "pbe",
-    basis: str = "def2-svp",
-    *,
-    space: SimplexSpace | None = None,
-    step: float = 0.01,
-    **options: Any,
-) -> Array:
-    """Minus the derivative of the energy of :func:`harris`, (n_atoms, 3), hartree/bohr.
-
-    Central differences, 6 energies per atom: PySCF's own gradients need self-consistency. The mesh
-    follows the nuclei, so that its error hardly changes between both ends.
-
-    Args:
-        density_of: what to pass to :func:`harris` for a structure.
-        space: for the structure, when ``density_of`` gives functions.
-        step: displacement to either side, bohr. options: those of :func:`harris`.
-    """
-
-    def energy(positions: Array) -> float:
-        moved = structure.replace(positions=positions)
-        density = density_of(moved)
-        there = None if start is None else start.moved(torch.tensor(positions))
-        return harris(moved, density, xc, basis, space=there, **options).energy
-
-    needs_space = callable(density_of(structure))
-    start = (space or SimplexSpace.for_structure(structure)) if needs_space else None
-    forces = np.zeros_like(structure.positions)
-    for index in np.ndindex(forces.shape):
-        shift = np.zeros_like(forces)
-        shift[index] = step
-        ahead, behind = (energy(structure.positions + sign * shift) for sign in (1, -1))
-        forces[index] = (behind - ahead) / (2 * step)
-    return forces
 
 
 def _mean_field(structure: Structure, xc: str, basis: str, grid_level: int) -> Any:

@@ -7,10 +7,9 @@ Phys. 17, 197 (1969)). Both are given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -304,13 +303,8 @@ class PySCFLabeller:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All that the samples depend on; bohr and hartree."""
+        """Kind and attributes."""
         return {"kind": "pyscf", **asdict(self)}
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The labeller of :meth:`describe`."""
-        return cls(**description)
 
 
 def _points_and_weights(space: FunctionSpace | ArrayLike) -> tuple[Array, Array]:
