@@ -18,7 +18,7 @@ from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.prediction import MolecularPrediction
-from fedens.reference.pyscf.harris import harris, starting_density_matrix
+from fedens.reference.pyscf.harris import harris
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.units import (
     ELECTRON_BOHR_IN_DEBYE,
@@ -156,15 +156,13 @@ def _self_consistency(prediction: MolecularPrediction, sample: Sample) -> dict[s
     structure, theory = sample.structure, sample.provenance["functional"]
     level = {"xc": theory["xc"], "basis": theory["basis"]}
     grid_level = sample.provenance["grid_level"]
-    step = harris(
-        structure, prediction.density_at, **level, atoms=prediction.atoms, grid_level=grid_level
-    )
-    start = starting_density_matrix(
-        structure, prediction.density_at, **level, atoms=prediction.atoms
+    step, start = (
+        harris(structure, prediction.density_at, **level, atoms=prediction.atoms, grid_level=n)
+        for n in (grid_level, 1)
     )
     run = level | {"grid_level": grid_level, "conv_tol": sample.provenance["conv_tol_hartree"]}
     plain = solve_kohn_sham(structure, **run)
-    started = solve_kohn_sham(structure, **run, density_matrix=start)
+    started = solve_kohn_sham(structure, **run, density_matrix=start.density_matrix)
     wrong = np.linalg.norm(step.dipole - plain.dipole)
     return {
         "dipole_error_one_kohn_sham_step_debye": ELECTRON_BOHR_IN_DEBYE * float(wrong),

@@ -29,7 +29,6 @@ from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
 from fedens.reference.pyscf.step_density import (
     DensityAt,
     DensityGrid,
-    StepDensity,
     density_of_matrix,
     potential_matrix,
 )
@@ -46,7 +45,9 @@ class HarrisStep:
     """What :func:`harris` found; Hartree atomic units.
 
     Attributes:
-        energy: total energy. orbital_energies: (n,). density_matrix: of its orbitals, (n, n).
+        energy: total energy. orbital_energies: (n,).
+        density_matrix: of its orbitals, (n, n); a start for PySCF, ``mean_field.kernel(dm0=...)``,
+            for which a coarse grid will do.
         dipole: moment of nuclei and its orbitals, (3,), elementary charge x bohr.
     """
 
@@ -89,7 +90,15 @@ def harris(
         SpaceError: a density on a space made for other positions.
     """
     mean_field = _mean_field(structure, xc, basis, grid_level)
-    given = _prepared(mean_field, structure, density, space, atoms, (xc, basis))
+    if callable(density) or isinstance(density, Density):
+        atoms = free_atoms(structure.symbols, xc, basis) if atoms is None else atoms
+        grid = DensityGrid(mean_field, structure, atoms)
+        if isinstance(density, Density):
+            given = grid.density_on_space(density)
+        else:
+            given = grid.density_of_function(density, space)
+    else:
+        given = density_of_matrix(mean_field, density)
     _refuse_missing_electrons(mean_field, given.rho[0])
     weights = mean_field.grids.weights
     rho = given.rho[0] if len(given.rho) == 1 else given.rho  # as PySCF wants it
@@ -103,23 +112,6 @@ def harris(
     matrix = np.array(mean_field.make_rdm1(orbitals, occupations))
     dipole = np.asarray(mean_field.dip_moment(unit="AU", dm=matrix, verbose=0))
     return HarrisStep(float(energy), energies, matrix, dipole)
-
-
-def starting_density_matrix(
-    structure: Structure,
-    density: DensityAt | Density,
-    xc: str = "pbe",
-    basis: str = "def2-svp",
-    *,
-    grid_level: int = 1,
-    **options: Any,
-) -> Array:
-    """Density matrix (n, n) to start PySCF from: ``mean_field.kernel(dm0=...)``.
-
-    That of the orbitals of one step, on a coarse grid. Arguments and errors of :func:`harris`.
-    """
-    step = harris(structure, density, xc, basis, grid_level=grid_level, **options)
-    return step.density_matrix
 
 
 def _mean_field(structure: Structure, xc: str, basis: str, grid_level: int) -> Any:
@@ -140,23 +132,6 @@ def _mean_field(structure: Structure, xc: str, basis: str, grid_level: int) -> A
     mean_field.grids.level = grid_level
     mean_field.grids.build()
     return mean_field
-
-
-def _prepared(
-    mean_field: Any,
-    structure: Structure,
-    density: DensityAt | Density | ArrayLike,
-    space: FunctionSpace | None,
-    atoms: Mapping[str, SphericalAtom] | None,
-    level: tuple[str, str],
-) -> StepDensity:
-    if not (callable(density) or isinstance(density, Density)):
-        return density_of_matrix(mean_field, density)
-    atoms = free_atoms(structure.symbols, *level) if atoms is None else atoms
-    grid = DensityGrid(mean_field, structure, atoms)
-    if isinstance(density, Density):
-        return grid.density_on_space(density)
-    return grid.density_of_function(density, space)
 
 
 def _refuse_missing_electrons(mean_field: Any, density: Array) -> None:

@@ -220,9 +220,7 @@ def solve_kohn_sham(
         conv_tol: change of the energy to stop at, hartree.
         grid_level: of PySCF's integration grid, 0 to 9.
         require_convergence: raise when it is not met; otherwise the result says so.
-        density_matrix: to start from, as
-            :func:`fedens.reference.pyscf.harris.starting_density_matrix` gives it; PySCF's
-            superposed atoms (``minao``) by default.
+        density_matrix: to start from; PySCF's superposed atoms (``minao``) by default.
 
     Raises:
         ConvergenceError: not converged (the unfinished :class:`KohnShamState` is in ``.result``).
