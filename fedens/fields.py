@@ -75,13 +75,9 @@ LOCAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.local)
 
 def field_of(name: str) -> Field | None:
     """The entry of the table that a field's name begins with, if there is one."""
-    return FIELDS.get(_first_word(name))
+    return FIELDS.get(name.replace(" ", "_").split("_")[0])
 
 
 def is_density(name: str) -> bool:
     """Whether a field's name says that it is an electron density, the square of its root."""
-    return _first_word(name) == "density"
-
-
-def _first_word(name: str) -> str:
-    return name.replace(" ", "_").split("_")[0]
+    return field_of(name) is FIELDS["density"]

@@ -177,7 +177,10 @@ class Structure:
             the second atom; distances: (n_pairs,) bohr.
         """
         if not self.pbc.any():
-            return _open_pairs(self.positions, cutoff)
+            pairs = cKDTree(self.positions).query_pairs(cutoff, output_type="ndarray")
+            first, second = np.concatenate([pairs, pairs[:, ::-1]]).astype(np.int64).T
+            distances = np.linalg.norm(self.positions[first] - self.positions[second], axis=1)
+            return first, second, np.zeros((len(first), 3), dtype=np.int64), distances
         if not self.pbc.all():
             raise StructureError(
                 f"pbc is {self.pbc.tolist()}: only fully periodic or fully isolated structures "
@@ -305,17 +308,6 @@ def _spin(spin: int) -> int:
     if not unpaired.is_integer() or unpaired < 0:
         raise StructureError(f"spin is {spin}: expected the number of unpaired electrons (0, 1, 2)")
     return int(unpaired)
-
-
-def _open_pairs(
-    positions: NDArray[np.float64], cutoff: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Ordered pairs closer than the cutoff, without periodic images."""
-
-    pairs = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
-    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
-    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
-    return first, second, np.zeros((len(first), 3), dtype=np.int64), distances
 
 
 def _cell(cell: ArrayLike | None) -> NDArray[np.float64] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from fedens.analysis.evaluation import Evaluation
 from fedens.analysis.quantities import QUANTITIES
 from fedens.report.figures import parity_plot
-from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.page import ReportContent, ReportFigure, write_report
 from fedens.report.sections import (
     Row,
     calibrations,
@@ -44,6 +44,11 @@ _COLUMNS = (
 )
 _CURVE = ("nmape_percent", "energy_error_functional_mev_per_atom")
 _ROUNDS = ("round", "structures", "mean_candidate_uncertainty_mev_per_atom", *_CURVE)
+_ROUNDS_CAPTION = (
+    "A round labels the candidates of the most uncertain energy and goes on training with them; "
+    "their uncertainty is that of the model before the round, the errors are of held-out "
+    "structures after it."
+)
 _NOTES = (
     "NMAPE: integral of |n_pred - n_ref| over the integral of n_ref, with the mesh's own "
     "quadrature weights. A small NMAPE does not imply a small energy error.",
@@ -103,7 +108,7 @@ def write_crystals_report(
             summary_table("Held-out errors", evaluations),
             evaluations_table("Held-out structures", _COLUMNS, evaluations),
             *curve_tables(curve, _CURVE, caption),
-            *([_rounds_table(rounds)] if rounds else []),
+            *([rows_table("Active learning", _ROUNDS, rounds, _ROUNDS_CAPTION)] if rounds else []),
         ],
         notes=_NOTES,
     )
@@ -141,15 +146,3 @@ def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> ReportFigur
 def _title(what: str, key: str) -> str:
     """With the route of a quantity, which is what its label says after the comma."""
     return f"{what}: {QUANTITIES[key].label.partition(', ')[2]}"
-
-
-def _rounds_table(rounds: Sequence[Row]) -> ReportTable:
-    """What active learning did."""
-    return rows_table(
-        "Active learning",
-        _ROUNDS,
-        rounds,
-        "A round labels the candidates of the most uncertain energy and goes on training with "
-        "them; their uncertainty is that of the model before the round, the errors are of "
-        "held-out structures after it.",
-    )

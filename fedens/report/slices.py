@@ -111,7 +111,8 @@ def draw_slice(
         vmax=high,
     )
     edge = "black" if signed else "white"
-    axes.scatter(*piece.atoms.T, s=36, facecolor="none", edgecolor=edge, linewidth=1.1)
+    x, y = piece.atoms.T
+    axes.scatter(x, y, s=36, facecolor="none", edgecolor=edge, linewidth=1.1)
     axes.grid(visible=False)
     axes.set(xlim=piece.extent[:2], ylim=piece.extent[2:], title=title)
     axes.set(xlabel="x (angstrom)", ylabel="y (angstrom)")
