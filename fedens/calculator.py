@@ -13,7 +13,6 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
-from numpy.typing import NDArray
 
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
@@ -111,8 +110,7 @@ class Calculator(AseCalculator):
         self._meshes = None
         if self._source.resolution is not None:
             usual = self._source.resolution
-            mesh = (spacing or usual[0], order or usual[1], self._source.device)
-            self._meshes = _Meshes(*mesh)
+            self._meshes = _Meshes(spacing or usual[0], order or usual[1], self._source.device)
         self._stress_wanted = self._has_warned = False
         self.implemented_properties = list(self._source.properties(route))
 
@@ -157,8 +155,9 @@ class Calculator(AseCalculator):
             )
         self._pass_on(caught)
         for name, value in results.items():
-            self.results[name] = _voigt(value) if name == "stress" else value
-            self.results[name] = self.results[name] * _UNITS[name]
+            # ASE's stress has six components; shear is not known
+            every = np.concatenate([value, np.zeros(3)]) if name == "stress" else value
+            self.results[name] = every * _UNITS[name]
 
     def _space_for(self, structure: Structure) -> TensorSpace | None:
         return None if self._meshes is None else self._meshes.space_for(structure)
@@ -251,15 +250,8 @@ class _Meshes:
             change = structure.orthorhombic_lengths() / np.array(space.lengths)
             return bool((np.abs(change - 1) <= _SAME_ELEMENTS).all())
         for i, axis in enumerate(space.axes):
-            low, high = float(axis.edges[0]), float(axis.edges[-1])
-            if (structure.positions[:, i] <= low).any() or (
-                structure.positions[:, i] >= high
-            ).any():
+            x = structure.positions[:, i]
+            if x.min() <= float(axis.edges[0]) or x.max() >= float(axis.edges[-1]):
                 return False
         positions = space.points.new_tensor(structure.positions)
         return space.spacing_at(positions) <= _SAME_BOX * space.finest_spacing
-
-
-def _voigt(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal stresses (3,) as ASE's (6,); shear is not known and given as zero."""
-    return np.concatenate([normal, np.zeros(3)])

@@ -167,9 +167,9 @@ def test_pictures_are_png_and_not_empty(cell):
 
 def test_slice_holds_the_field_the_units_and_the_atoms(cell):
     structure, space, density = cell
-    piece = slice_density(space, structure, density, n=70)
-    assert piece.values.shape == (60, 70)
-    x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (60, 70))
+    piece = slice_density(space, structure, density)
+    assert piece.values.shape == (171, 200)
+    x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (171, 200))
     expected = 3 + np.sin(x)[:, None] + 0.3 * np.cos(y)
     np.testing.assert_allclose(piece.values * BOHR_IN_ANGSTROM**3, expected, atol=1e-3)
     np.testing.assert_allclose(piece.extent, np.array([0, 6, 0, 7]) * BOHR_IN_ANGSTROM)

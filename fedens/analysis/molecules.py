@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedens.analysis.errors import density_errors, mean_absolute_error, percent
 from fedens.analysis.evaluation import Evaluation, check_same_functional
@@ -103,26 +102,15 @@ def field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, f
     charge = float(weights @ learned["density"]) + sample.structure.charge
     dipole = -(weights * true["density"]) @ points
     wrong_dipole = float(np.linalg.norm(prediction.dipole - dipole.numpy()))
-    energy = _energy_by_quadrature(prediction, sample, weights, learned, points)
-    return numbers | {
-        "charge_error_by_quadrature_e": charge,
-        "dipole_error_debye": ELECTRON_BOHR_IN_DEBYE * wrong_dipole,
-        "energy_error_all_fields_kcal_per_mol": HARTREE_IN_KCAL_PER_MOL
-        * (energy - sample.total_energy),
-    }
-
-
-def _energy_by_quadrature(
-    prediction: MolecularPrediction,
-    sample: Sample,
-    weights: Tensor,
-    learned: dict[str, Tensor],
-    points: Tensor,
-) -> float:
     closed = atoms_energy(sample.structure, prediction.atoms)
     closed += float(pair_energy(sample.structure, prediction.atoms))
     integrand = learned["kinetic"] + learned["xc"] + prediction.electrostatic(points)
-    return closed + float(weights @ integrand)
+    wrong_energy = closed + float(weights @ integrand) - sample.total_energy
+    return numbers | {
+        "charge_error_by_quadrature_e": charge,
+        "dipole_error_debye": ELECTRON_BOHR_IN_DEBYE * wrong_dipole,
+        "energy_error_all_fields_kcal_per_mol": HARTREE_IN_KCAL_PER_MOL * wrong_energy,
+    }
 
 
 def force_errors(

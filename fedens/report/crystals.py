@@ -79,12 +79,12 @@ def write_crystals_report(
     history: Mapping[str, Sequence[float]] | None = None,
     slices: bytes | None = None,
 ) -> Path:
-    """Write the report page.
+    """Write the page of a model, evaluated on crystals it has not learned from.
 
     Args:
         name: of the run. n_trained: structures it learned from. run: what was run, name -> value.
-        evaluations: of the held-out structures. curve: rows of the learning curve.
-        rounds: rows of active learning. history: losses of the first network.
+        curve, rounds: rows of the learning curve and of active learning.
+        history: losses of the first network.
         slices: PNG of a density slice and its error; without it there are no pictures.
 
     Raises:

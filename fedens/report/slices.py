@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Atoms no further than this from the plane are shown, bohr.
 _THICKNESS = 1.0
+#: Along the longer side.
+_PIXELS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +60,9 @@ def density_slices(sample: Sample, predicted: Tensor) -> bytes:
 
 
 def slice_density(
-    space: TensorSpace, structure: Structure, density: Tensor | ArrayLike, n: int = 200
+    space: TensorSpace, structure: Structure, density: Tensor | ArrayLike
 ) -> DensitySlice:
     """A density (n_points,) in the plane of constant z through the first atom.
-
-    Args:
-        n: samples along the longer side.
 
     Raises:
         SpaceError: for a density of the wrong shape.
@@ -72,7 +71,7 @@ def slice_density(
     low = np.array([float(axis.edges[0]) for axis in space.axes])
     atoms, lengths = inside_box(structure, low), np.array(space.lengths)
     height = atoms[0, 2]
-    counts = np.maximum(2, np.round(n * lengths[:2] / lengths[:2].max()).astype(int))
+    counts = np.maximum(2, np.round(_PIXELS * lengths[:2] / lengths[:2].max()).astype(int))
     # the centres of equal pixels
     coordinates = [low[i] + lengths[i] * (np.arange(c) + 0.5) / c for i, c in enumerate(counts)]
     plane = grid_values(space, density, [*coordinates, [height]], root=True)[:, :, 0]
