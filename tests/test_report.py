@@ -3,6 +3,7 @@
 import base64
 import re
 from io import BytesIO
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -88,8 +89,6 @@ def test_empty_parts_are_left_out(tmp_path):
 
 
 def test_parity_plot_says_the_error():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.text") as text,
         patch("matplotlib.axes.Axes.scatter") as scatter,
@@ -103,8 +102,6 @@ def test_parity_plot_says_the_error():
 
 
 def test_calibration_plot_shows_positive_pairs_on_one_scale():
-    from unittest.mock import patch
-
     uncertainty, error = [0.1, 0.0, 2.0, np.nan], [-0.2, 5.0, 1.0, 1.0]
     with (
         patch("matplotlib.axes.Axes.scatter") as scatter,
@@ -121,8 +118,6 @@ def test_calibration_plot_shows_positive_pairs_on_one_scale():
 
 
 def test_power_law_lines_have_their_exponent():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.plot") as plot,
         patch("matplotlib.axes.Axes.legend"),
@@ -134,8 +129,6 @@ def test_power_law_lines_have_their_exponent():
 
 
 def test_validation_is_drawn_where_it_was_measured():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.plot") as plot,
         patch("matplotlib.axes.Axes.legend"),
@@ -188,8 +181,6 @@ def test_atoms_beyond_the_cells_boundary_are_in_the_plane(cell):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_colours_span_a_density_and_are_centred_on_zero_for_errors(cell, sign):
-    from unittest.mock import patch
-
     structure, space, density = cell
     pieces = [slice_density(space, structure, field) for field in (density, sign * (density - 4))]
     limits = []

@@ -67,7 +67,6 @@ def write_vtu(
             called ``name [unit]``, as in ``density_error [electron/angstrom^3]``.
         structure: atoms, written beside the fields as ``<stem>_atoms.vtp``.
         subdivisions: linear cells per element and axis; default: the order of the elements.
-            Of a SimplexSpace none are made.
         units: atomic unit of each field whose name does not tell it, such as
             ``{"charge": "elementary charge"}``; see :data:`fedens.fields.UNITS`.
         atom_fields: with ``structure``: see :func:`write_atoms`.

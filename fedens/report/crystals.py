@@ -120,15 +120,10 @@ def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFig
     figures = [ReportFigure("Density and its error", slices, caption, wide=True)]
     figures += [_energy_parity(evaluations, route) for route in ("functional", "energy_density")]
     for route in ("functional", "hellmann_feynman"):
-        figures += force_parity(
-            _title("Forces", f"force_mae_{route}_mev_per_angstrom"),
-            evaluations,
-            route,
-            HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM,
-            "eV/angstrom",
-            error_unit="meV/angstrom",
-            error_factor=1000.0,
-        )
+        title = _title("Forces", f"force_mae_{route}_mev_per_angstrom")
+        scale, unit = HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM, "eV/angstrom"
+        error = {"error_unit": "meV/angstrom", "error_factor": 1000.0}
+        figures += force_parity(title, evaluations, route, scale, unit, **error)
     return figures + calibrations(evaluations)
 
 
