@@ -7,8 +7,10 @@ way, as ``density_up`` beside ``density``, the sum of both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedens.errors import OutputError
 from fedens.units import (
     BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,
@@ -81,3 +83,20 @@ def field_of(name: str) -> Field | None:
 def is_density(name: str) -> bool:
     """Whether a field's name says that it is an electron density, the square of its root."""
     return field_of(name) is FIELDS["density"]
+
+
+def field_unit(name: str, units: Mapping[str, str] | None = None) -> Unit:
+    """Unit of the field ``name``: from ``units``, by its atomic name, else from the field's name.
+
+    Raises:
+        OutputError: if neither says, or for a unit that files do not know.
+    """
+    given, field = (units or {}).get(name), field_of(name)
+    if given in UNITS:
+        return UNITS[given]
+    if given is None and field is not None:
+        return field.unit
+    raise OutputError(
+        f"field {name!r} has unit {given!r}: start its name with one of {', '.join(FIELDS)}, or "
+        f"pass units={{{name!r}: ...}} with one of {', '.join(UNITS)}"
+    )

@@ -236,6 +236,17 @@ class Structure:
             )
         return np.diag(self.cell).copy()
 
+    def positions_in_box(self, origin: ArrayLike = (0.0, 0.0, 0.0)) -> NDArray[np.float64]:
+        """Positions (n_atoms, 3), bohr; those of a periodic cell moved into it.
+
+        ``origin``: lower corner of the cell, bohr.
+        """
+        if not self.periodic or self.cell is None:
+            return self.positions.copy()
+        corner = np.asarray(origin, dtype=np.float64)
+        fractional = (self.positions - corner) @ np.linalg.inv(self.cell)
+        return np.asarray(corner + (fractional % 1.0) @ self.cell)
+
     def replace(self, **changes: Any) -> Structure:
         """A copy with some of the constructor's arguments changed."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}

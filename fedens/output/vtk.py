@@ -23,9 +23,8 @@ from fedens.errors import OutputError
 from fedens.fem.mesh import hexahedral_mesh, nodal_values, vtk_cells, vtk_values
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
-from fedens.fields import is_density
+from fedens.fields import field_unit, is_density
 from fedens.files import write_atomically
-from fedens.output.naming import field_unit, inside_box
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -135,7 +134,7 @@ def write_atoms(
     import pyvista
 
     path = _checked_suffix(path, ".vtp")
-    atoms = pyvista.PolyData(inside_box(structure, origin) * BOHR_IN_ANGSTROM)
+    atoms = pyvista.PolyData(structure.positions_in_box(origin) * BOHR_IN_ANGSTROM)
     atoms.point_data["atomic_number"] = structure.numbers.copy()
     atoms.point_data["symbol"] = structure.symbols
     atoms.point_data["covalent_radius [angstrom]"] = covalent_radii[structure.numbers]

@@ -14,7 +14,6 @@ from fedens.data.sample import Sample
 from fedens.fem.mesh import grid_values
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import FIELDS
-from fedens.output.naming import inside_box
 from fedens.report.figures import as_png, new_figure
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
@@ -69,7 +68,7 @@ def slice_density(
     """
     space.check_matches(structure)
     low = np.array([float(axis.edges[0]) for axis in space.axes])
-    atoms, lengths = inside_box(structure, low), np.array(space.lengths)
+    atoms, lengths = structure.positions_in_box(low), np.array(space.lengths)
     height = atoms[0, 2]
     counts = np.maximum(2, np.round(_PIXELS * lengths[:2] / lengths[:2].max()).astype(int))
     # the centres of equal pixels
