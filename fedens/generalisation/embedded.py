@@ -102,10 +102,6 @@ class EmbeddedPotential(ABC):
         """See :class:`fedens.generalisation.potential.Potential`."""
         return BoundEmbedded(self, structure, free)
 
-    def site_energies(self, structure: Structure) -> Array:
-        """Energy of each atom, (n_atoms,), hartree."""
-        return self.bind(structure).site_energies(structure.positions)
-
 
 class BoundEmbedded:
     """The energy of one set of atoms; see :class:`fedens.generalisation.potential.BoundPotential`.

@@ -46,23 +46,13 @@ class Strain:
         lengths = np.einsum("pa,pa->p", differences, differences)
         return self._factor * np.bincount(self._first, lengths, self._n_atoms).astype(np.float64)
 
-    def norm(self, displacement: Array, where: NDArray[np.bool_] | None = None) -> float:
-        """The l2 norm, of the atoms ``where`` (default: of all)."""
-        squared = self.squared(displacement)
-        return float(np.sqrt(squared.sum() if where is None else squared[where].sum()))
+    def norm(self, displacement: Array) -> float:
+        """The l2 norm."""
+        return float(np.sqrt(self.squared(displacement).sum()))
 
     def largest(self, displacement: Array) -> float:
         """The largest strain of an atom."""
         return float(np.sqrt(self.squared(displacement).max()))
-
-    def metric(self, displacement: Array) -> Array:
-        """M u, (n_atoms, 3), with <u, M u> the square of the norm; u in bohr."""
-        differences = displacement[self._second] - displacement[self._first]
-        # each pair stands there twice, in both orders
-        result: Array = np.stack(
-            [np.bincount(self._first, -d, minlength=self._n_atoms) for d in differences.T], axis=1
-        )
-        return 2 * self._factor * result
 
 
 def _neighbours(defect: Defect, distance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,23 +69,19 @@ def _neighbours(defect: Defect, distance: float) -> tuple[NDArray[np.int64], NDA
     return first, second
 
 
-def decay(
-    defect: Defect, displacement: Array, shells: ArrayLike, power: float = 3.0
-) -> tuple[Array, Array]:
+def decay(defect: Defect, displacement: Array, shells: ArrayLike) -> tuple[Array, Array]:
     """r^3 times the root mean square strain, in shells around the defect.
 
     Args:
         displacement: (n_atoms, 3), bohr. shells: their limits, ascending, lattice constants.
-        power: of r, in lattice constants.
 
     Returns:
         the mean distance and the value of each shell that holds an atom, (n_shells,).
     """
     r = defect.distances / defect.crystal.lattice_constant
-    weighted = r ** (2 * power) * Strain(defect).squared(displacement)
-    limits = np.asarray(shells, dtype=np.float64)
+    weighted = r**6.0 * Strain(defect).squared(displacement)
     found = []
-    for low, high in pairwise(limits):
+    for low, high in pairwise(np.asarray(shells, dtype=np.float64)):
         inside = (r >= low) & (r < high)
         if inside.any():
             found.append((r[inside].mean(), np.sqrt(weighted[inside].mean())))

@@ -173,15 +173,12 @@ def stability(
     defect: Defect,
     positions: Array,
     preconditioner: Operator,
-    metric: Operator | None = None,
     what: str = "model",
 ) -> float:
-    """Smallest eigenvalue c of H v = c M v over the free atoms, for relaxed positions.
+    """Smallest eigenvalue of the Hessian over the free atoms, hartree/bohr^2.
 
     Args:
-        metric: M, default the identity; with the squared strain norm as M, c is the stability
-            constant of the theory, hartree.
-        what: name of the energy, for the message.
+        positions: relaxed ones. what: name of the energy, for the message.
 
     Raises:
         ModelError: it is negative, with its value.
@@ -206,7 +203,6 @@ def stability(
         values, _ = lobpcg(
             on_free(hessian),
             start,
-            B=None if metric is None else on_free(metric),
             M=on_free(preconditioner),
             maxiter=15,
             largest=False,

@@ -36,7 +36,6 @@ from fedens.generalisation.observations import (
     defect_observations,
     labelled,
     rattled,
-    root_mean_square_errors,
 )
 from fedens.generalisation.potential import Array, Potential
 from fedens.generalisation.relaxation import TIGHT, relax
@@ -68,13 +67,10 @@ class Errors:
     """Errors of a model's observations.
 
     Attributes:
-        observations: root mean square by kind, in the units of
-            :data:`fedens.generalisation.observations.UNITS`.
         energy: e_E, hartree. forces: e_F, a strain. force_constants: e_FC. third_order: e_3, both
             relative. virial: e_V, hartree/bohr^3.
     """
 
-    observations: dict[str, float]
     energy: float
     forces: float
     force_constants: float
@@ -156,7 +152,6 @@ def training_domain(
     repeats: int | None = None,
     amplitude: float | None = None,
     stress_tolerance: float = STRESS_TOLERANCE,
-    shear: bool = True,
 ) -> Domain:
     """Relax a defect with the reference and label its observations.
 
@@ -168,7 +163,6 @@ def training_domain(
             that no image is felt.
         amplitude: b, from a larger crystal; default: what the outer half of this domain shows.
         stress_tolerance: of the crystal, hartree/bohr^3; see :func:`check_relaxed`.
-        shear: whether virials of sheared cells are wanted, which orthorhombic meshes lack.
 
     Raises:
         StructureError: the crystal is not relaxed. ConvergenceError: the defect could not be.
@@ -183,7 +177,7 @@ def training_domain(
     observations = labelled(
         [
             *defect_observations(defect, rattled(defect, relaxed, snapshots, rattle, seed)),
-            *crystal_observations(crystal, repeats, shear=shear),
+            *crystal_observations(crystal, repeats),
         ],
         reference,
     )
@@ -202,18 +196,15 @@ def training_domain(
     )
 
 
-def judge(model: Potential, domain: Domain, constants: ForceConstants | None = None) -> Terms:
+def judge(model: Potential, domain: Domain) -> Terms:
     """Errors of a model's observations, and the terms they make.
 
     Args:
         model: any potential; see :class:`fedens.generalisation.potential.AsePotential`.
-        constants: of the model's perfect crystal, if known.
     """
     crystal, radius = domain.defect.crystal, domain.defect.radius
     a = crystal.lattice_constant
-    if constants is None:
-        constants = force_constants(model, crystal, domain.repeats)
-    errors = _errors(model, domain, constants)
+    errors = _errors(model, domain)
 
     def beyond(power: int) -> float:
         """Sum of (b (a / r)^3)^power over the sites beyond L."""
@@ -237,7 +228,7 @@ def judge(model: Potential, domain: Domain, constants: ForceConstants | None = N
     return Terms(geometry, energy, errors)
 
 
-def _errors(model: Potential, domain: Domain, constants: ForceConstants) -> Errors:
+def _errors(model: Potential, domain: Domain) -> Errors:
     defect, crystal = domain.defect, domain.defect.crystal
     energy, forces = (
         next(o for o in domain.observations if o.kind == kind).error(model)
@@ -250,10 +241,9 @@ def _errors(model: Potential, domain: Domain, constants: ForceConstants) -> Erro
     cohesion = [o for o in domain.observations if o.kind == "energy"][-1].error(model)
     third = third_differences(model, crystal.cell(domain.repeats)) - domain.third
     return Errors(
-        root_mean_square_errors(model, domain.observations),
         abs(float(energy) + defect.missing * float(cohesion)),
         Strain(defect).norm(domain.green(pushed)),
-        relative_error(domain.constants, constants),
+        relative_error(domain.constants, force_constants(model, crystal, domain.repeats)),
         float(np.linalg.norm(third))
         * crystal.neighbour_distance
         / float(np.linalg.norm(domain.constants.values[:, 0])),

@@ -28,6 +28,7 @@ from fedens.generalisation.defects import (
 )
 from fedens.generalisation.experiment import (
     LargeCrystal,
+    check_size,
     compare,
     far_field_model,
     large_crystal,
@@ -144,11 +145,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
     def _check_size(self) -> None:
         """Refuse a large crystal that is too small, before anything is computed."""
         options = self.configuration
-        radius = options.ball * self.crystal.lattice_constant
-        defect = defect_in_ball(self.crystal, options.defect, radius, self.reference.cutoff)
-        empty = np.zeros((0, 3))
-        large = LargeCrystal(self.reference, defect, self.constants, empty, 0.0, 0.0)
-        large.check_size([*options.far_field.sizes, *options.fits.sizes])
+        check_size(options.ball, max(*options.far_field.sizes, *options.fits.sizes))
 
     @cached_property
     def defects(self) -> list[Row]:
