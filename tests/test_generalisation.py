@@ -27,7 +27,7 @@ from fedens.generalisation.far_field import FarFieldPerturbation
 from fedens.generalisation.gupta import Gupta
 from fedens.generalisation.lattice import GreenOperator, force_constants, relative_error
 from fedens.generalisation.linear_model import DensityPolynomials, GuptaFeatures
-from fedens.generalisation.measures import Strain, decay, slope
+from fedens.generalisation.measures import Strain, decay
 from fedens.generalisation.observations import (
     UNITS,
     Design,
@@ -36,6 +36,7 @@ from fedens.generalisation.observations import (
 )
 from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import TIGHT, relax, stability
+from fedens.generalisation.slopes import slope, slopes
 from fedens.generalisation.terms import Terms, judge, relaxation_volume, training_domain
 from fedens.testing import central_difference
 
@@ -188,19 +189,44 @@ def test_decay_of_a_known_field(crystal):
 
 def test_slope_of_a_power_law():
     x = np.array([1.0, 2.0, 3.0, 5.0])
-    found = slope(x, 7 * x**-1.5)
-    assert found.value == pytest.approx(-1.5)
-    assert found.prefactor == pytest.approx(7)
-    assert found.half_width < 1e-6
+    value, half_width = slope(x, 7 * x**-1.5)
+    assert value == pytest.approx(-1.5)
+    assert half_width < 1e-6
     # Student's t for two degrees of freedom: 4.303 standard errors
     noisy = np.array([1.0, 1.1, 0.9, 1.05])
-    fit = slope(x, noisy * x**-1.5)
-    logs, line = np.log(x), np.log(fit.prefactor) + fit.value * np.log(x)
-    residual = ((np.log(noisy * x**-1.5) - line) ** 2).sum() / 2
+    value, half_width = slope(x, noisy * x**-1.5)
+    logs, fit = np.log(x), np.polyfit(np.log(x), np.log(noisy * x**-1.5), 1)
+    assert value == pytest.approx(fit[0])
+    residual = ((np.log(noisy * x**-1.5) - np.polyval(fit, logs)) ** 2).sum() / 2
     error = (residual / ((logs - logs.mean()) ** 2).sum()) ** 0.5
-    assert fit.half_width == pytest.approx(4.3027 * error, rel=1e-4)
+    assert half_width == pytest.approx(4.3027 * error, rel=1e-4)
     with pytest.raises(FedensError, match="three pairs"):
         slope(x, [1.0, 2.0, -1.0, 3.0])
+
+
+def test_slopes_of_tables_are_those_of_their_models():
+    """Each kind of model by itself; without three errors that are known there is no slope."""
+
+    def rows(errors, **kind):
+        return [
+            {**kind, "size_lattice_constants": x, "geometry": y, "formation_energy": -(y**2)}
+            for x, y in zip((1.0, 2.0, 4.0), errors, strict=True)
+        ]
+
+    far_field = [
+        *rows([8.0, 4.0, 2.0], wrong="force constants"),
+        *rows([9.0, np.nan, 1.0], wrong="third order"),
+    ]
+    fits = rows([1.0, 8.0, 64.0], basis="sufficient", observations="forces")
+    found = [(r["model"], r["quantity"], r["slope"], r["theory"]) for r in slopes(far_field, fits)]
+    stiff, third = "wrong force constants beyond L", "wrong third order beyond L"
+    assert found == [
+        (stiff, "geometry", pytest.approx(-1), -1.5),
+        (stiff, "formation_energy", pytest.approx(-2), -3.0),
+        (third, "geometry", None, -4.5),
+        (third, "formation_energy", None, -6.0),
+        ("sufficient basis, forces", "geometry", pytest.approx(3), None),
+    ]
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -236,8 +262,8 @@ def test_slopes_of_far_field_errors(large, constants, crystal):
     for order in (2, 3):
         models = [far_field_model(large, GUPTA, size, order, spring) for size in SIZES]
         found[order] = [compare(large, model, crystal_of=GUPTA)[0] for model in models]
-    geometry = {order: slope(SIZES, [e.geometry for e in found[order]]).value for order in found}
-    energy = slope(SIZES, [abs(e.formation_energy) for e in found[2]]).value
+    geometry = {order: slope(SIZES, [e.geometry for e in found[order]])[0] for order in found}
+    energy = slope(SIZES, [abs(e.formation_energy) for e in found[2]])[0]
     assert geometry[2] == pytest.approx(-1.5, abs=0.3)
     assert energy == pytest.approx(-3.0, abs=0.4)
     assert geometry[3] == pytest.approx(-4.5, abs=1.0)

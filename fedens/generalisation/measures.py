@@ -1,4 +1,4 @@
-"""Norms of displacements around a defect, and slopes of errors against the domain size.
+"""Strains of displacements around a defect: their norms and their decay.
 
 The strain of an atom is the gradient of a displacement u as the differences to its nearest
 neighbours give it,
@@ -11,20 +11,15 @@ Frobenius norm of G.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import linregress, t
 
-from fedens.errors import FedensError
 from fedens.generalisation.defects import Defect, minimum_image
 from fedens.generalisation.potential import Array
 
-#: Probability with which a slope lies in its interval.
-CONFIDENCE = 0.95
 _NEIGHBOURS = {"fcc": 12, "bcc": 8}
 
 
@@ -87,33 +82,3 @@ def decay(defect: Defect, displacement: Array, shells: ArrayLike) -> tuple[Array
             found.append((r[inside].mean(), np.sqrt(weighted[inside].mean())))
     distances, values = np.array(found).T
     return distances, values
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Exponent s of y = C x^s by least squares of the logarithms.
-
-    Attributes:
-        value: s. half_width: of its 95 % confidence interval. prefactor: C.
-    """
-
-    value: float
-    half_width: float
-    prefactor: float
-
-
-def slope(x: ArrayLike, y: ArrayLike) -> Slope:
-    """The exponent of a power law.
-
-    Raises:
-        FedensError: fewer than three pairs, or numbers that are not positive.
-    """
-    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(xs) < 3 or len(xs) != len(ys) or not ((xs > 0) & (ys > 0)).all():
-        raise FedensError(
-            f"a slope needs three pairs of positive numbers or more, got x = {xs.tolist()} and "
-            f"y = {ys.tolist()}"
-        )
-    fit = linregress(np.log(xs), np.log(ys))
-    quantile = t.ppf((1 + CONFIDENCE) / 2, len(xs) - 2)
-    return Slope(float(fit.slope), float(quantile * fit.stderr), float(np.exp(fit.intercept)))
