@@ -44,7 +44,7 @@ from fedens.generalisation.potential import Array
 from fedens.generalisation.slopes import slopes
 from fedens.generalisation.terms import Domain, judge, relaxation_volume, training_domain
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import REPORT, Summary
 from fedens.output.vtk import write_atoms
 from fedens.report.generalisation import write_generalisation_report
 from fedens.report.page import ReportTable
@@ -339,7 +339,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         }
         files = [f"tables/{name}.csv" for name in tables]
         inputs = {**tables, **self.chosen("fits", "far_field")}
-        section = Section(inputs, partial(self._compared, tables), [*files, "report.html"])
+        section = Section(inputs, partial(self._compared, tables), [*files, REPORT])
         return self.summarised("slopes and report", section)
 
     def _compared(self, tables: Mapping[str, list[Row]]) -> Summary:
@@ -349,7 +349,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         self.write_json("results.json", {"lattice_constant": constant, **tables})
         options, advice = self.configuration, self._advice()
         write_generalisation_report(
-            self.folder / "report.html",
+            self.folder / REPORT,
             f"{options.name}: what generalises to a {options.defect}",
             advice,
             self._what_was_run(),

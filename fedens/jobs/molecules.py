@@ -35,7 +35,7 @@ from fedens.errors import (
     StructureError,
 )
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary, files_to_open
+from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu
@@ -123,11 +123,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         return there[0], there[1]
 
     def generate(self) -> dict[str, str]:
-        """Kohn-Sham samples of all structures that are not in the data set yet.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
+        """Kohn-Sham samples of all structures; returns those that did not converge."""
         return self.generate_data(self.structures)
 
     def train(self) -> MolecularModel:
@@ -171,8 +167,8 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             "learning curve": curve,
             **self.chosen("evaluation"),
         }
-        files = ["results.json", "predicted.xyz", "report.html"]
-        files += ["fields/held_out.pvd"] * bool(options.fields)
+        files = ["results.json", "predicted.xyz", REPORT]
+        files += [HELD_OUT_FIELDS] * bool(options.fields)
         section = Section(inputs, lambda: self._compared(model, curve), files)
         return self.summarised("held-out molecules", section)
 
@@ -197,7 +193,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         results = {"molecules": [one.to_json() for one in evaluations], "left_out": self.failures}
         self.write_json("results.json", results)
         write_molecules_report(
-            self.folder / "report.html",
+            self.folder / REPORT,
             self.configuration.name,
             model.provenance["n_samples"],
             self._what_was_run(model),
@@ -205,8 +201,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             [*curve, whole],
             {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
-        table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
-        return Summary(table, files=files_to_open(bool(options.fields)))
+        return Summary(summary_table(f"{len(evaluations)} held-out molecules", evaluations))
 
     def _what_was_run(self, model: MolecularModel) -> dict[str, object]:
         theory, mesh = self.configuration.theory, self.configuration.space

@@ -49,11 +49,7 @@ class OrbitalFreeRun(Run[Options]):
         )
 
     def generate(self) -> dict[str, str]:
-        """Label every structure that is not yet in the data set.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
+        """Label all structures; returns those that did not converge."""
         structures = self.configuration.structures.source().structures(self.configuration.seed)
         named = {f"{index:04d}-{one.formula}": one for index, one in enumerate(structures)}
         return self.generate_data(named)

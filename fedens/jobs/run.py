@@ -32,11 +32,12 @@ from fedens.errors import ConfigurationError, ConvergenceError
 from fedens.files import write_atomically
 from fedens.jobs.lock import release_lock, take_lock
 from fedens.jobs.sections import Sections, digest
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import HELD_OUT_FIELDS, Summary
 from fedens.models.base import Model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
 from fedens.progress import Progress
+from fedens.report.page import ReportTable
 from fedens.structure import Structure
 
 Options = TypeVar("Options", bound=JobOptions)
@@ -232,8 +233,7 @@ class Run(ABC, Generic[Options]):
     def generate_data(self, structures: Mapping[str, Structure]) -> dict[str, str]:
         """Label the structures that the data are to hold; those no longer asked for are removed.
 
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
+        Returns: as :meth:`label`.
         """
         asked_for = self.sections.result("reference data") or []
         for name in asked_for:
@@ -362,7 +362,7 @@ class Run(ABC, Generic[Options]):
                     entries.append((place, list(files)))
                 advance(1)
         if entries:
-            write_pvd(self.folder / "fields" / "held_out.pvd", entries)
+            write_pvd(self.folder / HELD_OUT_FIELDS, entries)
         return results
 
     def write_json(self, name: str, content: Any) -> None:
@@ -370,10 +370,11 @@ class Run(ABC, Generic[Options]):
         write_atomically(self.folder / name, json.dumps(content, indent=1))
 
     def summarised(self, name: str, section: Section) -> Summary:
-        """The summary that a section comes to, which shows name and structures left out too."""
+        """The summary that a section computes, which shows name and structures left out too."""
         inputs = {**section.inputs, **self.chosen("name"), "structures left out": self.failures}
         shown = replace(section, inputs=inputs, compute=lambda: asdict(section.compute()))
-        return Summary.from_json(self.once(name, shown))
+        found = self.once(name, shown)
+        return Summary(ReportTable(**found["table"]), found["sentences"], section.files)
 
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:
