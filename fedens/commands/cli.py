@@ -280,7 +280,7 @@ def export(
 
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
-    from fedens.commands.export import export_sample, export_samples
+    from fedens.commands.export import export as export_to
     from fedens.learning.devices import resolve_device
     from fedens.models.base import Model
     from fedens.units import BOHR_IN_ANGSTROM
@@ -288,10 +288,7 @@ def export(
     step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
     predictor = None if model is None else Model.load(model, resolve_device(device))
     kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
-    if source.suffix == ".h5" and not kinds:
-        export_sample(source, to, step, predictor, typer.echo)
-    else:
-        export_samples(source, to, kinds or ["vtu"], step, predictor, typer.echo)
+    export_to(source, to, kinds, step, predictor, typer.echo)
 
 
 @app.command()

@@ -30,7 +30,6 @@ from fedens.fields import ENERGY_DENSITIES
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Section
 from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
-from fedens.learning.devices import resolve_device
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import Prediction
 from fedens.models.crystal.training import TrainingSettings, train
@@ -50,11 +49,6 @@ def is_added(name: str) -> bool:
 
 class CrystalsRun(OrbitalFreeRun[Configuration]):
     """Learns the density and the energy densities of crystals."""
-
-    @property
-    def device(self) -> torch.device:
-        """The one the configuration asks for."""
-        return resolve_device(self.configuration.device)
 
     @property
     def split(self) -> tuple[list[str], list[str]]:

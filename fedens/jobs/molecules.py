@@ -53,10 +53,12 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     data_sections = ("seed", "molecules", "theory", "space")
 
-    def check(self) -> None:
-        """Refuse a GPU, which this job does not use."""
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
         if self.configuration.device == "cuda":
             raise DeviceError("device is cuda, molecules are learned on the CPU: use auto or cpu")
+        return torch.device("cpu")
 
     @property
     def labeller(self) -> PySCFLabeller:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TypeVar
 
+import torch
+
 from fedens.configuration import Configuration, ReferencePointsConfiguration
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
@@ -20,9 +22,10 @@ class OrbitalFreeRun(Run[Options]):
 
     data_sections = ("seed", "structures", "space", "functional", "solver")
 
-    def check(self) -> None:
-        """Refuse a missing device."""
-        resolve_device(self.configuration.device)
+    @property
+    def device(self) -> torch.device:
+        """The one the configuration asks for."""
+        return resolve_device(self.configuration.device)
 
     @cached_property
     def functional(self) -> EnergyFunctional:

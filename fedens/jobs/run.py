@@ -93,7 +93,7 @@ class Run(ABC, Generic[Options]):
             OutputError: a folder that cannot be written.
         """
         run = cls(configuration, Path(folder), progress)
-        run.check()
+        _ = run.device  # refused before anything is written
         take_lock(run.folder)
         try:
             run._refuse_other_data()
@@ -113,12 +113,13 @@ class Run(ABC, Generic[Options]):
         """Leave the folder to other processes."""
         release_lock(self.folder)
 
-    def check(self) -> None:
-        """Refuse at once what the configuration asks for and cannot be had."""
-
     @property
     def device(self) -> torch.device:
-        """Where models are trained and asked."""
+        """Where models are trained and asked.
+
+        Raises:
+            DeviceError: the configuration's is missing, or the job does not use it.
+        """
         return torch.device("cpu")
 
     def _refuse_other_data(self) -> None:
