@@ -42,6 +42,8 @@ from fedens.testing import central_difference
 
 GUPTA = Gupta()
 SIZES = np.array([1.3, 1.7, 2.1, 2.5])
+#: b of the strain's decay as b (a / r)^3: about that of a vacancy.
+AMPLITUDE = 0.02
 KINDS = tuple(UNITS)
 TARGETS = {"energy": 1e-3, "forces": 3e-3, "virial": 1e-3, "force_constants": 1e-3}
 #: Of the fits: no more than rounding needs.
@@ -68,7 +70,7 @@ def large(crystal, constants):
 def domain(crystal):
     """A vacancy in a training domain of three shells."""
     defect = defect_in_ball(crystal, "vacancy", 1.3 * crystal.lattice_constant, GUPTA.cutoff)
-    return training_domain(GUPTA, defect, snapshots=2, rattle=0.1)
+    return training_domain(GUPTA, defect, amplitude=AMPLITUDE, snapshots=2, rattle=0.1)
 
 
 def test_lattices():
@@ -334,7 +336,7 @@ def test_fit_is_the_least_squares_solution(domain):
 def test_more_observations_help_a_good_basis_and_hurt_a_small_one(crystal, large):
     """Smallest domain: all observations against forces alone."""
     defect = defect_in_ball(crystal, "vacancy", 0.75 * crystal.lattice_constant, GUPTA.cutoff)
-    small = training_domain(GUPTA, defect, snapshots=4, rattle=0.1)
+    small = training_domain(GUPTA, defect, amplitude=AMPLITUDE, snapshots=4, rattle=0.1)
     ratios = {}
     for degree, decays in ((1, (3.0, 6.5, 10.0)), (3, (3.0, 5.3, 7.7, 10.0))):
         basis = DensityPolynomials(decays, degree, GUPTA.r0, GUPTA.cutoff_start, GUPTA.cutoff)
@@ -457,6 +459,7 @@ def test_any_ase_calculator_can_be_judged():
     emt = training_domain(
         reference,
         defect,
+        amplitude=AMPLITUDE,
         snapshots=1,
         rattle=0.1,
         tolerance=1e-6,
@@ -469,5 +472,6 @@ def test_any_ase_calculator_can_be_judged():
     terms = judge(twice, emt)
     assert terms.errors.force_constants == pytest.approx(0.1, rel=1e-3)
     assert terms.largest[0] == "force_constants"
+    wrong = defect_in_supercell(Crystal("Al", 7.65), "vacancy", 3)
     with pytest.raises(StructureError, match="not relaxed: the reference has a stress of"):
-        training_domain(reference, defect_in_supercell(Crystal("Al", 7.65), "vacancy", 3))
+        training_domain(reference, wrong, amplitude=AMPLITUDE)

@@ -29,7 +29,7 @@ from fedens.generalisation.lattice import (
     force_constants,
     relative_error,
 )
-from fedens.generalisation.measures import Strain, decay
+from fedens.generalisation.measures import Strain
 from fedens.generalisation.observations import (
     Observation,
     crystal_observations,
@@ -40,7 +40,7 @@ from fedens.generalisation.observations import (
 from fedens.generalisation.potential import Array, Potential
 from fedens.generalisation.relaxation import TIGHT, relax
 from fedens.structure import Structure
-from fedens.units import HARTREE_IN_MEV
+from fedens.units import HARTREE_IN_EV, HARTREE_IN_MEV
 
 #: Displacement of the second differences of forces, bohr: a tenth of thermal ones.
 THIRD_ORDER_STEP = 0.05
@@ -96,6 +96,18 @@ class Terms:
         geometry, energy = (max(t, key=t.__getitem__) for t in (self.geometry, self.energy))
         return geometry, energy
 
+    def columns(self) -> dict[str, float]:
+        """Errors and terms by name, with their units, as columns of a table."""
+        return {
+            "e_energy_ev": self.errors.energy * HARTREE_IN_EV,
+            "e_forces": self.errors.forces,
+            "e_force_constants": self.errors.force_constants,
+            "e_third_order": self.errors.third_order,
+            "e_virial_hartree_per_bohr3": self.errors.virial,
+            **{f"geometry_{name}": value for name, value in self.geometry.items()},
+            **{f"energy_{name}_mev": v * HARTREE_IN_MEV for name, v in self.energy.items()},
+        }
+
     def advice(self) -> str:
         """One paragraph: which observation is missing in the training data."""
         geometry, energy = self.largest
@@ -145,23 +157,23 @@ def training_domain(
     reference: Potential,
     defect: Defect,
     *,
+    amplitude: float,
     snapshots: int = 5,
     rattle: float = 0.2,
     seed: int = 0,
     tolerance: float = TIGHT,
     repeats: int | None = None,
-    amplitude: float | None = None,
     stress_tolerance: float = STRESS_TOLERANCE,
 ) -> Domain:
     """Relax a defect with the reference and label its observations.
 
     Args:
         defect: in a ball or supercell of the size of the training domain.
+        amplitude: b, from a larger crystal; see :func:`fedens.generalisation.measures.decay`.
         snapshots: rattled copies beside the relaxed one. rattle: standard deviation of their
             coordinates, bohr. tolerance: of forces, hartree/bohr.
         repeats: cubic cells along an edge of the supercell for force constants; default: so many
             that no image is felt.
-        amplitude: b, from a larger crystal; default: what the outer half of this domain shows.
         stress_tolerance: of the crystal, hartree/bohr^3; see :func:`check_relaxed`.
 
     Raises:
@@ -181,9 +193,6 @@ def training_domain(
         ],
         reference,
     )
-    if amplitude is None:
-        limits = np.array([0.5, 1.01]) * defect.radius / crystal.lattice_constant
-        amplitude = float(decay(defect, relaxed - defect.structure.positions, limits)[1].mean())
     return Domain(
         defect,
         relaxed,

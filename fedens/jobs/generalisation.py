@@ -12,7 +12,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,7 +48,7 @@ from fedens.output.vtk import write_atoms
 from fedens.report.generalisation import write_generalisation_report
 from fedens.report.page import ReportTable
 from fedens.structure import Structure
-from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_MEV
+from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 #: Shells for the strain's decay, lattice constants.
 _SHELLS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
@@ -115,21 +114,16 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
     def large(self) -> LargeCrystal:
         """The defect in the large crystal, from the positions that :attr:`defects` leave."""
         kind, radius = self.configuration.defect, self.configuration.ball
-        known = np.load(self.folder / _positions(kind, radius))
-        return large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
+        return self._relaxed(kind, radius, np.load(self.folder / _positions(kind, radius)))
 
-    def _relaxed(self, kind: str, radius: float) -> LargeCrystal:
-        """A defect relaxed by the reference; its positions are kept in a file."""
-        found = large_crystal(self.reference, self.crystal, kind, radius, self.constants)
-        _save(self.folder / _positions(kind, radius), found.relaxed)
-        return found
+    def _relaxed(self, kind: str, radius: float, known: Array | None = None) -> LargeCrystal:
+        return large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
 
     def generate(self) -> None:
         """Relax the defects, each in the large crystal, by the reference.
 
         Raises:
-            StructureError: a crystal too small for the training domains, or one without
-                equilibrium.
+            StructureError: a crystal too small for the training domains, or without equilibrium.
             ModelError: a reference that is not stable.
         """
         options = self.configuration
@@ -154,6 +148,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
 
     def _defect(self, kind: str) -> Row:
         large = self._relaxed(kind, self.configuration.ball)
+        self._save(_positions(kind, self.configuration.ball), large.relaxed)
         volume = relaxation_volume(self.reference, large.defect, large.relaxed)
         return {
             "defect": kind,
@@ -174,9 +169,10 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         return rows
 
     def _decay(self) -> list[Row]:
-        large = self._relaxed(self.configuration.defect, self.configuration.decay_ball)
-        middle = self.configuration.decay_ball / 2
-        shells = [limit for limit in _SHELLS if limit <= middle]
+        kind, radius = self.configuration.defect, self.configuration.decay_ball
+        large = self._relaxed(kind, radius)
+        self._save(_positions(kind, radius), large.relaxed)
+        shells = [limit for limit in _SHELLS if limit <= radius / 2]
         distances, values = decay(large.defect, large.displacement, shells)
         return [
             {"distance_lattice_constants": r, "r3_strain": v}
@@ -240,7 +236,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         error, positions = compare(self.large, model, start=start)
         self._write_fields(_file_name(basis, size, kinds), positions)
         if self._is_advised(basis, kinds):
-            _save(self.folder / _fitted_positions(size), positions)
+            self._save(_fitted_positions(size), positions)
         terms = judge(model, self._domain(size))
         return {
             "basis": basis,
@@ -249,13 +245,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             "size_lattice_constants": size,
             **asdict(error),
             **{f"rms_{kind}": value for kind, value in design.errors(model).items()},
-            "e_energy_ev": terms.errors.energy * HARTREE_IN_EV,
-            "e_forces": terms.errors.forces,
-            "e_force_constants": terms.errors.force_constants,
-            "e_third_order": terms.errors.third_order,
-            "e_virial_hartree_per_bohr3": terms.errors.virial,
-            **{f"geometry_{name}": value for name, value in terms.geometry.items()},
-            **{f"energy_{name}_mev": v * HARTREE_IN_MEV for name, v in terms.energy.items()},
+            **terms.columns(),
             "advice": terms.advice(),
         }
 
@@ -377,6 +367,11 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             "seed": options.seed,
         }
 
+    def _save(self, name: str, positions: Array) -> None:
+        data = io.BytesIO()
+        np.save(data, positions)
+        write_atomically(self.folder / name, data.getvalue())
+
     def _panels(self) -> dict[str, tuple[Array, Array, Array]]:
         """Relaxation and its error in a plane: points and arrows (n, 2), angstrom; strains (n,)."""
         defect, a = self.large.defect, self.crystal.lattice_constant
@@ -401,12 +396,6 @@ def _fitted_positions(size: float) -> str:
 
 def _file_name(basis: str, size: float, kinds: Sequence[str]) -> str:
     return f"{basis}_{size:g}_{'_'.join(kinds)}"
-
-
-def _save(path: Path, array: Array) -> None:
-    data = io.BytesIO()
-    np.save(data, array)
-    write_atomically(path, data.getvalue())
 
 
 def _csv(rows: Sequence[Row]) -> str:
