@@ -99,6 +99,13 @@ class Defect:
         return len(self.perfect) - len(self.structure)
 
     @property
+    def perfect_free(self) -> NDArray[np.bool_] | None:
+        """Which atoms of the perfect region may move; None for all, in a supercell."""
+        if self.structure.periodic:
+            return None
+        return np.linalg.norm(self.perfect.positions, axis=1) <= self.radius * (1 + 1e-12)
+
+    @property
     def distances(self) -> Array:
         """Distance of each atom's site from the defect, (n_atoms,), bohr."""
         return np.linalg.norm(minimum_image(self.sites, self.structure), axis=1)
@@ -112,22 +119,20 @@ DefectMaker = Callable[[Array, float], tuple[Array, Array]]
 def vacancy(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """Without the atom at the origin."""
     del lattice_constant
-    kept = np.delete(sites, _nearest(sites, np.zeros(3)), axis=0)
+    kept = np.delete(sites, _nearest_the_origin(sites), axis=0)
     return kept, kept
 
 
 def divacancy(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """Without two neighbours, of fcc or bcc: the origin and a site nearest to it."""
     del lattice_constant
-    tree = cKDTree(sites)
-    pair = tree.query(np.zeros(3), k=2)[1]
-    kept = np.delete(sites, pair, axis=0)
+    kept = np.delete(sites, cKDTree(sites).query(np.zeros(3), k=2)[1], axis=0)
     return kept, kept
 
 
 def dumbbell(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """A self-interstitial: two atoms along <100> that share the site at the origin."""
-    at = _nearest(sites, np.zeros(3))
+    at = _nearest_the_origin(sites)
     shift = np.array([_DUMBBELL * lattice_constant, 0.0, 0.0])
     rest = np.delete(sites, at, axis=0)
     pair = np.stack([sites[at] + shift, sites[at] - shift])
@@ -236,5 +241,5 @@ def _maker(kind: str) -> DefectMaker:
     return DEFECTS[kind]
 
 
-def _nearest(sites: Array, point: Array) -> int:
-    return int(np.argmin(np.linalg.norm(sites - point, axis=1)))
+def _nearest_the_origin(sites: Array) -> int:
+    return int(np.argmin(np.linalg.norm(sites, axis=1)))

@@ -123,8 +123,7 @@ def _energies(
     potential: Potential, crystal_of: Potential, defect: Defect, relaxation: Relaxation
 ) -> tuple[float, float]:
     """Formation and relaxation energy, hartree."""
-    near = np.linalg.norm(defect.perfect.positions, axis=1) <= defect.radius * (1 + 1e-12)
-    perfect = crystal_of.bind(defect.perfect, near)
+    perfect = crystal_of.bind(defect.perfect, defect.perfect_free)
     crystal_energy = perfect.energy_and_forces(defect.perfect.positions)[0]
     cell = defect.crystal.cell()
     cohesion = crystal_of.bind(cell).energy_and_forces(cell.positions)[0] / len(cell)

@@ -157,12 +157,10 @@ def defect_observations(defect: Defect, snapshots: Sequence[Array]) -> list[Obse
     Args:
         snapshots: positions of the defect's atoms, (n_atoms, 3), bohr.
     """
-    near = np.linalg.norm(defect.perfect.positions, axis=1) <= defect.radius * (1 + 1e-12)
-    perfect_free = None if defect.structure.periodic else near
     found: list[Observation] = []
     for positions in snapshots:
         structure = defect.structure.replace(positions=positions)
-        found.append(Energy(structure, defect.free, defect.perfect, perfect_free))
+        found.append(Energy(structure, defect.free, defect.perfect, defect.perfect_free))
         found.append(Forces(structure, defect.free))
     return found
 

@@ -253,15 +253,15 @@ class Run(ABC, Generic[Options]):
         for name, structure in structures.items():
             if name in index and index[name]["structure_digest"] != structure.digest:
                 self._remove(name, "its structure has changed")
-        done = [name for name, structure in structures.items() if self._known(name, structure)]
-        self._say_skipped(title, len(done), len(structures))
+        pending = [n for n, structure in structures.items() if not self._known(n, structure)]
+        done = len(structures) - len(pending)
+        self._say_skipped(title, done, len(structures))
         with self.progress.stage(title, len(structures)) as advance:
-            advance(len(done))
-            for name in structures:
-                if name not in done:
-                    self._label(name, structures[name])
-                    advance(1)
-        failed = {name: self.failures[name] for name in structures if name in self._failures}
+            advance(done)
+            for name in pending:
+                self._label(name, structures[name])
+                advance(1)
+        failed = {name: reason for name, reason in self.failures.items() if name in structures}
         for name, reason in failed.items():
             self.progress.say(f"{name} left out: {reason}")
         return failed
@@ -274,20 +274,21 @@ class Run(ABC, Generic[Options]):
     def _label(self, name: str, structure: Structure) -> None:
         try:
             self.data.add(self.labeller(structure), name)
-            known = self._failures.pop(name, None)
+            self._forget_failure(name)
         except ConvergenceError as error:
-            known = {"structure": structure.digest, "reason": str(error)}
-            self._failures[name] = known
-        if known is not None:
-            write_atomically(self.folder / FAILURES, json.dumps(self._failures, indent=1))
+            self._failures[name] = {"structure": structure.digest, "reason": str(error)}
+            self.write_json(FAILURES, self._failures)
+
+    def _forget_failure(self, name: str) -> None:
+        if self._failures.pop(name, None) is not None:
+            self.write_json(FAILURES, self._failures)
 
     def _remove(self, name: str, reason: str) -> None:
         if name in self.data:
             self.progress.say(f"{name} removed from the data: {reason}")
             (self.folder / "data" / f"{name}.h5").unlink()
             del self.data  # opened anew, its index follows the files
-        if self._failures.pop(name, None) is not None:
-            write_atomically(self.folder / FAILURES, json.dumps(self._failures, indent=1))
+        self._forget_failure(name)
 
     def checksums(self, names: Sequence[str]) -> dict[str, str]:
         """Of samples, as inputs of a section."""
