@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, zip_longest
 from pathlib import Path
 
@@ -238,31 +238,25 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     def learning_curve(self) -> list[dict[str, float]]:
         """Mean errors of smaller trainings of one network each."""
-        train, _ = self.split
+        (train, test), rows = self.split, []
         settings = replace(self._settings(), committee=1)
-        return [
-            self._learning_point(_spread(train)[:size], settings)
-            for size in self.configuration.learning_curve
-        ]
+        for size in self.configuration.learning_curve:
+            names = _spread(train)[:size]
+            inputs = {
+                "samples": self.checksums(names),
+                "held-out samples": self.checksums(test),
+                "settings": settings,
+            }
+            section = Section(inputs, partial(self._learning_point, names, settings))
+            rows.append(self.once(f"learning curve, {len(names)} samples", section))
+        return rows
 
     def _learning_point(
         self, names: Sequence[str], settings: MolecularTrainingSettings
     ) -> dict[str, float]:
-        _, test = self.split
-
-        def compute() -> dict[str, float]:
-            model = self._trained(names, settings, f"{len(names)} samples")
-            found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
-            return _curve_row(len(names), 1, found)
-
-        inputs = {
-            "samples": self.checksums(names),
-            "held-out samples": self.checksums(test),
-            "settings": settings,
-        }
-        name = f"learning curve, {len(names)} samples"
-        row: dict[str, float] = self.once(name, Section(inputs, compute))
-        return row
+        model, (_, test) = self._trained(names, settings, f"{len(names)} samples"), self.split
+        found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
+        return _curve_row(len(names), 1, found)
 
 
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:
