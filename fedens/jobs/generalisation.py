@@ -45,8 +45,8 @@ from fedens.generalisation.terms import Domain, judge, relaxation_volume, traini
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import REPORT, Summary
 from fedens.output.vtk import write_atoms
-from fedens.report.generalisation import write_generalisation_report
-from fedens.report.page import ReportTable
+from fedens.report.generalisation import SLOPES, write_generalisation_report
+from fedens.report.sections import rows_table
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -346,13 +346,8 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             tables,
             self._panels(),
         )
-        columns = ("model", "quantity", "slope", "half_width_95", "theory")
-        table = ReportTable(
-            "slopes of the errors against the radius of the training domain",
-            [name.replace("_", " ") for name in columns],
-            [[row[name] for name in columns] for row in tables["slopes"]],
-        )
-        return Summary(table, [advice])
+        title = "slopes of the errors against the radius of the training domain"
+        return Summary(rows_table(title, SLOPES, tables["slopes"]), [advice])
 
     def _what_was_run(self) -> dict[str, object]:
         options, a = self.configuration, self.crystal.lattice_constant
