@@ -96,7 +96,9 @@ def _export(
     """The files of a sample, by kind, each with the densities it holds."""
     paths = []
     if "vtu" in targets:
-        paths += _write_fields(sample, targets["vtu"], predictor)
+        fields, space = _fields(sample, predictor), sample.space()
+        forces = {} if sample.forces is None else {"forces": sample.forces}
+        paths += write_vtu(targets["vtu"], space, fields, sample.structure, atom_fields=forces)
         for path in paths:
             say(f"wrote {path}")
     grid_files = {kind: path for kind, path in targets.items() if kind != "vtu"}
@@ -112,13 +114,6 @@ def _export(
             say(f"wrote {path}: {_electrons(grid, electrons)}")
             paths.append(path)
     return paths
-
-
-def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
-    fields = _fields(sample, predictor)
-    space = sample.space()
-    forces = {} if sample.forces is None else {"forces": sample.forces}
-    return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
 
 
 def _density_grids(

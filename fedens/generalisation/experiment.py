@@ -40,11 +40,10 @@ class LargeCrystal:
     """A defect relaxed by the reference in a large crystal, where models are compared with it.
 
     Attributes:
-        reference: the potential. defect: the atoms. constants: of the perfect crystal.
+        defect: the atoms. constants: of the perfect crystal.
         relaxed: positions, (n_atoms, 3), bohr. formation_energy, relaxation_energy: hartree.
     """
 
-    reference: Potential
     defect: Defect
     constants: ForceConstants
     relaxed: Array
@@ -116,7 +115,7 @@ def large_crystal(
     if relaxed is None:
         stability(reference, defect, result.positions, green, what="reference")
     energies = _energies(reference, reference, defect, result)
-    return LargeCrystal(reference, defect, constants, result.positions, *energies)
+    return LargeCrystal(defect, constants, result.positions, *energies)
 
 
 def _energies(

@@ -232,10 +232,7 @@ class Run(ABC, Generic[Options]):
         return read_failures(self.folder)
 
     def generate_data(self, structures: Mapping[str, Structure]) -> dict[str, str]:
-        """Label the structures that the data are to hold; those no longer asked for are removed.
-
-        Returns: as :meth:`label`.
-        """
+        """:meth:`label` the structures that the data are to hold, and remove all others."""
         asked_for = self.sections.result("reference data") or []
         for name in asked_for:
             if name not in structures:
