@@ -177,6 +177,8 @@ def test_strain_of_a_homogeneous_deformation(crystal):
     inside = (defect.distances > 1.5 * crystal.neighbour_distance) & defect.free
     expected = np.linalg.norm(gradient)
     assert np.sqrt(strain.squared(displacement)[inside]) == pytest.approx(expected, rel=1e-12)
+    total = strain.squared(displacement).sum()
+    assert strain.norm(displacement) ** 2 == pytest.approx(total, rel=1e-12)
 
 
 def test_decay_of_a_known_field(crystal):
@@ -219,7 +221,10 @@ def test_slopes_of_tables_are_those_of_their_models():
         *rows([8.0, 4.0, 2.0], wrong="force constants"),
         *rows([9.0, np.nan, 1.0], wrong="third order"),
     ]
-    fits = rows([1.0, 8.0, 64.0], basis="sufficient", observations="forces")
+    fits = [
+        *rows([1.0, 8.0, 64.0], basis="sufficient", observations="forces"),
+        *rows([0.0, 2.0, 4.0], basis="small", observations="forces"),
+    ]
     found = [(r["model"], r["quantity"], r["slope"], r["theory"]) for r in slopes(far_field, fits)]
     stiff, third = "wrong force constants beyond L", "wrong third order beyond L"
     assert found == [
@@ -227,6 +232,7 @@ def test_slopes_of_tables_are_those_of_their_models():
         (stiff, "formation_energy", pytest.approx(-2), -3.0),
         (third, "geometry", None, -4.5),
         (third, "formation_energy", None, -6.0),
+        ("small basis, forces", "geometry", None, None),
         ("sufficient basis, forces", "geometry", pytest.approx(3), None),
     ]
 

@@ -42,7 +42,7 @@ class Strain:
         return self._factor * np.bincount(self._first, lengths, self._n_atoms).astype(np.float64)
 
     def norm(self, displacement: Array) -> float:
-        """The l2 norm."""
+        """The l2 norm over all atoms."""
         return float(np.sqrt(self.squared(displacement).sum()))
 
     def largest(self, displacement: Array) -> float:
