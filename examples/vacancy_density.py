@@ -34,7 +34,7 @@ from fedens.features.descriptor import Concatenation
 from fedens.features.response import ResponseFields
 from fedens.files import write_atomically
 from fedens.generalisation.defects import Crystal, defect_in_supercell
-from fedens.generalisation.density import density_errors, shell_errors, squared_error
+from fedens.generalisation.density import density_errors, shell_errors
 from fedens.generalisation.lattice import GreenOperator, force_constants
 from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import LOOSE, relax
@@ -206,7 +206,8 @@ def compare(size: Size, model: Predictor, repeats: int, label: str) -> dict[str,
         exact = solved.density.values
         errors[name] = numbers.energy - solved.energy
         solved_energies[name] = solved.energy
-        squares[name] = squared_error(space, exact, density)
+        # what the functional's energy errs by
+        squares[name] = float(space.integrate((density - exact) ** 2))
         force_error = np.abs(numbers.forces - solved.forces)
         print(f"{label}, {repeats}^3 cells, {name}: done", flush=True)
     limits = np.arange(0, 0.5 * repeats + 0.01, 0.5) * CRYSTAL.lattice_constant

@@ -10,7 +10,7 @@ from ase.io.cube import read_cube
 from scipy.special import gammainc
 
 from fedens.atoms.spherical import SphericalAtom, superposed_fields
-from fedens.commands.export import export_sample, export_samples, free_atoms_of
+from fedens.commands.export import export, free_atoms_of
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FunctionalError, OutputError
@@ -190,7 +190,7 @@ def test_kohn_sham_density_of_water(state, folder):
 
 def test_files_of_water_by_ase(folder, tmp_path):
     lines = []
-    paths = export_samples(folder, tmp_path, ["cube", "chgcar"], SPACING, say=lines.append)
+    paths = export(folder, tmp_path, ["cube", "chgcar"], SPACING, say=lines.append)
     assert [path.name for path in paths] == ["water.cube", "water.CHGCAR"]
     assert all("in the sample" in line and "smaller" not in line for line in lines)
     with paths[0].open() as file:
@@ -215,9 +215,9 @@ def test_files_of_water_by_ase(folder, tmp_path):
 def test_one_sample_and_its_fields(folder, tmp_path):
     pyvista = pytest.importorskip("pyvista")
     lines, source = [], folder / "water.h5"
-    assert export_sample(source, tmp_path / "a.cube", 0.5 / BOHR_IN_ANGSTROM, say=lines.append)
+    assert export(source, tmp_path / "a.cube", spacing=0.5 / BOHR_IN_ANGSTROM, say=lines.append)
     assert "choose a smaller spacing" in lines[0]
-    path, atoms = export_sample(source, tmp_path / "a.vtu")
+    path, atoms = export(source, tmp_path / "a.vtu")
     shown = pyvista.read(path)
     assert set(shown.point_data) == {
         "density [electron/angstrom^3]",
@@ -259,7 +259,7 @@ def test_samples_that_cannot_be_exported(folder):
     with pytest.raises(OutputError, match="spacing is 0 bohr; expected a positive number"):
         sample_grid(sample, ATOMS, spacing=0)
     with pytest.raises(OutputError, match="spacing is 0 bohr"):
-        export_sample(folder / "water.h5", folder / "water.cube", 0)
+        export(folder / "water.h5", folder / "water.cube", spacing=0)
 
 
 @pytest.mark.parametrize(

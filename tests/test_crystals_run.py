@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fedens import Dataset, Predictor
 from fedens.commands.cli import app
-from fedens.commands.export import export_sample
+from fedens.commands.export import export
 from fedens.commands.info import describe_path
 from fedens.commands.predict import predict_file
 from fedens.errors import (
@@ -307,10 +307,10 @@ def test_predictions_before_a_failure_are_kept(finished, tmp_path):
 def test_export_and_info(finished, tmp_path):
     folder, _ = finished
     sample = next((folder / "data").glob("*.h5"))
-    assert export_sample(sample, tmp_path / "a.vtu")[0].exists()
-    assert export_sample(sample, tmp_path / "a.cube")[0].exists()
+    assert export(sample, tmp_path / "a.vtu")[0].exists()
+    assert export(sample, tmp_path / "a.cube")[0].exists()
     with pytest.raises(FedensError, match=r"\.vtu or \.cube"):
-        export_sample(sample, tmp_path / "a.txt")
+        export(sample, tmp_path / "a.txt")
     assert describe_path(folder / "data")["samples"] == 5
     assert describe_path(folder / "model")["trained on"] == "3 structures"
     assert "hartree" in describe_path(sample)["energy"]

@@ -24,7 +24,7 @@ from fedens import (
 )
 from fedens.atoms.baseline import SuperposedAtoms
 from fedens.commands.cli import app
-from fedens.commands.export import export_sample, export_samples
+from fedens.commands.export import export
 from fedens.commands.import_densities import import_files
 from fedens.commands.info import describe_path
 from fedens.data.dataset import Dataset
@@ -363,7 +363,7 @@ def test_export_and_import_give_the_same_density(tmp_path, sample):
     data = Dataset.open(tmp_path / "data", create=True)
     data.add(sample, "one")
     spacing = 0.2 / BOHR_IN_ANGSTROM
-    paths = export_samples(tmp_path / "data", tmp_path / "grids", ["cube", "chgcar"], spacing)
+    paths = export(tmp_path / "data", tmp_path / "grids", ["cube", "chgcar"], spacing)
     assert [path.name for path in paths] == ["one.cube", "one.CHGCAR"]
     for path in paths:
         density = read_density(path, periodic=True)
@@ -414,14 +414,14 @@ def test_export_says_when_the_grid_is_too_coarse(tmp_path, sample):
     data.add(sample, "one")
     lines = []
     source, target = tmp_path / "data" / "one.h5", tmp_path / "one.CHGCAR"
-    assert export_sample(source, target, 0.4, say=lines.append) == [target]
+    assert export(source, target, spacing=0.4, say=lines.append) == [target]
     assert re.fullmatch(
         r"wrote .*: 9\.0000.. electrons on the grid, 9\.000000 in the sample", lines[0]
     )
-    export_sample(source, target, 2.0, say=lines.append)
+    export(source, target, spacing=2.0, say=lines.append)
     assert "choose a smaller spacing" in lines[1]
     with pytest.raises(OutputError, match="holds CHGCAR"):
-        export_sample(source, tmp_path / "a.png")
+        export(source, tmp_path / "a.png")
     assert describe_path(source)["energy"] == "not known"
 
 
@@ -525,7 +525,7 @@ def test_densities_alone_can_be_learned(tmp_path):
     one = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHLocal(1, 0.7))
     with pytest.raises(ModelError, match=r"holds 12\.0\d* electrons, .* make it 4"):
         train(seen, descriptor, functional=one, **options)
-    paths = export_samples(tmp_path / "data" / "3.h5", tmp_path / "out", ["cube"], predictor=model)
+    paths = export(tmp_path / "data" / "3.h5", tmp_path / "out", ["cube"], predictor=model)
     assert [path.name for path in paths] == ["3.cube", "3_predicted.cube"]
     predicted = read_density(paths[1], periodic=True).at(space)
     np.testing.assert_allclose(predicted.numpy(), learned.values.numpy(), atol=1e-3)

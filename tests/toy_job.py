@@ -87,7 +87,7 @@ class ToyRun(Run[ToyConfiguration]):
         def compute():
             self.write_json("results.json", {"sum": result, "left_out": self.failures})
             table = ReportTable("toy", ("quantity", "value"), [("sum", result)])
-            return Summary(table, files={})
+            return Summary(table)
 
         return self.summarised("results", Section({"sum": result}, compute, ["results.json"]))
 

@@ -71,76 +71,58 @@ def _options(
     logging.getLogger("skfem").setLevel(logging.ERROR)
 
 
-@app.command()
-def run(
-    config: ConfigurationFile,
-    output: OutputFolder = None,
-    device: Device = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-) -> None:
+def _add_step(name: str, step: str, words: str) -> None:
+    """A command that does a step of :class:`fedens.jobs.run.Run`."""
+
+    @app.command(name, help=words)
+    def command(
+        config: ConfigurationFile,
+        output: OutputFolder = None,
+        device: Device = None,
+        seed: Seed = None,
+        quiet: Quiet = False,
+    ) -> None:
+        from fedens.commands.run import run_job
+
+        run_job(config, output, device, seed, quiet, step)
+
+
+_add_step(
+    "run",
+    "do",
     """The whole job: data, training, held-out evaluation, report, ParaView files.
 
     Another job where the configuration names one with its key `job`.
 
     Start it again after an interruption, or with a changed configuration: what has been done and
     would come out the same is not done again, and a line says so.
-    """
-    from fedens.commands.run import run_job
-
-    run_job(config, output, device, seed, quiet)
-
-
-@app.command()
-def generate(
-    config: ConfigurationFile,
-    output: OutputFolder = None,
-    device: Device = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-) -> None:
+    """,
+)
+_add_step(
+    "generate",
+    "generate",
     """Only the reference data: one HDF5 file per structure in DIR/data.
 
     Of the job `generalisation`: the defects relaxed by the reference, in DIR/positions.
-    """
-    from fedens.commands.run import run_job
-
-    run_job(config, output, device, seed, quiet, "generate")
-
-
-@app.command()
-def train(
-    config: ConfigurationFile,
-    output: OutputFolder = None,
-    device: Device = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-) -> None:
+    """,
+)
+_add_step(
+    "train",
+    "train",
     """Only the training, with its rounds if there are any, on the data a run folder holds.
 
     Of the job `reference_points`: every training and its errors; of `generalisation`: the models
     fitted in small domains, after the defects where these are missing.
-    """
-    from fedens.commands.run import run_job
-
-    run_job(config, output, device, seed, quiet, "train")
-
-
-@app.command()
-def evaluate(
-    config: ConfigurationFile,
-    output: OutputFolder = None,
-    device: Device = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-) -> None:
+    """,
+)
+_add_step(
+    "evaluate",
+    "evaluate",
     """Only the comparison with held-out structures, for a run folder with data and model.
 
     Of the jobs `reference_points` and `generalisation`: tables and report.
-    """
-    from fedens.commands.run import run_job
-
-    run_job(config, output, device, seed, quiet, "evaluate")
+    """,
+)
 
 
 @app.command()
@@ -298,7 +280,7 @@ def export(
 
     **Example:** `fedens export runs/aluminium/data grids --cube --chgcar --spacing 0.2`
     """
-    from fedens.commands.export import export_sample, export_samples
+    from fedens.commands.export import export as export_to
     from fedens.learning.devices import resolve_device
     from fedens.models.base import Model
     from fedens.units import BOHR_IN_ANGSTROM
@@ -306,10 +288,7 @@ def export(
     step = None if spacing is None else spacing / BOHR_IN_ANGSTROM
     predictor = None if model is None else Model.load(model, resolve_device(device))
     kinds = [kind for kind, wanted in {"cube": cube, "chgcar": chgcar}.items() if wanted]
-    if source.suffix == ".h5" and not kinds:
-        export_sample(source, to, step, predictor, typer.echo)
-    else:
-        export_samples(source, to, kinds or ["vtu"], step, predictor, typer.echo)
+    export_to(source, to, kinds, step, predictor, typer.echo)
 
 
 @app.command()

@@ -26,31 +26,44 @@ from fedens.reference.pyscf.free_atoms import free_atoms
 
 Say = Callable[[str], None]
 
+_ENDINGS = {"vtu": "vtu", "cube": "cube", "chgcar": "CHGCAR"}
 _WRONG_MODEL = "{} is on a mesh of {}, the model is for {}: choose the model of its data"
 #: Relative difference of electrons on a grid and in a sample that is worth a word.
 GRID_TOLERANCE = 1e-3
 
 
-def export_samples(
+def export(
     source: Path,
     target: Path,
-    kinds: Sequence[str] = ("vtu",),
+    kinds: Sequence[str] = (),
     spacing: float | None = None,
     predictor: Model | None = None,
     say: Say = lambda _: None,
 ) -> list[Path]:
-    """One sample, or all of a data set, as files in the folder ``target``, named after them.
+    """Fields of samples as ``.vtu``, or their densities on uniform grids as ``.cube`` or CHGCAR.
 
     Args:
-        kinds: ``vtu``, ``cube``, ``chgcar``. spacing, predictor, say: see :func:`export_sample`.
+        source: a data set, or one sample (.h5) of it.
+        target: folder for files named after the samples; for one sample without ``kinds`` the
+            file, whose name says its kind.
+        kinds: ``vtu`` (the default), ``cube``, ``chgcar``.
+        spacing: of the uniform grid, bohr; default: the finest of the sample's own space, for
+            molecules on tetrahedra :data:`fedens.output.all_electron_grid.DEFAULT_SPACING`.
+        predictor: writes its density too, beside the reference: another field of the VTU file,
+            another file with ``_predicted`` in its name.
+        say: called with a line about each file that is written.
+
+    Returns:
+        The files written.
 
     Raises:
         DatasetError: no data set or sample. OutputError: a file that cannot be written.
     """
-    endings = {"vtu": "vtu", "cube": "cube", "chgcar": "CHGCAR"}
+    if source.suffix == ".h5" and not kinds:
+        return _export(read_sample(source), {_kind(target): target}, spacing, predictor, say)
     paths = []
     for name, sample in _samples(source):
-        targets = {kind: target / f"{name}.{endings[kind]}" for kind in kinds}
+        targets = {kind: target / f"{name}.{_ENDINGS[kind]}" for kind in kinds or ["vtu"]}
         paths += _export(sample, targets, spacing, predictor, say)
     return paths
 
@@ -62,31 +75,6 @@ def _samples(source: Path) -> Iterator[tuple[str, Sample]]:
     data = Dataset.open(source)
     for name in data.names:
         yield name, data[name]
-
-
-def export_sample(
-    source: Path,
-    target: Path,
-    spacing: float | None = None,
-    predictor: Model | None = None,
-    say: Say = lambda _: None,
-) -> list[Path]:
-    """A sample's fields as ``.vtu``, or its density on a uniform grid as ``.cube`` or CHGCAR.
-
-    Args:
-        spacing: of the uniform grid, bohr; default: the finest of the sample's own space, for
-            molecules on tetrahedra :data:`fedens.output.all_electron_grid.DEFAULT_SPACING`.
-        predictor: writes its density too, beside the reference: another field of the VTU file,
-            another file with ``_predicted`` in its name.
-        say: called with a line about each file that is written.
-
-    Returns:
-        The files written.
-
-    Raises:
-        DatasetError: not a sample. OutputError: another name.
-    """
-    return _export(read_sample(source), {_kind(target): target}, spacing, predictor, say)
 
 
 def _kind(target: Path) -> str:
@@ -108,7 +96,9 @@ def _export(
     """The files of a sample, by kind, each with the densities it holds."""
     paths = []
     if "vtu" in targets:
-        paths += _write_fields(sample, targets["vtu"], predictor)
+        fields, space = _fields(sample, predictor), sample.space()
+        forces = {} if sample.forces is None else {"forces": sample.forces}
+        paths += write_vtu(targets["vtu"], space, fields, sample.structure, atom_fields=forces)
         for path in paths:
             say(f"wrote {path}")
     grid_files = {kind: path for kind, path in targets.items() if kind != "vtu"}
@@ -124,13 +114,6 @@ def _export(
             say(f"wrote {path}: {_electrons(grid, electrons)}")
             paths.append(path)
     return paths
-
-
-def _write_fields(sample: Sample, target: Path, predictor: Model | None) -> list[Path]:
-    fields = _fields(sample, predictor)
-    space = sample.space()
-    forces = {} if sample.forces is None else {"forces": sample.forces}
-    return write_vtu(target, space, fields, sample.structure, atom_fields=forces)
 
 
 def _density_grids(

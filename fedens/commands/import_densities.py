@@ -41,10 +41,9 @@ def import_files(
     CHGCAR. Samples that are there already are left as they are.
 
     Args:
-        structures: a file that ASE reads, with the structures of all files in their order.
-        energies: a text file with lines of a sample's name and its total energy, eV.
+        structures: those of all files, in their order. energies: a text file with lines of a
+            sample's name and its total energy, eV. spacing, order: of the finite elements; bohr.
         unit, periodic, tolerance: see :func:`fedens.reference.volumetric.read_density`.
-        spacing, order: of the finite elements; spacing in bohr.
 
     Raises:
         DatasetError: a file that is refused, which ends the import with those before it in the

@@ -111,25 +111,20 @@ def _predicted(
 def _write_fields(
     path: Path, predictor: Model, structure: Structure, refinement_steps: int
 ) -> list[Path]:
+    """Fields of a crystal on its mesh, of a molecule on tetrahedra of the default sizes."""
+    space: TensorSpace | SimplexSpace
     if isinstance(predictor, MolecularModel):
-        return _write_molecule(path, predictor, structure)
-    if not isinstance(predictor, Predictor):
+        space, molecule = SimplexSpace.for_structure(structure), predictor.predict(structure)
+        fields = molecule.fields(space.points)
+        uncertainty = molecule.density_uncertainty(space.points)
+    elif isinstance(predictor, Predictor):
+        prediction = predictor.predict(structure, refinement_steps=refinement_steps)
+        space = cast(TensorSpace, prediction.density.space)
+        fields, uncertainty = {"density": prediction.density.values}, prediction.density_uncertainty
+    else:
         raise ModelError(
             f"a model of the kind {predictor.kind!r} gives no fields of a mesh; leave out --fields"
         )
-    prediction = predictor.predict(structure, refinement_steps=refinement_steps)
-    fields = {"density": prediction.density.values}
-    if prediction.density_uncertainty is not None:
-        fields["density_uncertainty"] = prediction.density_uncertainty
-    return write_vtu(path, cast(TensorSpace, prediction.density.space), fields, structure)
-
-
-def _write_molecule(path: Path, model: MolecularModel, structure: Structure) -> list[Path]:
-    """Fields of a molecule on tetrahedra of the default sizes."""
-    space = SimplexSpace.for_structure(structure)
-    prediction = model.predict(structure)
-    fields = prediction.fields(space.points)
-    spread = prediction.density_uncertainty(space.points)
-    if spread is not None:
-        fields["density_uncertainty"] = spread
+    if uncertainty is not None:
+        fields["density_uncertainty"] = uncertainty
     return write_vtu(path, space, fields, structure)

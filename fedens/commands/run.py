@@ -24,9 +24,9 @@ def run_job(
     device: str | None,
     seed: int | None,
     quiet: bool,
-    step: str = "do",
+    step: str,
 ) -> None:
-    """A job, or a step of it: ``generate``, ``train`` or ``evaluate``.
+    """A step of a job: ``generate``, ``train``, ``evaluate``, or ``do``, all of them.
 
     Args:
         config: its configuration; device and seed replace the configuration's.

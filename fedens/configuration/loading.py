@@ -26,17 +26,10 @@ def read_options(
 ) -> AnyOptions:
     """Read and check a YAML file as the kind of options that its key ``job`` names.
 
-    ``name`` defaults to the file's name without its ending; relative paths in the file are taken
-    from the file's folder.
+    As :func:`fedens.configuration.load_configuration` of any job.
 
     Args:
-        path: the file.
         kinds: the models by job; the first is meant where the file names none.
-        overrides: values that replace the file's, where not None.
-
-    Raises:
-        ConfigurationError: no such file, no YAML, an unknown job or key, a wrong type or a value
-            out of range; the message names every such key and its line.
     """
     path = Path(path)
     node, values = _read_yaml(path)

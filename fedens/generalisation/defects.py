@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from ase import Atoms
 from ase.build import bulk
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -100,6 +99,13 @@ class Defect:
         return len(self.perfect) - len(self.structure)
 
     @property
+    def perfect_free(self) -> NDArray[np.bool_] | None:
+        """Which atoms of the perfect region may move; None for all, in a supercell."""
+        if self.structure.periodic:
+            return None
+        return np.linalg.norm(self.perfect.positions, axis=1) <= self.radius * (1 + 1e-12)
+
+    @property
     def distances(self) -> Array:
         """Distance of each atom's site from the defect, (n_atoms,), bohr."""
         return np.linalg.norm(minimum_image(self.sites, self.structure), axis=1)
@@ -113,22 +119,20 @@ DefectMaker = Callable[[Array, float], tuple[Array, Array]]
 def vacancy(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """Without the atom at the origin."""
     del lattice_constant
-    kept = np.delete(sites, _nearest(sites, np.zeros(3)), axis=0)
+    kept = np.delete(sites, _nearest_the_origin(sites), axis=0)
     return kept, kept
 
 
 def divacancy(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """Without two neighbours, of fcc or bcc: the origin and a site nearest to it."""
     del lattice_constant
-    tree = cKDTree(sites)
-    pair = tree.query(np.zeros(3), k=2)[1]
-    kept = np.delete(sites, pair, axis=0)
+    kept = np.delete(sites, cKDTree(sites).query(np.zeros(3), k=2)[1], axis=0)
     return kept, kept
 
 
 def dumbbell(sites: Array, lattice_constant: float) -> tuple[Array, Array]:
     """A self-interstitial: two atoms along <100> that share the site at the origin."""
-    at = _nearest(sites, np.zeros(3))
+    at = _nearest_the_origin(sites)
     shift = np.array([_DUMBBELL * lattice_constant, 0.0, 0.0])
     rest = np.delete(sites, at, axis=0)
     pair = np.stack([sites[at] + shift, sites[at] - shift])
@@ -172,46 +176,6 @@ def defect_in_supercell(crystal: Crystal, kind: str, repeats: int) -> Defect:
     free = np.ones(len(positions), dtype=bool)
     radius = repeats * crystal.lattice_constant / 2
     return Defect(structure, sites, free, perfect, crystal, radius)
-
-
-def defect_from_atoms(atoms: Atoms, crystal: Crystal, repeats: int) -> Defect:
-    """A defect that someone made with ASE in a cubic supercell of the crystal.
-
-    Each atom is given the nearest site, and the cell is shifted so that the defect, the middle of
-    the sites that have no atom or several, is at the origin.
-
-    Raises:
-        StructureError: another cell, or no defect.
-    """
-    structure, perfect = Structure.from_ase(atoms), crystal.cell(repeats)
-    assert perfect.cell is not None
-    if structure.cell is None or np.abs(structure.cell - perfect.cell).max() > 1e-6:
-        edge = repeats * crystal.lattice_constant * BOHR_IN_ANGSTROM
-        raise StructureError(
-            f"a defect in {repeats}x{repeats}x{repeats} cells of this crystal needs a periodic "
-            f"cubic cell of edge {edge:.6f} angstrom, this one is {atoms.cell.array.tolist()}"
-        )
-    edges = perfect.orthorhombic_lengths()
-    tree = cKDTree(perfect.positions % edges % edges, boxsize=edges)
-    _, nearest = tree.query(structure.positions % edges % edges)
-    changed = np.flatnonzero(np.bincount(nearest, minlength=len(perfect)) != 1)
-    if not len(changed):
-        raise StructureError("every site of the crystal has one atom: there is no defect")
-    place = perfect.positions[changed]
-    centre = place[0] + minimum_image(place - place[0], perfect).mean(axis=0)
-    moved = structure.replace(positions=structure.positions - centre)
-    sites = minimum_image(perfect.positions[nearest] - centre, perfect)
-    # the image of each atom that lies beside its site
-    positions = sites + minimum_image(moved.positions - sites, perfect)
-    order = np.argsort(np.linalg.norm(sites, axis=1), kind="stable")
-    return Defect(
-        moved.replace(numbers=structure.numbers[order], positions=positions[order]),
-        sites[order],
-        np.ones(len(sites), dtype=bool),
-        perfect.replace(positions=perfect.positions - centre),
-        crystal,
-        float(edges[0]) / 2,
-    )
 
 
 def minimum_image(vectors: Array, structure: Structure) -> Array:
@@ -277,5 +241,5 @@ def _maker(kind: str) -> DefectMaker:
     return DEFECTS[kind]
 
 
-def _nearest(sites: Array, point: Array) -> int:
-    return int(np.argmin(np.linalg.norm(sites - point, axis=1)))
+def _nearest_the_origin(sites: Array) -> int:
+    return int(np.argmin(np.linalg.norm(sites, axis=1)))

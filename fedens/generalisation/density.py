@@ -117,8 +117,3 @@ def shell_errors(
         error = float((weights * (found - exact).abs()).sum())
         errors.append(100 * error / float((weights * exact).sum()))
     return np.array(middles), np.array(errors)
-
-
-def squared_error(space: TensorSpace, exact: Tensor, found: Tensor) -> float:
-    """Integral of (found - exact)^2, electrons^2/bohr^3: what the functional's energy errs by."""
-    return float(space.integrate((found - exact) ** 2))

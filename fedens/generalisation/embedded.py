@@ -102,10 +102,6 @@ class EmbeddedPotential(ABC):
         """See :class:`fedens.generalisation.potential.Potential`."""
         return BoundEmbedded(self, structure, free)
 
-    def site_energies(self, structure: Structure) -> Array:
-        """Energy of each atom, (n_atoms,), hartree."""
-        return self.bind(structure).site_energies(structure.positions)
-
 
 class BoundEmbedded:
     """The energy of one set of atoms; see :class:`fedens.generalisation.potential.BoundPotential`.
@@ -154,36 +150,35 @@ class BoundEmbedded:
         fixed[self._bonds.sites.numpy()] = False
         return float(energies[fixed].sum())
 
+    def _expanded(self, positions: Array) -> tuple[Expansion, Tensor, Tensor]:
+        """The expansion with F (n_sites,) and F' (n_sites, K)."""
+        expansion = self.expansion(positions)
+        embedding = self.potential.embedding(expansion.bonds)
+        return expansion, *_value_and_slopes(embedding, expansion.densities)
+
     def site_energies(self, positions: Array) -> Array:
         """Energy of each atom, (n_atoms,), hartree; zero where it cannot change."""
-        expansion = self.expansion(positions)
+        expansion, energies, _ = self._expanded(positions)
         result = np.zeros(len(positions))
-        embedding = self.potential.embedding(expansion.bonds)
-        result[expansion.bonds.sites.numpy()] = embedding(expansion.densities).numpy()
+        result[expansion.bonds.sites.numpy()] = energies.numpy()
         return result
 
     def energy_and_forces(self, positions: Array) -> tuple[float, Array]:
         """Energy, hartree, and forces (n_atoms, 3), hartree/bohr, on the free atoms."""
-        expansion = self.expansion(positions)
-        embedding = self.potential.embedding(expansion.bonds)
-        energies, slopes = _value_and_slopes(embedding, expansion.densities)
+        expansion, energies, slopes = self._expanded(positions)
         forces = -expansion.gradient(slopes).numpy()
         return float(energies.sum()) + self._constant, np.where(self._free[:, None], forces, 0.0)
 
     def virial(self, positions: Array) -> Array:
         """Derivative of the energy by a homogeneous strain, (3, 3), hartree."""
-        expansion = self.expansion(positions)
-        embedding = self.potential.embedding(expansion.bonds)
-        return expansion.virial(_value_and_slopes(embedding, expansion.densities)[1]).numpy()
+        expansion, _, slopes = self._expanded(positions)
+        return expansion.virial(slopes).numpy()
 
     def hessian(self, positions: Array) -> Callable[[Array], Array]:
         """The product of the Hessian with a displacement (n_atoms, 3), on the free atoms."""
-        expansion = self.expansion(positions)
+        expansion, _, slopes = self._expanded(positions)
         embedding = self.potential.embedding(expansion.bonds)
-        product = expansion.hessian(
-            _value_and_slopes(embedding, expansion.densities)[1],
-            _second_derivatives(embedding, expansion.densities),
-        )
+        product = expansion.hessian(slopes, _second_derivatives(embedding, expansion.densities))
         free = self._free[:, None]
 
         def restricted(displacement: Array) -> Array:

@@ -27,7 +27,7 @@ from fedens.generalisation.linear_model import DensityPolynomials, LinearPotenti
 from fedens.generalisation.measures import Strain
 from fedens.generalisation.observations import Forces, Observation
 from fedens.generalisation.potential import Array, Potential
-from fedens.generalisation.relaxation import TIGHT, Relaxation, relax, stability
+from fedens.generalisation.relaxation import Relaxation, relax, stability
 from fedens.units import HARTREE_IN_EV
 
 #: Smallest ratio of the large crystal's radius to that of a training domain: with less, the strain
@@ -40,11 +40,10 @@ class LargeCrystal:
     """A defect relaxed by the reference in a large crystal, where models are compared with it.
 
     Attributes:
-        reference: the potential. defect: the atoms. constants: of the perfect crystal.
+        defect: the atoms. constants: of the perfect crystal.
         relaxed: positions, (n_atoms, 3), bohr. formation_energy, relaxation_energy: hartree.
     """
 
-    reference: Potential
     defect: Defect
     constants: ForceConstants
     relaxed: Array
@@ -61,23 +60,20 @@ class LargeCrystal:
         """The perfect crystal's answer to forces."""
         return GreenOperator(self.constants, self.defect)
 
-    def check_size(self, sizes: Sequence[float]) -> None:
-        """Refuse training domains that are too large for this crystal.
 
-        Args:
-            sizes: L, lattice constants.
+def check_size(radius: float, size: float) -> None:
+    """Refuse a training domain that is too large for a crystal; both in lattice constants.
 
-        Raises:
-            StructureError: with the radius that would do.
-        """
-        radius = self.defect.radius / self.defect.crystal.lattice_constant
-        needed = LEAST_RATIO * max(sizes)
-        if radius < needed * (1 - 1e-12):
-            raise StructureError(
-                f"a crystal of radius {radius:g} lattice constants is too small for a training "
-                f"domain of {max(sizes):g}: the strain beyond it would be the clamp's; expected a "
-                f"radius of {needed:g} or more, or smaller domains"
-            )
+    Raises:
+        StructureError: with the radius that would do.
+    """
+    needed = LEAST_RATIO * size
+    if radius < needed * (1 - 1e-12):
+        raise StructureError(
+            f"a crystal of radius {radius:g} lattice constants is too small for a training domain "
+            f"of {size:g}: the strain beyond it would be the clamp's; expected a radius of "
+            f"{needed:g} or more, or smaller domains"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,37 +97,32 @@ def large_crystal(
     crystal: Crystal,
     kind: str,
     radius: float,
-    constants: ForceConstants | None = None,
+    constants: ForceConstants,
     relaxed: Array | None = None,
-    tolerance: float = TIGHT,
 ) -> LargeCrystal:
     """Relax a defect with the reference in a clamped ball.
 
     Args:
-        radius: of the free atoms, lattice constants. constants: of the perfect crystal, if known.
+        radius: of the free atoms, lattice constants. constants: of the perfect crystal.
         relaxed: positions found before, if any; they are relaxed again, which is then quick.
-        tolerance: of the largest force component, hartree/bohr.
 
     Raises:
         ConvergenceError: no minimum was found. ModelError: what was found is not a minimum.
     """
-    if constants is None:
-        constants = force_constants(reference, crystal)
     defect = defect_in_ball(crystal, kind, radius * crystal.lattice_constant, reference.cutoff)
     green = GreenOperator(constants, defect)
-    result = relax(reference, defect, green, start=relaxed, tolerance=tolerance)
+    result = relax(reference, defect, green, start=relaxed)
     if relaxed is None:
         stability(reference, defect, result.positions, green, what="reference")
     energies = _energies(reference, reference, defect, result)
-    return LargeCrystal(reference, defect, constants, result.positions, *energies)
+    return LargeCrystal(defect, constants, result.positions, *energies)
 
 
 def _energies(
     potential: Potential, crystal_of: Potential, defect: Defect, relaxation: Relaxation
 ) -> tuple[float, float]:
     """Formation and relaxation energy, hartree."""
-    near = np.linalg.norm(defect.perfect.positions, axis=1) <= defect.radius * (1 + 1e-12)
-    perfect = crystal_of.bind(defect.perfect, near)
+    perfect = crystal_of.bind(defect.perfect, defect.perfect_free)
     crystal_energy = perfect.energy_and_forces(defect.perfect.positions)[0]
     cell = defect.crystal.cell()
     cohesion = crystal_of.bind(cell).energy_and_forces(cell.positions)[0] / len(cell)
@@ -147,14 +138,12 @@ def compare(
     *,
     start: Array | None = None,
     crystal_of: Potential | None = None,
-    tolerance: float = TIGHT,
 ) -> tuple[DefectError, Array]:
     """Relax the defect with a model.
 
     Args:
         model: what to judge. start: positions, default: the reference's relaxed ones.
         crystal_of: energy of the perfect crystal, where the model itself is for the defect only.
-        tolerance: of the largest force component, hartree/bohr.
 
     Returns:
         The errors, and the positions (NaN where no minimum was found).
@@ -162,7 +151,7 @@ def compare(
     defect = large.defect
     start = large.relaxed if start is None else start
     try:
-        found = relax(model, defect, large.green, start=start, tolerance=tolerance)
+        found = relax(model, defect, large.green, start=start)
         stability(model, defect, found.positions, large.green)
     except (ConvergenceError, ModelError) as error:
         nan = float("nan")
@@ -209,8 +198,8 @@ def far_field_model(
     Args:
         size: L, lattice constants. order: 2 or 3. spring: k, hartree/bohr^2.
     """
-    large.check_size([size])
     crystal = large.defect.crystal
+    check_size(large.defect.radius / crystal.lattice_constant, size)
     strength = spring if order == 2 else 10 * spring / crystal.neighbour_distance
     return FarFieldPerturbation(
         reference, large.defect, size * crystal.lattice_constant, order, strength

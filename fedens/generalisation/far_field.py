@@ -24,13 +24,6 @@ from fedens.generalisation.embedded import Bonds, EmbeddedPotential, Embedding, 
 
 Order = Literal[2, 3]
 _FACTORIAL = {2: 2.0, 3: 6.0}
-#: Exponents of L in the theory: what is wrong beyond L, and the error's quantity.
-THEORY = {
-    ("force constants", "geometry"): -1.5,
-    ("force constants", "formation_energy"): -3.0,
-    ("third order", "geometry"): -4.5,
-    ("third order", "formation_energy"): -6.0,
-}
 
 
 @dataclass(frozen=True, eq=False)

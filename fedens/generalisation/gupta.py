@@ -35,7 +35,7 @@ class Gupta(EmbeddedPotential):
     cutoff_start: float = 5.0 / BOHR_IN_ANGSTROM
     cutoff: float = 6.2 / BOHR_IN_ANGSTROM
 
-    def radial(self, bonds: Bonds | None = None) -> Radial:
+    def radial(self, bonds: Bonds) -> Radial:
         """The repulsion, and the squared hopping integral."""
         del bonds
 
@@ -47,7 +47,7 @@ class Gupta(EmbeddedPotential):
 
         return functions
 
-    def embedding(self, bonds: Bonds | None = None) -> Embedding:
+    def embedding(self, bonds: Bonds) -> Embedding:
         """Repulsion minus the root of the second moment."""
         del bonds
         return second_moment_energy

@@ -122,7 +122,7 @@ class DensityPolynomials(Basis):
                 "or more, an ascending cutoff"
             )
 
-    def radial(self, bonds: Bonds | None = None) -> Radial:
+    def radial(self, bonds: Bonds) -> Radial:
         """The exponentials times the cutoff function."""
         del bonds
         decays = torch.tensor(self.decays, dtype=torch.float64)
@@ -170,7 +170,7 @@ class GuptaFeatures(Basis):
         """That of the potential, bohr."""
         return self.potential.cutoff
 
-    def radial(self, bonds: Bonds | None = None) -> Radial:
+    def radial(self, bonds: Bonds) -> Radial:
         """Those of the potential."""
         return self.potential.radial(bonds)
 

@@ -1,4 +1,4 @@
-"""Norms of displacements around a defect, and slopes of errors against the domain size.
+"""Strains of displacements around a defect: their norms and their decay.
 
 The strain of an atom is the gradient of a displacement u as the differences to its nearest
 neighbours give it,
@@ -11,20 +11,15 @@ Frobenius norm of G.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import linregress, t
 
-from fedens.errors import FedensError
 from fedens.generalisation.defects import Defect, minimum_image
 from fedens.generalisation.potential import Array
 
-#: Probability with which a slope lies in its interval.
-CONFIDENCE = 0.95
 _NEIGHBOURS = {"fcc": 12, "bcc": 8}
 
 
@@ -46,23 +41,13 @@ class Strain:
         lengths = np.einsum("pa,pa->p", differences, differences)
         return self._factor * np.bincount(self._first, lengths, self._n_atoms).astype(np.float64)
 
-    def norm(self, displacement: Array, where: NDArray[np.bool_] | None = None) -> float:
-        """The l2 norm, of the atoms ``where`` (default: of all)."""
-        squared = self.squared(displacement)
-        return float(np.sqrt(squared.sum() if where is None else squared[where].sum()))
+    def norm(self, displacement: Array) -> float:
+        """The l2 norm over all atoms."""
+        return float(np.sqrt(self.squared(displacement).sum()))
 
     def largest(self, displacement: Array) -> float:
         """The largest strain of an atom."""
         return float(np.sqrt(self.squared(displacement).max()))
-
-    def metric(self, displacement: Array) -> Array:
-        """M u, (n_atoms, 3), with <u, M u> the square of the norm; u in bohr."""
-        differences = displacement[self._second] - displacement[self._first]
-        # each pair stands there twice, in both orders
-        result: Array = np.stack(
-            [np.bincount(self._first, -d, minlength=self._n_atoms) for d in differences.T], axis=1
-        )
-        return 2 * self._factor * result
 
 
 def _neighbours(defect: Defect, distance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,55 +64,21 @@ def _neighbours(defect: Defect, distance: float) -> tuple[NDArray[np.int64], NDA
     return first, second
 
 
-def decay(
-    defect: Defect, displacement: Array, shells: ArrayLike, power: float = 3.0
-) -> tuple[Array, Array]:
+def decay(defect: Defect, displacement: Array, shells: ArrayLike) -> tuple[Array, Array]:
     """r^3 times the root mean square strain, in shells around the defect.
 
     Args:
         displacement: (n_atoms, 3), bohr. shells: their limits, ascending, lattice constants.
-        power: of r, in lattice constants.
 
     Returns:
         the mean distance and the value of each shell that holds an atom, (n_shells,).
     """
     r = defect.distances / defect.crystal.lattice_constant
-    weighted = r ** (2 * power) * Strain(defect).squared(displacement)
-    limits = np.asarray(shells, dtype=np.float64)
+    weighted = r**6.0 * Strain(defect).squared(displacement)
     found = []
-    for low, high in pairwise(limits):
+    for low, high in pairwise(np.asarray(shells, dtype=np.float64)):
         inside = (r >= low) & (r < high)
         if inside.any():
             found.append((r[inside].mean(), np.sqrt(weighted[inside].mean())))
     distances, values = np.array(found).T
     return distances, values
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Exponent s of y = C x^s by least squares of the logarithms.
-
-    Attributes:
-        value: s. half_width: of its 95 % confidence interval. prefactor: C.
-    """
-
-    value: float
-    half_width: float
-    prefactor: float
-
-
-def slope(x: ArrayLike, y: ArrayLike) -> Slope:
-    """The exponent of a power law.
-
-    Raises:
-        FedensError: fewer than three pairs, or numbers that are not positive.
-    """
-    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(xs) < 3 or len(xs) != len(ys) or not ((xs > 0) & (ys > 0)).all():
-        raise FedensError(
-            f"a slope needs three pairs of positive numbers or more, got x = {xs.tolist()} and "
-            f"y = {ys.tolist()}"
-        )
-    fit = linregress(np.log(xs), np.log(ys))
-    quantile = t.ppf((1 + CONFIDENCE) / 2, len(xs) - 2)
-    return Slope(float(fit.slope), float(quantile * fit.stderr), float(np.exp(fit.intercept)))

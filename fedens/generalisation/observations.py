@@ -22,8 +22,6 @@ from fedens.generalisation.potential import DIFFERENCE_STEP, Array, Potential
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
-KINDS = ("energy", "forces", "virial", "force_constants")
-
 #: Unit of each kind at the borders, and its size in atomic units.
 UNITS = {
     "energy": ("eV", 1 / HARTREE_IN_EV),
@@ -31,13 +29,6 @@ UNITS = {
     "virial": ("eV/atom", 1 / HARTREE_IN_EV),
     "force_constants": ("eV/angstrom^2", BOHR_IN_ANGSTROM**2 / HARTREE_IN_EV),
 }
-
-#: Accuracy that is wanted of each kind, in its unit of :data:`UNITS`; a fit weights by its inverse.
-TARGETS = {"energy": 1e-3, "forces": 1e-2, "virial": 1e-3, "force_constants": 1e-2}
-
-
-#: Of fits; no more than rounding needs, so that a basis is not blamed for it.
-RIDGE = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,24 +109,19 @@ class Virial(Observation):
 class ForceConstantsOf(Observation):
     """Forces on all atoms by the displacement of the first, (n_atoms, 3), hartree/bohr^2.
 
-    By central differences; their sign is that of second derivatives.
-
-    Attributes:
-        direction: of the displacement, (3,), a unit vector. step: bohr.
+    By central differences along x; their sign is that of second derivatives.
     """
 
     kind: ClassVar[str] = "force_constants"
-    direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    step: float = DIFFERENCE_STEP
 
     def of(self, potential: Potential | Basis) -> Array:
         """The central difference."""
-        bound = potential.bind(self.structure)
-        shift = np.zeros_like(self.structure.positions)
-        shift[0] = self.step * np.array(self.direction)
-        ahead = bound.energy_and_forces(self.structure.positions + shift)[1]
-        behind = bound.energy_and_forces(self.structure.positions - shift)[1]
-        return (behind - ahead) / (2 * self.step)
+        bound, positions = potential.bind(self.structure), self.structure.positions
+        shift = np.zeros_like(positions)
+        shift[0, 0] = DIFFERENCE_STEP
+        ahead = bound.energy_and_forces(positions + shift)[1]
+        behind = bound.energy_and_forces(positions - shift)[1]
+        return (behind - ahead) / (2 * DIFFERENCE_STEP)
 
 
 def labelled(observations: Sequence[Observation], reference: Potential) -> list[Observation]:
@@ -143,25 +129,19 @@ def labelled(observations: Sequence[Observation], reference: Potential) -> list[
     return [replace(o, values=o.of(reference)) for o in observations]
 
 
-def crystal_observations(
-    crystal: Crystal,
-    repeats: int,
-    strains: Sequence[float] = (-0.01, 0.01),
-    shear: bool = True,
-) -> list[Observation]:
+def crystal_observations(crystal: Crystal, repeats: int) -> list[Observation]:
     """Energy, virials under strain, and force constants of the perfect crystal, unlabelled.
+
+    Strains of 1 % of an axis, of all three, and of an angle, in both directions.
 
     Args:
         repeats: cubic cells along an edge of the supercell whose atom is displaced.
-        strains: of an axis, of all three and, with ``shear``, of an angle, each.
     """
     cell = crystal.cell()
     found: list[Observation] = [Energy(cell, per=len(cell)), Virial(cell)]
-    for size in strains:
-        strain_types = [np.diag([size, 0.0, 0.0]), np.diag([size] * 3)]
-        if shear:
-            strain_types.append(np.array([[0.0, size, 0.0], [size, 0.0, 0.0], [0.0, 0.0, 0.0]]))
-        for strain in strain_types:
+    for size in (-0.01, 0.01):
+        shear = np.array([[0.0, size, 0.0], [size, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        for strain in (np.diag([size, 0.0, 0.0]), np.diag([size] * 3), shear):
             change = np.eye(3) + strain
             strained = cell.replace(
                 positions=cell.positions @ change, cell=np.array(cell.cell) @ change
@@ -177,12 +157,10 @@ def defect_observations(defect: Defect, snapshots: Sequence[Array]) -> list[Obse
     Args:
         snapshots: positions of the defect's atoms, (n_atoms, 3), bohr.
     """
-    near = np.linalg.norm(defect.perfect.positions, axis=1) <= defect.radius * (1 + 1e-12)
-    perfect_free = None if defect.structure.periodic else near
     found: list[Observation] = []
     for positions in snapshots:
         structure = defect.structure.replace(positions=positions)
-        found.append(Energy(structure, defect.free, defect.perfect, perfect_free))
+        found.append(Energy(structure, defect.free, defect.perfect, defect.perfect_free))
         found.append(Forces(structure, defect.free))
     return found
 
@@ -224,10 +202,7 @@ class Design:
                 raise ModelError(f"an observation of {o.kind} or its features is not finite")
 
     def fit(
-        self,
-        kinds: Sequence[str] = KINDS,
-        targets: Mapping[str, float] = TARGETS,
-        ridge: float = RIDGE,
+        self, kinds: Sequence[str], targets: Mapping[str, float], ridge: float
     ) -> LinearPotential:
         """Coefficients that minimise the sum of (error / target)^2 over all numbers observed.
 
@@ -257,16 +232,3 @@ class Design:
             error = np.concatenate(rows) @ coefficients - np.concatenate(self._values[kind])
             result[kind] = float(np.sqrt((error**2).mean())) / UNITS[kind][1]
         return result
-
-
-def root_mean_square_errors(
-    potential: Potential, observations: Sequence[Observation]
-) -> dict[str, float]:
-    """Errors of any potential by kind, in the units of :data:`UNITS`."""
-    errors: dict[str, list[Array]] = {}
-    for o in observations:
-        errors.setdefault(o.kind, []).append(o.error(potential).ravel())
-    return {
-        kind: float(np.sqrt((np.concatenate(found) ** 2).mean())) / UNITS[kind][1]
-        for kind, found in errors.items()
-    }

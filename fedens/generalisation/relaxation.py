@@ -37,17 +37,14 @@ class Relaxation:
 
     Attributes:
         positions: (n_atoms, 3), bohr. energy: hartree. forces: those left, hartree/bohr.
-        converged: whether they are below the tolerance. steps: Newton steps. products: of the
-            Hessian with a displacement, all steps together. message: how it ended.
+        steps: Newton steps. products: of the Hessian with a displacement, all steps together.
     """
 
     positions: Array
     energy: float
     forces: Array
-    converged: bool
     steps: int
     products: int
-    message: str
 
     @property
     def largest_force(self) -> float:
@@ -82,7 +79,7 @@ def relax(
     positions = (defect.structure.positions if start is None else start).copy()
     energy, forces = bound.energy_and_forces(positions)
     forces = forces * free
-    products, steps, message = 0, 0, "converged"
+    products, steps, message = 0, 0, "it is not finite"
     first = np.abs(forces).max()
     while np.abs(forces).max() > tolerance:
         if steps == max_steps:
@@ -101,9 +98,8 @@ def relax(
         steps += 1
         if report is not None:
             report(steps, float(np.abs(forces).max()))
-    converged = bool(np.abs(forces).max() <= tolerance)
-    result = Relaxation(positions, energy, forces, converged, steps, products, message)
-    if not converged:
+    result = Relaxation(positions, energy, forces, steps, products)
+    if not result.largest_force <= tolerance:  # so that NaN is refused too
         left = result.largest_force * HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
         raise ConvergenceError(
             f"relaxation ended with a force of {left:.2e} eV/angstrom: {message}; start nearer to "
@@ -173,15 +169,12 @@ def stability(
     defect: Defect,
     positions: Array,
     preconditioner: Operator,
-    metric: Operator | None = None,
     what: str = "model",
 ) -> float:
-    """Smallest eigenvalue c of H v = c M v over the free atoms, for relaxed positions.
+    """Smallest eigenvalue of the Hessian over the free atoms, hartree/bohr^2.
 
     Args:
-        metric: M, default the identity; with the squared strain norm as M, c is the stability
-            constant of the theory, hartree.
-        what: name of the energy, for the message.
+        positions: relaxed ones. what: name of the energy, for the message.
 
     Raises:
         ModelError: it is negative, with its value.
@@ -206,7 +199,6 @@ def stability(
         values, _ = lobpcg(
             on_free(hessian),
             start,
-            B=None if metric is None else on_free(metric),
             M=on_free(preconditioner),
             maxiter=15,
             largest=False,

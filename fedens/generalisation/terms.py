@@ -29,19 +29,18 @@ from fedens.generalisation.lattice import (
     force_constants,
     relative_error,
 )
-from fedens.generalisation.measures import Strain, decay
+from fedens.generalisation.measures import Strain
 from fedens.generalisation.observations import (
     Observation,
     crystal_observations,
     defect_observations,
     labelled,
     rattled,
-    root_mean_square_errors,
 )
 from fedens.generalisation.potential import Array, Potential
 from fedens.generalisation.relaxation import TIGHT, relax
 from fedens.structure import Structure
-from fedens.units import HARTREE_IN_MEV
+from fedens.units import HARTREE_IN_EV, HARTREE_IN_MEV
 
 #: Displacement of the second differences of forces, bohr: a tenth of thermal ones.
 THIRD_ORDER_STEP = 0.05
@@ -68,13 +67,10 @@ class Errors:
     """Errors of a model's observations.
 
     Attributes:
-        observations: root mean square by kind, in the units of
-            :data:`fedens.generalisation.observations.UNITS`.
         energy: e_E, hartree. forces: e_F, a strain. force_constants: e_FC. third_order: e_3, both
             relative. virial: e_V, hartree/bohr^3.
     """
 
-    observations: dict[str, float]
     energy: float
     forces: float
     force_constants: float
@@ -99,6 +95,18 @@ class Terms:
         """The observation that dominates the geometry, and that which dominates the energy."""
         geometry, energy = (max(t, key=t.__getitem__) for t in (self.geometry, self.energy))
         return geometry, energy
+
+    def columns(self) -> dict[str, float]:
+        """Errors and terms by name, with their units, as columns of a table."""
+        return {
+            "e_energy_ev": self.errors.energy * HARTREE_IN_EV,
+            "e_forces": self.errors.forces,
+            "e_force_constants": self.errors.force_constants,
+            "e_third_order": self.errors.third_order,
+            "e_virial_hartree_per_bohr3": self.errors.virial,
+            **{f"geometry_{name}": value for name, value in self.geometry.items()},
+            **{f"energy_{name}_mev": v * HARTREE_IN_MEV for name, v in self.energy.items()},
+        }
 
     def advice(self) -> str:
         """One paragraph: which observation is missing in the training data."""
@@ -149,26 +157,24 @@ def training_domain(
     reference: Potential,
     defect: Defect,
     *,
+    amplitude: float,
     snapshots: int = 5,
     rattle: float = 0.2,
     seed: int = 0,
     tolerance: float = TIGHT,
     repeats: int | None = None,
-    amplitude: float | None = None,
     stress_tolerance: float = STRESS_TOLERANCE,
-    shear: bool = True,
 ) -> Domain:
     """Relax a defect with the reference and label its observations.
 
     Args:
         defect: in a ball or supercell of the size of the training domain.
+        amplitude: b, from a larger crystal; see :func:`fedens.generalisation.measures.decay`.
         snapshots: rattled copies beside the relaxed one. rattle: standard deviation of their
             coordinates, bohr. tolerance: of forces, hartree/bohr.
         repeats: cubic cells along an edge of the supercell for force constants; default: so many
             that no image is felt.
-        amplitude: b, from a larger crystal; default: what the outer half of this domain shows.
         stress_tolerance: of the crystal, hartree/bohr^3; see :func:`check_relaxed`.
-        shear: whether virials of sheared cells are wanted, which orthorhombic meshes lack.
 
     Raises:
         StructureError: the crystal is not relaxed. ConvergenceError: the defect could not be.
@@ -183,13 +189,10 @@ def training_domain(
     observations = labelled(
         [
             *defect_observations(defect, rattled(defect, relaxed, snapshots, rattle, seed)),
-            *crystal_observations(crystal, repeats, shear=shear),
+            *crystal_observations(crystal, repeats),
         ],
         reference,
     )
-    if amplitude is None:
-        limits = np.array([0.5, 1.01]) * defect.radius / crystal.lattice_constant
-        amplitude = float(decay(defect, relaxed - defect.structure.positions, limits)[1].mean())
     return Domain(
         defect,
         relaxed,
@@ -202,18 +205,15 @@ def training_domain(
     )
 
 
-def judge(model: Potential, domain: Domain, constants: ForceConstants | None = None) -> Terms:
+def judge(model: Potential, domain: Domain) -> Terms:
     """Errors of a model's observations, and the terms they make.
 
     Args:
         model: any potential; see :class:`fedens.generalisation.potential.AsePotential`.
-        constants: of the model's perfect crystal, if known.
     """
     crystal, radius = domain.defect.crystal, domain.defect.radius
     a = crystal.lattice_constant
-    if constants is None:
-        constants = force_constants(model, crystal, domain.repeats)
-    errors = _errors(model, domain, constants)
+    errors = _errors(model, domain)
 
     def beyond(power: int) -> float:
         """Sum of (b (a / r)^3)^power over the sites beyond L."""
@@ -237,7 +237,7 @@ def judge(model: Potential, domain: Domain, constants: ForceConstants | None = N
     return Terms(geometry, energy, errors)
 
 
-def _errors(model: Potential, domain: Domain, constants: ForceConstants) -> Errors:
+def _errors(model: Potential, domain: Domain) -> Errors:
     defect, crystal = domain.defect, domain.defect.crystal
     energy, forces = (
         next(o for o in domain.observations if o.kind == kind).error(model)
@@ -250,10 +250,9 @@ def _errors(model: Potential, domain: Domain, constants: ForceConstants) -> Erro
     cohesion = [o for o in domain.observations if o.kind == "energy"][-1].error(model)
     third = third_differences(model, crystal.cell(domain.repeats)) - domain.third
     return Errors(
-        root_mean_square_errors(model, domain.observations),
         abs(float(energy) + defect.missing * float(cohesion)),
         Strain(defect).norm(domain.green(pushed)),
-        relative_error(domain.constants, constants),
+        relative_error(domain.constants, force_constants(model, crystal, domain.repeats)),
         float(np.linalg.norm(third))
         * crystal.neighbour_distance
         / float(np.linalg.norm(domain.constants.values[:, 0])),

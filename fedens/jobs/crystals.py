@@ -29,8 +29,7 @@ from fedens.features.response import ResponseFields
 from fedens.fields import ENERGY_DENSITIES
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Section
-from fedens.jobs.summary import Summary, files_to_open
-from fedens.learning.devices import resolve_device
+from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.objective import TrainingSettings
 from fedens.models.crystal.prediction import Prediction
@@ -51,11 +50,6 @@ def is_added(name: str) -> bool:
 
 class CrystalsRun(OrbitalFreeRun[Configuration]):
     """Learns the density and the energy densities of crystals."""
-
-    @property
-    def device(self) -> torch.device:
-        """The one the configuration asks for."""
-        return resolve_device(self.configuration.device)
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -182,9 +176,8 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
     def compared(self) -> Summary:
         """Compare with every held-out sample; write metrics, report and ParaView files."""
         predictor, curve = self.train(), self.learning_curve()
-        files = ["metrics.json", "report.html"]
-        if self.configuration.output.fields:
-            files.append("fields/held_out.pvd")
+        files = ["metrics.json", REPORT]
+        files += [HELD_OUT_FIELDS] * self.configuration.output.fields
         inputs = {
             "model": predictor.provenance["key"],
             "held-out samples": self.checksums(self.split[1]),
@@ -214,7 +207,7 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
         self._write_metrics(evaluations, curve, rounds, time.monotonic() - start)
         output = self.configuration.output
         write_crystals_report(
-            self.folder / "report.html",
+            self.folder / REPORT,
             self.configuration.name,
             predictor.provenance["n_samples"],
             self._what_was_run(predictor),
@@ -224,8 +217,7 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
             predictor.history,
             next(iter(pictures.values())) if output.figures else None,
         )
-        table = summary_table(f"{len(evaluations)} held-out structures", evaluations)
-        return Summary(table, files=files_to_open(output.fields))
+        return Summary(summary_table(f"{len(evaluations)} held-out structures", evaluations))
 
     def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
         settings, steps = predictor.provenance["settings"], predictor.history["step"]

@@ -9,46 +9,46 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fedens.configuration.generalisation import BasisOptions, GeneralisationConfiguration
+from fedens.configuration import GeneralisationConfiguration
 from fedens.files import write_atomically
 from fedens.generalisation.defects import (
     DEFECTS,
     Crystal,
-    check_relaxed,
     defect_in_ball,
     relaxed_crystal,
 )
 from fedens.generalisation.experiment import (
     LargeCrystal,
+    check_size,
     compare,
     far_field_model,
     large_crystal,
     scaled_basis,
     spring_of_error,
 )
-from fedens.generalisation.far_field import THEORY, Order
+from fedens.generalisation.far_field import Order
 from fedens.generalisation.gupta import Gupta
 from fedens.generalisation.lattice import ForceConstants, force_constants
 from fedens.generalisation.linear_model import DensityPolynomials, GuptaFeatures
-from fedens.generalisation.measures import Strain, decay, slope
+from fedens.generalisation.measures import Strain, decay
 from fedens.generalisation.observations import Design
 from fedens.generalisation.potential import Array
+from fedens.generalisation.slopes import slopes
 from fedens.generalisation.terms import Domain, judge, relaxation_volume, training_domain
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import REPORT, Summary
 from fedens.output.vtk import write_atoms
-from fedens.report.generalisation import write_generalisation_report
-from fedens.report.page import ReportTable
+from fedens.report.generalisation import SLOPES, write_generalisation_report
+from fedens.report.sections import rows_table
 from fedens.structure import Structure
-from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_MEV
+from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 #: Shells for the strain's decay, lattice constants.
 _SHELLS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
@@ -103,9 +103,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             return relaxed_crystal(self.reference, element, guess).lattice_constant
 
         inputs = self.chosen("element", "lattice_constant", "reference")
-        crystal = Crystal(element, self.once("lattice_constant", Section(inputs, compute)))
-        check_relaxed(self.reference, crystal)
-        return crystal
+        return Crystal(element, self.once("lattice_constant", Section(inputs, compute)))
 
     @cached_property
     def constants(self) -> ForceConstants:
@@ -116,39 +114,26 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
     def large(self) -> LargeCrystal:
         """The defect in the large crystal, from the positions that :attr:`defects` leave."""
         kind, radius = self.configuration.defect, self.configuration.ball
-        known = np.load(self.folder / _positions(kind, radius))
-        return large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
+        return self._relaxed(kind, radius, np.load(self.folder / _positions(kind, radius)))
 
-    def _relaxed(self, kind: str, radius: float) -> LargeCrystal:
-        """A defect relaxed by the reference; its positions are kept in a file."""
-        found = large_crystal(self.reference, self.crystal, kind, radius, self.constants)
-        _save(self.folder / _positions(kind, radius), found.relaxed)
-        return found
+    def _relaxed(self, kind: str, radius: float, known: Array | None = None) -> LargeCrystal:
+        return large_crystal(self.reference, self.crystal, kind, radius, self.constants, known)
 
     def generate(self) -> None:
         """Relax the defects, each in the large crystal, by the reference.
 
         Raises:
-            StructureError: a crystal too small for the training domains, or one without
-                equilibrium.
+            StructureError: a crystal too small for the training domains, or without equilibrium.
             ModelError: a reference that is not stable.
         """
-        self._check_size()
+        options = self.configuration
+        check_size(options.ball, max(*options.far_field.sizes, *options.fits.sizes))
         _ = self.defects, self.decay
 
     def train(self) -> None:
         """Make the models and compare each with the reference; :meth:`generate` goes before."""
         self.generate()
         _ = self.far_field, self.fits
-
-    def _check_size(self) -> None:
-        """Refuse a large crystal that is too small, before anything is computed."""
-        options = self.configuration
-        radius = options.ball * self.crystal.lattice_constant
-        defect = defect_in_ball(self.crystal, options.defect, radius, self.reference.cutoff)
-        empty = np.zeros((0, 3))
-        large = LargeCrystal(self.reference, defect, self.constants, empty, 0.0, 0.0)
-        large.check_size([*options.far_field.sizes, *options.fits.sizes])
 
     @cached_property
     def defects(self) -> list[Row]:
@@ -163,6 +148,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
 
     def _defect(self, kind: str) -> Row:
         large = self._relaxed(kind, self.configuration.ball)
+        self._save(_positions(kind, self.configuration.ball), large.relaxed)
         volume = relaxation_volume(self.reference, large.defect, large.relaxed)
         return {
             "defect": kind,
@@ -183,20 +169,15 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         return rows
 
     def _decay(self) -> list[Row]:
-        large = self._relaxed(self.configuration.defect, self.configuration.decay_ball)
-        middle = self.configuration.decay_ball / 2
-        shells = [limit for limit in _SHELLS if limit <= middle]
+        kind, radius = self.configuration.defect, self.configuration.decay_ball
+        large = self._relaxed(kind, radius)
+        self._save(_positions(kind, radius), large.relaxed)
+        shells = [limit for limit in _SHELLS if limit <= radius / 2]
         distances, values = decay(large.defect, large.displacement, shells)
         return [
             {"distance_lattice_constants": r, "r3_strain": v}
             for r, v in zip(distances.tolist(), values.tolist(), strict=True)
         ]
-
-    @property
-    def amplitude(self) -> float:
-        """b of the strain b (a / r)^3 beyond two lattice constants."""
-        far = [r["r3_strain"] for r in self.decay if r["distance_lattice_constants"] > 2]
-        return float(np.mean(far or [self.decay[-1]["r3_strain"]]))
 
     @cached_property
     def far_field(self) -> list[Row]:
@@ -239,7 +220,7 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         if basis != "exact":
             inputs |= self.chosen(f"fits.{basis}")
         files = [f"fields/{_file_name(basis, size, kinds)}.vtp"]
-        if (basis, tuple(kinds)) == ("sufficient", self._first):
+        if self._is_advised(basis, kinds):
             files.append(_fitted_positions(size))
         name = f"fit {basis} {size:g} {' '.join(kinds)}"
         return name, Section(inputs, partial(self._fit, basis, size, kinds), files)
@@ -254,8 +235,8 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         start = self.large.defect.structure.positions if basis == "exact" else None
         error, positions = compare(self.large, model, start=start)
         self._write_fields(_file_name(basis, size, kinds), positions)
-        if (basis, tuple(kinds)) == ("sufficient", self._first):
-            _save(self.folder / _fitted_positions(size), positions)
+        if self._is_advised(basis, kinds):
+            self._save(_fitted_positions(size), positions)
         terms = judge(model, self._domain(size))
         return {
             "basis": basis,
@@ -264,58 +245,49 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             "size_lattice_constants": size,
             **asdict(error),
             **{f"rms_{kind}": value for kind, value in design.errors(model).items()},
-            "e_energy_ev": terms.errors.energy * HARTREE_IN_EV,
-            "e_forces": terms.errors.forces,
-            "e_force_constants": terms.errors.force_constants,
-            "e_third_order": terms.errors.third_order,
-            "e_virial_hartree_per_bohr3": terms.errors.virial,
-            **{f"geometry_{name}": value for name, value in terms.geometry.items()},
-            **{f"energy_{name}_mev": v * HARTREE_IN_MEV for name, v in terms.energy.items()},
+            **terms.columns(),
             "advice": terms.advice(),
         }
 
-    @property
-    def _first(self) -> tuple[str, ...]:
-        """The set of observations that the advice is about."""
-        return tuple(self.configuration.fits.observations[0])
-
-    @property
-    def displacement_error(self) -> Array:
-        """Of the model that the advice is about, (n_atoms, 3), bohr; NaN where none was found."""
-        smallest = min(self.configuration.fits.sizes)
-        return np.load(self.folder / _fitted_positions(smallest)) - self.large.relaxed
+    def _is_advised(self, basis: str, kinds: Sequence[str]) -> bool:
+        """Whether the advice is about fits of these observations."""
+        return basis == "sufficient" and kinds == self.configuration.fits.observations[0]
 
     @cached_property
     def _domain(self) -> Callable[[float], Domain]:
         """The training domain of a radius in lattice constants; the last one is kept."""
-        return lru_cache(maxsize=1)(self._domain_of)
+        options, r3_strain = self.configuration, self.decay[-1]["r3_strain"]
+        far = [row["r3_strain"] for row in self.decay if row["distance_lattice_constants"] > 2]
 
-    def _domain_of(self, size: float) -> Domain:
-        options, radius = self.configuration.fits, size * self.crystal.lattice_constant
-        return training_domain(
-            self.reference,
-            defect_in_ball(self.crystal, self.configuration.defect, radius, self.reference.cutoff),
-            snapshots=options.snapshots,
-            rattle=options.rattle,
-            seed=self.configuration.seed,
-            amplitude=self.amplitude,
-        )
+        @lru_cache(maxsize=1)
+        def domain(size: float) -> Domain:
+            radius = size * self.crystal.lattice_constant
+            return training_domain(
+                self.reference,
+                defect_in_ball(self.crystal, options.defect, radius, self.reference.cutoff),
+                snapshots=options.fits.snapshots,
+                rattle=options.fits.rattle,
+                seed=options.seed,
+                amplitude=float(np.mean(far or [r3_strain])),
+            )
+
+        return domain
 
     @cached_property
     def _design(self) -> Callable[[str, float], Design]:
         """Features of all observations of a domain, by basis and size; the last one is kept."""
-        return lru_cache(maxsize=1)(self._design_of)
-
-    def _design_of(self, basis: str, size: float) -> Design:
-        observations = self._domain(size).observations
-        if basis == "exact":
-            return Design(GuptaFeatures(self.reference), observations)
-        polynomials = self._polynomials(getattr(self.configuration.fits, basis))
-        return Design(scaled_basis(polynomials, observations), observations)
-
-    def _polynomials(self, options: BasisOptions) -> DensityPolynomials:
         r = self.reference
-        return DensityPolynomials(options.decays, options.degree, r.r0, r.cutoff_start, r.cutoff)
+
+        @lru_cache(maxsize=1)
+        def design(basis: str, size: float) -> Design:
+            observations = self._domain(size).observations
+            if basis == "exact":
+                return Design(GuptaFeatures(r), observations)
+            o = getattr(self.configuration.fits, basis)
+            polynomials = DensityPolynomials(o.decays, o.degree, r.r0, r.cutoff_start, r.cutoff)
+            return Design(scaled_basis(polynomials, observations), observations)
+
+        return design
 
     def _write_fields(self, name: str, positions: Array) -> None:
         """Displacement, its error and strains of the atoms near the defect, for ParaView."""
@@ -332,90 +304,50 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
         atoms = Structure(defect.structure.numbers[near], self.large.relaxed[near])
         write_atoms(self.folder / "fields" / f"{name}.vtp", atoms, fields, units=units)
 
-    @cached_property
-    def slopes(self) -> list[Row]:
-        """Exponents of the errors against L, beside the theory's."""
-        return list(self._slopes())
-
-    def _slopes(self) -> Iterator[Row]:
-        for wrong in ("force constants", "third order"):
-            rows = [r for r in self.far_field if r["wrong"] == wrong]
-            for quantity in ("geometry", "formation_energy"):
-                yield self._slope(
-                    f"wrong {wrong} beyond L", quantity, rows, THEORY[wrong, quantity]
-                )
-        options = self.configuration.fits
-        for basis in ("small", "sufficient"):
-            for kinds in map(", ".join, options.observations):
-                rows = [r for r in self.fits if r["basis"] == basis and r["observations"] == kinds]
-                yield self._slope(f"{basis} basis, {kinds}", "geometry", rows, None)
-
-    @staticmethod
-    def _slope(model: str, quantity: str, rows: Sequence[Row], theory: float | None) -> Row:
-        sizes = np.array([r["size_lattice_constants"] for r in rows])
-        errors = np.abs([r[quantity] for r in rows])
-        good = np.isfinite(errors) & (errors > 0)
-        row: Row = {"model": model, "quantity": quantity, "theory": theory}
-        if good.sum() < 3:
-            return row | {"slope": None, "half_width_95": None}
-        found = slope(sizes[good], errors[good])
-        return row | {"slope": found.value, "half_width_95": found.half_width}
-
-    def advice(self) -> str:
+    def _advice(self) -> str:
         """What the first set of observations lacks in the smallest domain, in one paragraph."""
-        kinds, size = ", ".join(self._first), min(self.configuration.fits.sizes)
-        row = next(
-            r
-            for r in self.fits
-            if r["basis"] == "sufficient"
-            and r["observations"] == kinds
-            and r["size_lattice_constants"] == size
-        )
+        kinds, size = ", ".join(self.configuration.fits.observations[0]), self._smallest
+        found = {(r["basis"], r["observations"], r["size_lattice_constants"]): r for r in self.fits}
         return (
             f"Fitted to {kinds.replace('_', ' ')} in a domain of {size:g} lattice constants. "
-            f"{row['advice']}"
+            f"{found['sufficient', kinds, size]['advice']}"
         )
+
+    @property
+    def _smallest(self) -> float:
+        return min(self.configuration.fits.sizes)
 
     def compared(self) -> Summary:
         """Slopes, tables and the report page."""
         self.train()
-        tables = self.tables()
-        files = [f"tables/{name}.csv" for name in tables]
-        inputs = {**tables, **self.chosen("fits", "far_field")}
-        section = Section(inputs, partial(self._compared, tables), [*files, "report.html"])
-        return self.summarised("slopes and report", section)
-
-    def tables(self) -> dict[str, list[Row]]:
-        """Every row of the analysis, by the name of its table."""
-        return {
+        tables = {
             "defects": self.defects,
             "decay": self.decay,
             "far_field": self.far_field,
             "fits": self.fits,
-            "slopes": self.slopes,
+            "slopes": slopes(self.far_field, self.fits),
         }
+        files = [f"tables/{name}.csv" for name in tables]
+        inputs = {**tables, **self.chosen("fits", "far_field")}
+        section = Section(inputs, partial(self._compared, tables), [*files, REPORT])
+        return self.summarised("slopes and report", section)
 
     def _compared(self, tables: Mapping[str, list[Row]]) -> Summary:
         for name, rows in tables.items():
-            self._write_table(name, rows)
+            write_atomically(self.folder / "tables" / f"{name}.csv", _csv(rows))
         constant = self.crystal.lattice_constant
         self.write_json("results.json", {"lattice_constant": constant, **tables})
-        options, advice = self.configuration, self.advice()
+        options, advice = self.configuration, self._advice()
         write_generalisation_report(
-            self.folder / "report.html",
+            self.folder / REPORT,
             f"{options.name}: what generalises to a {options.defect}",
             advice,
             self._what_was_run(),
             tables,
             self._panels(),
         )
-        columns = ("model", "quantity", "slope", "half_width_95", "theory")
-        table = ReportTable(
-            "slopes of the errors against the radius of the training domain",
-            [name.replace("_", " ") for name in columns],
-            [[row[name] for name in columns] for row in tables["slopes"]],
-        )
-        return Summary(table, [advice])
+        title = "slopes of the errors against the radius of the training domain"
+        return Summary(rows_table(title, SLOPES, tables["slopes"]), [advice])
 
     def _what_was_run(self) -> dict[str, object]:
         options, a = self.configuration, self.crystal.lattice_constant
@@ -430,25 +362,23 @@ class GeneralisationRun(Run[GeneralisationConfiguration]):
             "seed": options.seed,
         }
 
+    def _save(self, name: str, positions: Array) -> None:
+        data = io.BytesIO()
+        np.save(data, positions)
+        write_atomically(self.folder / name, data.getvalue())
+
     def _panels(self) -> dict[str, tuple[Array, Array, Array]]:
         """Relaxation and its error in a plane: points and arrows (n, 2), angstrom; strains (n,)."""
         defect, a = self.large.defect, self.crystal.lattice_constant
         sites = defect.sites
         plane = (np.abs(sites[:, 2]) < 0.1 * a) & (defect.distances < _SHOWN * a)
         at, panels = sites[plane, :2] * BOHR_IN_ANGSTROM, {}
-        error = np.nan_to_num(self.displacement_error)
+        fitted = np.load(self.folder / _fitted_positions(self._smallest))
+        error = np.nan_to_num(fitted - self.large.relaxed)  # NaN where no minimum was found
         for title, moved in (("relaxation", self.large.displacement), ("its error", error)):
             strain = np.sqrt(Strain(defect).squared(moved))
             panels[title] = (at, moved[plane, :2] * BOHR_IN_ANGSTROM, strain[plane])
         return panels
-
-    def _write_table(self, name: str, rows: Sequence[Row]) -> None:
-        text = io.StringIO()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.folder / "tables" / f"{name}.csv", text.getvalue())
 
 
 def _positions(kind: str, radius: float) -> str:
@@ -463,7 +393,10 @@ def _file_name(basis: str, size: float, kinds: Sequence[str]) -> str:
     return f"{basis}_{size:g}_{'_'.join(kinds)}"
 
 
-def _save(path: Path, array: Array) -> None:
-    data = io.BytesIO()
-    np.save(data, array)
-    write_atomically(path, data.getvalue())
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

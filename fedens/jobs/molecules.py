@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, zip_longest
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from fedens.errors import (
     StructureError,
 )
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary, files_to_open
+from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu
@@ -53,10 +53,12 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     data_sections = ("seed", "molecules", "theory", "space")
 
-    def check(self) -> None:
-        """Refuse a GPU, which this job does not use."""
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
         if self.configuration.device == "cuda":
             raise DeviceError("device is cuda, molecules are learned on the CPU: use auto or cpu")
+        return torch.device("cpu")
 
     @property
     def labeller(self) -> PySCFLabeller:
@@ -123,11 +125,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         return there[0], there[1]
 
     def generate(self) -> dict[str, str]:
-        """Kohn-Sham samples of all structures that are not in the data set yet.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
+        """Kohn-Sham samples of all structures; returns those that did not converge."""
         return self.generate_data(self.structures)
 
     def train(self) -> MolecularModel:
@@ -171,8 +169,8 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             "learning curve": curve,
             **self.chosen("evaluation"),
         }
-        files = ["results.json", "predicted.xyz", "report.html"]
-        files += ["fields/held_out.pvd"] * bool(options.fields)
+        files = ["results.json", "predicted.xyz", REPORT]
+        files += [HELD_OUT_FIELDS] * bool(options.fields)
         section = Section(inputs, lambda: self._compared(model, curve), files)
         return self.summarised("held-out molecules", section)
 
@@ -197,7 +195,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         results = {"molecules": [one.to_json() for one in evaluations], "left_out": self.failures}
         self.write_json("results.json", results)
         write_molecules_report(
-            self.folder / "report.html",
+            self.folder / REPORT,
             self.configuration.name,
             model.provenance["n_samples"],
             self._what_was_run(model),
@@ -205,8 +203,7 @@ class MoleculesRun(Run[MoleculesConfiguration]):
             [*curve, whole],
             {f"Training: {name}": model.history[name] for name in ("fields 1", "energy 1")},
         )
-        table = summary_table(f"{len(evaluations)} held-out molecules", evaluations)
-        return Summary(table, files=files_to_open(bool(options.fields)))
+        return Summary(summary_table(f"{len(evaluations)} held-out molecules", evaluations))
 
     def _what_was_run(self, model: MolecularModel) -> dict[str, object]:
         theory, mesh = self.configuration.theory, self.configuration.space
@@ -241,31 +238,25 @@ class MoleculesRun(Run[MoleculesConfiguration]):
 
     def learning_curve(self) -> list[dict[str, float]]:
         """Mean errors of smaller trainings of one network each."""
-        train, _ = self.split
+        (train, test), rows = self.split, []
         settings = replace(self._settings(), committee=1)
-        return [
-            self._learning_point(_spread(train)[:size], settings)
-            for size in self.configuration.learning_curve
-        ]
+        for size in self.configuration.learning_curve:
+            names = _spread(train)[:size]
+            inputs = {
+                "samples": self.checksums(names),
+                "held-out samples": self.checksums(test),
+                "settings": settings,
+            }
+            section = Section(inputs, partial(self._learning_point, names, settings))
+            rows.append(self.once(f"learning curve, {len(names)} samples", section))
+        return rows
 
     def _learning_point(
         self, names: Sequence[str], settings: MolecularTrainingSettings
     ) -> dict[str, float]:
-        _, test = self.split
-
-        def compute() -> dict[str, float]:
-            model = self._trained(names, settings, f"{len(names)} samples")
-            found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
-            return _curve_row(len(names), 1, found)
-
-        inputs = {
-            "samples": self.checksums(names),
-            "held-out samples": self.checksums(test),
-            "settings": settings,
-        }
-        name = f"learning curve, {len(names)} samples"
-        row: dict[str, float] = self.once(name, Section(inputs, compute))
-        return row
+        model, (_, test) = self._trained(names, settings, f"{len(names)} samples"), self.split
+        found = [evaluate_molecule(model, self.data[name], name, _group(name)) for name in test]
+        return _curve_row(len(names), 1, found)
 
 
 def _curve_row(size: int, members: int, evaluations: Sequence[Evaluation]) -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TypeVar
 
+import torch
+
 from fedens.configuration import Configuration, ReferencePointsConfiguration
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
@@ -20,9 +22,10 @@ class OrbitalFreeRun(Run[Options]):
 
     data_sections = ("seed", "structures", "space", "functional", "solver")
 
-    def check(self) -> None:
-        """Refuse a missing device."""
-        resolve_device(self.configuration.device)
+    @property
+    def device(self) -> torch.device:
+        """The one the configuration asks for."""
+        return resolve_device(self.configuration.device)
 
     @cached_property
     def functional(self) -> EnergyFunctional:
@@ -49,11 +52,7 @@ class OrbitalFreeRun(Run[Options]):
         )
 
     def generate(self) -> dict[str, str]:
-        """Label every structure that is not yet in the data set.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
+        """Label all structures; returns those that did not converge."""
         structures = self.configuration.structures.source().structures(self.configuration.seed)
         named = {f"{index:04d}-{one.formula}": one for index, one in enumerate(structures)}
         return self.generate_data(named)

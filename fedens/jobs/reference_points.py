@@ -30,7 +30,7 @@ from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Run, Section
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import REPORT, Summary
 from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.objective import EnergyTrainingSettings
 from fedens.models.points.training import fit_energy_model
@@ -160,7 +160,7 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
         outcomes, costs = self.train()
         inputs = {"outcomes": outcomes, "costs": costs, **self.chosen("gmp", "seconds", "hidden")}
         compute = partial(self._compared, outcomes, costs)
-        return self.summarised("report", Section(inputs, compute, ["results.json", "report.html"]))
+        return self.summarised("report", Section(inputs, compute, ["results.json", REPORT]))
 
     def _compared(self, outcomes: Sequence[Outcome], costs: Sequence[Cost]) -> Summary:
         results = {
@@ -180,7 +180,7 @@ class PointsRun(OrbitalFreeRun[ReferencePointsConfiguration]):
             "seeds": options.seeds,
             "seed": options.seed,
         }
-        path = self.folder / "report.html"
+        path = self.folder / REPORT
         write_reference_points_report(path, options.name, run, outcomes, costs)
         largest = max(one.structures for one in outcomes)
         keys = ("points", "labels", "energy_error", "force_error")

@@ -32,11 +32,12 @@ from fedens.errors import ConfigurationError, ConvergenceError
 from fedens.files import write_atomically
 from fedens.jobs.lock import release_lock, take_lock
 from fedens.jobs.sections import Sections, digest
-from fedens.jobs.summary import Summary
+from fedens.jobs.summary import HELD_OUT_FIELDS, Summary
 from fedens.models.base import Model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
 from fedens.progress import Progress
+from fedens.report.page import ReportTable
 from fedens.structure import Structure
 
 Options = TypeVar("Options", bound=JobOptions)
@@ -92,7 +93,7 @@ class Run(ABC, Generic[Options]):
             OutputError: a folder that cannot be written.
         """
         run = cls(configuration, Path(folder), progress)
-        run.check()
+        _ = run.device  # refused before anything is written
         take_lock(run.folder)
         try:
             run._refuse_other_data()
@@ -112,12 +113,13 @@ class Run(ABC, Generic[Options]):
         """Leave the folder to other processes."""
         release_lock(self.folder)
 
-    def check(self) -> None:
-        """Refuse at once what the configuration asks for and cannot be had."""
-
     @property
     def device(self) -> torch.device:
-        """Where models are trained and asked."""
+        """Where models are trained and asked.
+
+        Raises:
+            DeviceError: the configuration's is missing, or the job does not use it.
+        """
         return torch.device("cpu")
 
     def _refuse_other_data(self) -> None:
@@ -230,11 +232,7 @@ class Run(ABC, Generic[Options]):
         return read_failures(self.folder)
 
     def generate_data(self, structures: Mapping[str, Structure]) -> dict[str, str]:
-        """Label the structures that the data are to hold; those no longer asked for are removed.
-
-        Returns:
-            name -> reason of those that did not converge; they are not in the data set.
-        """
+        """:meth:`label` the structures that the data are to hold, and remove all others."""
         asked_for = self.sections.result("reference data") or []
         for name in asked_for:
             if name not in structures:
@@ -252,15 +250,15 @@ class Run(ABC, Generic[Options]):
         for name, structure in structures.items():
             if name in index and index[name]["structure_digest"] != structure.digest:
                 self._remove(name, "its structure has changed")
-        done = [name for name, structure in structures.items() if self._known(name, structure)]
-        self._say_skipped(title, len(done), len(structures))
+        pending = [n for n, structure in structures.items() if not self._known(n, structure)]
+        done = len(structures) - len(pending)
+        self._say_skipped(title, done, len(structures))
         with self.progress.stage(title, len(structures)) as advance:
-            advance(len(done))
-            for name in structures:
-                if name not in done:
-                    self._label(name, structures[name])
-                    advance(1)
-        failed = {name: self.failures[name] for name in structures if name in self._failures}
+            advance(done)
+            for name in pending:
+                self._label(name, structures[name])
+                advance(1)
+        failed = {name: reason for name, reason in self.failures.items() if name in structures}
         for name, reason in failed.items():
             self.progress.say(f"{name} left out: {reason}")
         return failed
@@ -273,20 +271,21 @@ class Run(ABC, Generic[Options]):
     def _label(self, name: str, structure: Structure) -> None:
         try:
             self.data.add(self.labeller(structure), name)
-            known = self._failures.pop(name, None)
+            self._forget_failure(name)
         except ConvergenceError as error:
-            known = {"structure": structure.digest, "reason": str(error)}
-            self._failures[name] = known
-        if known is not None:
-            write_atomically(self.folder / FAILURES, json.dumps(self._failures, indent=1))
+            self._failures[name] = {"structure": structure.digest, "reason": str(error)}
+            self.write_json(FAILURES, self._failures)
+
+    def _forget_failure(self, name: str) -> None:
+        if self._failures.pop(name, None) is not None:
+            self.write_json(FAILURES, self._failures)
 
     def _remove(self, name: str, reason: str) -> None:
         if name in self.data:
             self.progress.say(f"{name} removed from the data: {reason}")
             (self.folder / "data" / f"{name}.h5").unlink()
             del self.data  # opened anew, its index follows the files
-        if self._failures.pop(name, None) is not None:
-            write_atomically(self.folder / FAILURES, json.dumps(self._failures, indent=1))
+        self._forget_failure(name)
 
     def checksums(self, names: Sequence[str]) -> dict[str, str]:
         """Of samples, as inputs of a section."""
@@ -362,7 +361,7 @@ class Run(ABC, Generic[Options]):
                     entries.append((place, list(files)))
                 advance(1)
         if entries:
-            write_pvd(self.folder / "fields" / "held_out.pvd", entries)
+            write_pvd(self.folder / HELD_OUT_FIELDS, entries)
         return results
 
     def write_json(self, name: str, content: Any) -> None:
@@ -370,10 +369,11 @@ class Run(ABC, Generic[Options]):
         write_atomically(self.folder / name, json.dumps(content, indent=1))
 
     def summarised(self, name: str, section: Section) -> Summary:
-        """The summary that a section comes to, which shows name and structures left out too."""
+        """The summary that a section computes, which shows name and structures left out too."""
         inputs = {**section.inputs, **self.chosen("name"), "structures left out": self.failures}
         shown = replace(section, inputs=inputs, compute=lambda: asdict(section.compute()))
-        return Summary.from_json(self.once(name, shown))
+        found = self.once(name, shown)
+        return Summary(ReportTable(**found["table"]), found["sentences"], section.files)
 
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:

@@ -16,7 +16,8 @@ from fedens.report.sections import Row, rows_table
 _SIZE = "training-domain radius L (lattice constants)"
 _STRAIN = "error of the strain, l2 norm"
 _FAR_FIELD = {"geometry": _STRAIN, "formation_energy": "error of the formation energy (eV)"}
-_SLOPES = ("model", "quantity", "slope", "half_width_95", "theory")
+#: Columns of the table of slopes.
+SLOPES = ("model", "quantity", "slope", "half_width_95", "theory")
 _FITS = (
     "basis",
     "observations",
@@ -79,7 +80,7 @@ def write_generalisation_report(
             _displacements(panels),
         ],
         tables=[
-            rows_table("Slopes against the training-domain radius", _SLOPES, slopes),
+            rows_table("Slopes against the training-domain radius", SLOPES, slopes),
             rows_table("Fits", _FITS, fits),
             _terms_table(fits),
             rows_table(
