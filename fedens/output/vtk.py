@@ -95,11 +95,11 @@ def write_vtu(
         points, parts, origin = space.all_nodes.numpy(), 1, [0.0, 0.0, 0.0]
         at_nodes = partial(vtk_values, space)
     else:
-        mesh = hexahedral_mesh(space, subdivisions)
-        name_of_cells, cells = "HEXAHEDRON", mesh.cells
-        points, parts = mesh.points, mesh.subdivisions
+        parts = space.order if subdivisions is None else subdivisions
+        coordinates = node_coordinates(space, parts)
+        name_of_cells, (points, cells) = "HEXAHEDRON", hexahedral_mesh(coordinates)
         origin = [float(axis.edges[0]) for axis in space.axes]
-        at_nodes = partial(_grid_nodes, space, node_coordinates(space, parts))
+        at_nodes = partial(_grid_nodes, space, coordinates)
     kinds = {pyvista.CellType[name_of_cells]: cells}
     grid = pyvista.UnstructuredGrid(kinds, (points * BOHR_IN_ANGSTROM).astype(np.float32))
     for name, values in fields.items():

@@ -202,14 +202,12 @@ class SimplexSpace:
 
     @property
     def laplacian_eigenvalues(self) -> Tensor:
-        """Not known on such a mesh: SpaceError."""
         raise SpaceError(
             "functions of the Laplacian need its eigenmodes, which a mesh of tetrahedra or "
             "hexahedra does not have: use a TensorSpace"
         )
 
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:  # noqa: ARG002
-        """A function of the Laplacian: SpaceError, as for :attr:`laplacian_eigenvalues`."""
         return self.laplacian_eigenvalues
 
     def preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
@@ -230,12 +228,6 @@ class SimplexSpace:
         return point_sums.radial_sum(self.points, centres, function, cutoff)
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
-        """Potential (n_points,) of a charge density (n_points,), -lap phi = 4 pi charge; hartree.
-
-        That in free space, with values at the surface from the charge's monopole, dipole and
-        quadrupole; a symmetric linear function of the charge, so that it is the exact derivative
-        of :meth:`coulomb_energy`. See :mod:`fedens.fem.simplex.surface`.
-        """
         return self._coulomb.potential(charge)
 
     def solve_confined(self, charge: Tensor) -> Tensor:
@@ -256,20 +248,12 @@ class SimplexSpace:
         return coulomb_energy(self, charge)
 
     def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 65536) -> Tensor:
-        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr.
-
-        Raises:
-            SpaceError: points outside the mesh.
-        """
         nodal = self._cells.with_surface(coefficients.detach())
         parts = [self._cells.interpolate(nodal, part.detach()) for part in points.split(chunk)]
         return torch.cat(parts, dim=-1)
 
     def moved(self, positions: Tensor) -> SimplexSpace:
-        """The space with its nuclei at other positions (n, 3), bohr, and the mesh following.
-
-        Differentiable in the positions; cells and coefficients stay what they are. See
-        :func:`fedens.fem.simplex.refinement.following_weights`.
+        """The space with its mesh following the nuclei; cells and coefficients stay the same.
 
         Raises:
             SpaceError: when a cell would lose its volume.
@@ -292,7 +276,6 @@ class SimplexSpace:
         return space
 
     def scaled(self, factors: Tensor) -> SimplexSpace:  # noqa: ARG002
-        """Stretching is for periodic cells: SpaceError."""
         raise SpaceError("a SimplexSpace is isolated and has no cell to be stretched")
 
     @cached_property
@@ -313,7 +296,6 @@ class SimplexSpace:
         return float(self._longest_edges[touching].max()) / self.order
 
     def describe(self) -> dict[str, Any]:
-        """All that defines the space: order, nuclei, and how the mesh was made or what it is."""
         common = {
             "cells": "tetrahedra" if isinstance(self.mesh, MeshTet1) else "hexahedra",
             "order": self.order,
