@@ -55,7 +55,6 @@ class Electrostatics(EnergyTerm):
         self.widths = by_symbol(widths)
 
     def describe(self) -> dict[str, Any]:
-        """The pseudopotentials and widths by symbol."""
         return {
             "kind": self.kind,
             "pseudopotentials": {s: p.describe() for s, p in self.pseudopotentials.items()},
@@ -64,7 +63,6 @@ class Electrostatics(EnergyTerm):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Electrostatics:
-        """The term that :meth:`describe` described."""
         pseudopotentials = {
             symbol: pseudopotential_from_description(p)
             for symbol, p in description["pseudopotentials"].items()
@@ -75,17 +73,31 @@ class Electrostatics(EnergyTerm):
         """Valence electrons of a structure: valences times occupancies, minus the charge."""
         return float(self._valences(structure).sum() - structure.charge)
 
-    def ion_energy(self, structure: Structure, positions: Tensor) -> Tensor:
+    def ion_energy(
+        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
+    ) -> Tensor:
         """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
 
-        Differentiable in the positions (n_atoms, 3), bohr.
+        Differentiable in the positions (n_atoms, 3), bohr, and in the vectors (3, 3) of a
+        periodic cell, bohr, by default the structure's own.
         """
-        cell = positions.new_tensor(structure.cell) if structure.periodic else None
-        return self._ion_energy(structure, cell, positions)
-
-    def _ion_energy(self, structure: Structure, cell: Tensor | None, positions: Tensor) -> Tensor:
+        valences = self._valences(structure)
         widths = np.array([self.widths[s] for s in structure.symbols])
-        return _ion_energy(structure, cell, self._valences(structure), widths, positions)
+        self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
+        first, second, shifts, _ = structure.neighbours(_ERFC_REACH * 2 * float(widths.max()))
+        if len(first) == 0:
+            return positions.sum() * 0.0 - self_energy
+        device = positions.device
+        vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
+        if structure.periodic:
+            cell = positions.new_tensor(structure.cell) if cell is None else cell
+            cells = torch.as_tensor(shifts, dtype=positions.dtype, device=device)
+            vectors = vectors + (cells[:, :, None] * cell).sum(dim=1)
+        r = vectors.norm(dim=1)
+        products = torch.as_tensor(valences[first] * valences[second], device=device)
+        mixed = np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2))
+        mixed = torch.as_tensor(mixed, device=device)
+        return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy
 
     def _valences(self, structure: Structure) -> NDArray[np.float64]:
         found = [find_pseudopotential(self.pseudopotentials, s) for s in structure.symbols]
@@ -121,9 +133,11 @@ class Electrostatics(EnergyTerm):
             centres = positions[mask]
             _refuse_coarse(space, centres, pseudopotential, width, symbol)
             charges = share * pseudopotential.valence
-            charge = charge + _gaussian_charge(space, centres, charges, width)
+            heights = charges / (2 * math.pi * width**2) ** 1.5
+            exponents = torch.full_like(charges, 0.5 / width**2)
+            charge = charge + space.gaussian_sum(centres, exponents, heights)
             short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
-        return Ions(space, charge, short_range, self._ion_energy(structure, space.cell, positions))
+        return Ions(space, charge, short_range, self.ion_energy(structure, positions, space.cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +158,6 @@ class Ions(DensityTerm):
     name = group = "electrostatic"
 
     def energy(self, density: Density) -> Tensor:
-        """Electrostatic energy of the electrons and ions, E_ion included; hartree."""
         hartree = self.space.coulomb_energy(density.values - self.charge)
         return hartree + self.space.integrate(density.values * self.short_range) + self.ion_energy
 
@@ -200,13 +213,6 @@ def _refuse_coarse(
         )
 
 
-def _gaussian_charge(
-    space: FunctionSpace, centres: Tensor, charges: Tensor, width: float
-) -> Tensor:
-    exponents = torch.full_like(charges, 0.5 / width**2)
-    return space.gaussian_sum(centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
-
-
 def _short_range(
     space: FunctionSpace,
     centres: Tensor,
@@ -253,27 +259,3 @@ def _spread(
         (share[:, None] * amplitudes[chosen]).reshape(-1),
         None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
     )
-
-
-def _ion_energy(
-    structure: Structure,
-    cell: Tensor | None,
-    valences: NDArray[np.float64],
-    widths: NDArray[np.float64],
-    positions: Tensor,
-) -> Tensor:
-    """E_ion of charges, differentiable also in the vectors (3, 3) of a periodic cell, bohr."""
-    self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
-    reach = _ERFC_REACH * 2 * float(widths.max())
-    first, second, shifts, _ = structure.neighbours(reach)
-    if len(first) == 0:
-        return positions.sum() * 0.0 - self_energy
-    device = positions.device
-    vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
-    if cell is not None:
-        cells = torch.as_tensor(shifts, dtype=positions.dtype, device=device)
-        vectors = vectors + (cells[:, :, None] * cell).sum(dim=1)
-    r = vectors.norm(dim=1)
-    products = torch.as_tensor(valences[first] * valences[second], device=device)
-    mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)
-    return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy

@@ -106,12 +106,7 @@ class Expansion(Descriptor):
         """For each order l from 0 on, the moments (n_rows, 2l + 1, n_points)."""
 
     def moments(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
+        self, points: Points, structure: Structure, **replaced: Tensor | None
     ) -> list[Tensor]:
         """The moments at points; arguments, derivatives and errors are those of the call.
 
@@ -121,7 +116,7 @@ class Expansion(Descriptor):
             :func:`fedens.fem.harmonics.harmonic_coefficients`; products with those of another
             descriptor, summed over m, are invariants of both.
         """
-        return self.expand(Surroundings.at(points, structure, positions, cell, occupancies))
+        return self.expand(Surroundings.at(points, structure, **replaced))
 
 
 def descriptor_from_description(description: Mapping[str, Any]) -> Descriptor:
@@ -165,18 +160,14 @@ class Concatenation(Descriptor):
 
     @property
     def names(self) -> list[str]:
-        """Names of all parts, in order."""
         return list(self._names)
 
     def features(self, around: Surroundings) -> Tensor:
-        """Features of all parts."""
         return torch.cat([part.features(around) for part in self.parts], dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """The descriptions of the parts, in order."""
         return {"kind": self.kind, "parts": [part.describe() for part in self.parts]}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Concatenation:
-        """The concatenation that :meth:`describe` described."""
         return cls([descriptor_from_description(part) for part in description["parts"]])

@@ -61,7 +61,7 @@ def laplacian_rows(
         )
     widths = sorted(probes.widths)
     variances = [width**2 - widths[0] ** 2 for width in widths]
-    n_exact = bisect_left(variances, _RESOLVED_VARIANCE * _spacing(space) ** 2)
+    n_exact = bisect_left(variances, _RESOLVED_VARIANCE * space.spacing**2)
     n_harmonics = (probes.max_order + 1) ** 2
     exact = replace(probes, widths=tuple(widths[:n_exact]))
     fields = separable_rows(_all_fields, space, atoms, channels, exact)
@@ -87,12 +87,6 @@ def laplacian_rows(
     run = runner([*atoms.tensors, space.axes[0].points] if size < n_y else [])
     blocks = [run(block, slice(start, start + size)) for start in range(0, n_y, size)]
     return torch.cat(blocks, dim=2).flatten(1)
-
-
-def _spacing(space: TensorSpace) -> float:
-    """Length of the longest element over the order, bohr."""
-    longest = max(float(torch.diff(axis.edges.detach()).max()) for axis in space.axes)
-    return longest / space.order
 
 
 def _all_fields(channels: Sequence[Moments]) -> Tensor:
