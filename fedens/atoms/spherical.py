@@ -199,14 +199,11 @@ def pair_energy(
         for i, first in enumerate(symbols[:j]):
             distance = (positions[i] - positions[j]).norm()[None]
             a, b = find_atom(atoms, first), find_atom(atoms, second)
-            total = total + _pair(a, b, distance)[0]
+            nuclei = a.charge * b.charge / distance
+            of_b, of_a = b.hartree_potential(distance), a.hartree_potential(distance)
+            attraction = a.charge * of_b + b.charge * of_a
+            total = total + (nuclei - attraction + a.overlap_energy(b, distance))[0]
     return total
-
-
-def _pair(a: SphericalAtom, b: SphericalAtom, distance: Tensor) -> Tensor:
-    nuclei = a.charge * b.charge / distance
-    attraction = a.charge * b.hartree_potential(distance) + b.charge * a.hartree_potential(distance)
-    return nuclei - attraction + a.overlap_energy(b, distance)
 
 
 def _positions(structure: Structure, positions: Tensor | None) -> Tensor:

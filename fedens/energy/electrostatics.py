@@ -74,13 +74,15 @@ class Electrostatics(EnergyTerm):
         return float(self._valences(structure).sum() - structure.charge)
 
     def ion_energy(
-        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
+        self, structure: Structure, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> Tensor:
         """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
 
-        Differentiable in the positions (n_atoms, 3), bohr, and in the vectors (3, 3) of a
-        periodic cell, bohr, by default the structure's own.
+        Differentiable in positions (n_atoms, 3) and cell vectors (3, 3), bohr, which replace the
+        structure's own. No energy density has it.
         """
+        if positions is None:
+            positions = torch.tensor(structure.positions)
         valences = self._valences(structure)
         widths = np.array([self.widths[s] for s in structure.symbols])
         self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
@@ -233,29 +235,16 @@ def _short_range(
             pseudopotential.cutoff(width),
         )
     exponents, amplitudes, quadratic = (e.to(space.device) for e in expansion)
-    has_quadratic = quadratic != 0
-    total = _spread(space, centres, share, exponents, amplitudes, ~has_quadratic, None)
-    if has_quadratic.any():
-        total = total + _spread(
-            space, centres, share, exponents, amplitudes, has_quadratic, quadratic
+
+    def gaussians(chosen: Tensor, quadratic: Tensor | None) -> Tensor:
+        n = int(chosen.sum())
+        return space.gaussian_sum(
+            centres.repeat_interleave(n, dim=0),
+            exponents[chosen].repeat(len(centres)),
+            (share[:, None] * amplitudes[chosen]).reshape(-1),
+            None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
         )
-    return total
 
-
-def _spread(
-    space: FunctionSpace,
-    centres: Tensor,
-    share: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    chosen: Tensor,
-    quadratic: Tensor | None,
-) -> Tensor:
-    """The chosen Gaussians on every centre, times the share of each site that is filled."""
-    n_atoms, n_gaussians = len(centres), int(chosen.sum())
-    return space.gaussian_sum(
-        centres.repeat_interleave(n_gaussians, dim=0),
-        exponents[chosen].repeat(n_atoms),
-        (share[:, None] * amplitudes[chosen]).reshape(-1),
-        None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
-    )
+    has_quadratic = quadratic != 0
+    total = gaussians(~has_quadratic, None)
+    return total + gaussians(has_quadratic, quadratic) if has_quadratic.any() else total

@@ -166,15 +166,6 @@ class EnergyFunctional:
         """Electrons the functional puts around a structure's ions."""
         return self.electrostatics.number_of_electrons(structure)
 
-    def ion_energy(self, structure: Structure, positions: Tensor | None = None) -> Tensor:
-        """E_ion(R), hartree: the part of the energy that no energy density carries.
-
-        Differentiable in positions (n_atoms, 3), bohr, which replace the structure's own.
-        """
-        if positions is None:
-            positions = torch.tensor(structure.positions)
-        return self.electrostatics.ion_energy(structure, positions)
-
     def bind(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> BoundFunctional:

@@ -91,7 +91,10 @@ class Descriptor(ABC):
 class Expansion(Descriptor):
     """A descriptor whose features are made from moments that turn as harmonics.
 
-    The rows of the moments are named by :attr:`moment_names`.
+    The rows of the moments are named by :attr:`moment_names`. All is differentiable in points,
+    positions, cell and occupancies, also twice; memory stays bounded by working in blocks of
+    points, which are computed again for derivatives. On a TensorSpace derivatives with respect to
+    the cell are those of the space: pass ``space.scaled(factors)``.
     """
 
     max_order: int

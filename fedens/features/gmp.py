@@ -176,11 +176,8 @@ class GMP(Expansion):
     def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^(n-3) ("squared": its square).
 
-        Differentiable in points, positions, cell and occupancies, also twice; memory stays
-        bounded by working in blocks of points, which are computed again for derivatives. Points in
-        float32 give features in float32, with errors of about 1e-5 of the largest values to order
-        3. On a TensorSpace ``path`` says how the sum over atoms is done; derivatives with respect
-        to the cell are then those of the space: pass ``space.scaled(factors)``.
+        Points in float32 give errors of about 1e-5 of the largest values to order 3. On a
+        TensorSpace ``path`` says how the sum over atoms is done.
 
         Raises:
             DescriptorError: for elements without Gaussians, or functions of the Laplacian in an

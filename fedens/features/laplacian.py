@@ -26,7 +26,7 @@ from torch import Tensor
 from fedens.errors import DescriptorError
 from fedens.features.axis_products import separable_rows
 from fedens.features.blocks import runner
-from fedens.features.moments import Moments, Reduction
+from fedens.features.moments import Channels, Moments, Reduction
 from fedens.features.probes import Probes
 from fedens.features.surroundings import Surroundings
 from fedens.fem.tensor import TensorSpace
@@ -43,13 +43,10 @@ def laplacian_rows(
     reduction: Reduction,
     space: TensorSpace,
     atoms: Surroundings,
-    channels: Sequence[Sequence[str]],
+    channels: Channels,
     probes: Probes,
 ) -> Tensor:
     """Rows of a reduction of the moments of each channel, (n_rows, n_points).
-
-    Args:
-        channels: for each channel, the elements that it adds up.
 
     Raises:
         DescriptorError: for a space that is not periodic, whose fields end at its walls.

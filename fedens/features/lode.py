@@ -151,12 +151,8 @@ class LODE(Expansion):
     def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^-(p+l) ("squared": its square).
 
-        Differentiable in points, positions, cell and occupancies, also twice; memory stays bounded
-        by working in blocks of points, which are computed again for derivatives. Sums over images
-        are good to about 1e-12 of the largest values; points in float32 give features in float32,
-        with errors of a few 1e-5. On a periodic TensorSpace sums over waves factor over the axes;
-        derivatives with respect to the cell are then those of the space: pass
-        ``space.scaled(factors)``.
+        Sums over images are good to about 1e-12 of the largest values, for points in float32 to a
+        few 1e-5. On a periodic TensorSpace sums over waves factor over the axes.
 
         Raises:
             DescriptorError: for elements without weight, slabs and wires.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedens.energy.functional import EnergyFunctional
-from fedens.energy.uniform_gas import screened_response
+from fedens.energy.nonlocal_kinetic import screened_response
 from fedens.errors import DescriptorError
 from fedens.features.descriptor import Descriptor
 from fedens.features.surroundings import Surroundings

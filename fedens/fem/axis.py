@@ -152,7 +152,6 @@ def _legendre(t: Tensor, order: int) -> Tensor:
     return torch.stack(result)
 
 
-@lru_cache(maxsize=256)
 def _solve_unit(
     edges: tuple[float, ...], order: int, periodic: bool
 ) -> tuple[Basis, NDArray[np.float64], NDArray[np.float64]]:

@@ -17,7 +17,6 @@ from skfem import MeshHex1, MeshTet1
 from torch import Tensor
 
 from fedens.errors import SpaceError
-from fedens.fem import point_sums
 from fedens.fem.multipole import coulomb_energy
 from fedens.fem.simplex.cells import AT_CORNER, Cells
 from fedens.fem.simplex.coulomb import Coulomb
@@ -220,12 +219,22 @@ class SimplexSpace:
         amplitudes: Tensor,
         quadratic: Tensor | None = None,
     ) -> Tensor:
-        return point_sums.gaussian_sum(self.points, centres, exponents, amplitudes, quadratic)
+        total = self.points.new_zeros(self.n_points)
+        for i, centre in enumerate(centres):
+            r2 = ((self.points - centre) ** 2).sum(dim=1)
+            factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
+            total = total + factor * torch.exp(-exponents[i] * r2)
+        return total
 
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
     ) -> Tensor:
-        return point_sums.radial_sum(self.points, centres, function, cutoff)
+        total = centres.new_zeros(self.n_points)
+        for centre in centres:
+            r2 = ((self.points - centre) ** 2).sum(dim=1)
+            inside = torch.nonzero(r2.detach() < cutoff**2)[:, 0]
+            total = total.index_add(0, inside, function(torch.sqrt(r2[inside])))
+        return total
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
         return self._coulomb.potential(charge)

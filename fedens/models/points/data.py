@@ -112,7 +112,7 @@ def _labels(
     forces = torch.tensor(sample.forces).flatten() if with_forces else None
     if functional is None:
         return sample.total_energy, forces
-    ions = functional.ion_energy(sample.structure, positions)
+    ions = functional.electrostatics.ion_energy(sample.structure, positions)
     if forces is not None:
         (gradient,) = torch.autograd.grad(ions, positions)
         forces = forces + gradient.flatten()
