@@ -288,7 +288,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(
 def test_a_training_with_broken_checkpoints_begins_again(pattern, samples, tmp_path):
     settings = replace(CUT, steps=10, committee=1)
     whole = train(samples[:1], DESCRIPTOR, settings, device="cpu", checkpoint=tmp_path)
-    broken = list(tmp_path.glob(f"*/{pattern}"))
+    broken = list(tmp_path.rglob(pattern))
     assert len(broken) == 2
     for path in broken:
         path.write_bytes(path.read_bytes()[:50])

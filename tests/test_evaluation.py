@@ -54,7 +54,8 @@ def predictor(run):
 
 @pytest.fixture(scope="module")
 def evaluations(run, predictor):
-    return run.evaluate(predictor)
+    run.evaluate()
+    return [evaluate_sample(predictor, run.data[name], name)[0] for name in run.split[1]]
 
 
 @pytest.mark.slow

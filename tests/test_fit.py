@@ -205,6 +205,7 @@ def test_every_structure_is_left_out_once():
     assert left_out(10, 0, 1) == []
     assert [left_out(1, member, 4) for member in range(4)] == [[]] * 4
     assert left_out(2, 3, 4) == []
+    assert left_out(13, 1, 2, share=6) == [1, 7]
 
 
 def test_devices():

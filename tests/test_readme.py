@@ -30,7 +30,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         exec(compile(block, str(ROOT / "README.md"), "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} >= {"model", "density.vtu"}
     assert names["atoms_and_bonds"]
-    assert np.isfinite(names["forces"]).all()
+    assert np.isfinite(names["found"].forces).all()
 
 
 def test_commands_and_their_options_exist():
