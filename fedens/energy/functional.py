@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -202,6 +203,7 @@ def _only(terms: list[_Term]) -> _Term:
 _VACUUM_STIFFNESS = 0.35
 
 
+@dataclass(eq=False)
 class BoundFunctional:
     """An energy functional with its ions in place on a space.
 
@@ -210,18 +212,15 @@ class BoundFunctional:
         electrons: number of electrons N.
     """
 
-    def __init__(
-        self,
-        functional: EnergyFunctional,
-        space: FunctionSpace,
-        terms: Sequence[DensityTerm],
-        electrons: float,
-    ):
-        self.functional, self.space = functional, space
-        self.terms, self.electrons = terms, electrons
-        self.ions = next(term for term in terms if isinstance(term, Ions))
-        self._local = [term for term in terms if isinstance(term, LocalTerm)]
-        self._others = [term for term in terms if not isinstance(term, LocalTerm)]
+    functional: EnergyFunctional
+    space: FunctionSpace
+    terms: Sequence[DensityTerm]
+    electrons: float
+
+    def __post_init__(self) -> None:
+        self.ions = next(term for term in self.terms if isinstance(term, Ions))
+        self._local = [term for term in self.terms if isinstance(term, LocalTerm)]
+        self._others = [term for term in self.terms if not isinstance(term, LocalTerm)]
 
     def energy(self, density: Density) -> Tensor:
         """Total energy, hartree; differentiable."""

@@ -166,17 +166,13 @@ class _ExponentialIntegral(torch.autograd.Function):
 
 def _integral_values(nu: float, y: Tensor) -> Tensor:
     """By Gauss quadrature in log t, up to where exp(-y t) has died out."""
-    end = torch.log1p(_decay_length(nu) / y)
+    # where t^(1 - nu) exp(-y (t - 1)) is negligible
+    end = torch.log1p((40.0 + 6.0 * max(0.0, 1 - nu)) / y)
     total = torch.zeros_like(y)
     for node, weight in zip(*_gauss(), strict=True):
         u = node * end
         total += weight * torch.exp((1 - nu) * u - y * torch.expm1(u))
     return torch.exp(-y) * end * total
-
-
-def _decay_length(nu: float) -> float:
-    """y (t - 1) at which t^(1 - nu) exp(-y (t - 1)) is negligible."""
-    return 40.0 + 6.0 * max(0.0, 1 - nu)
 
 
 @lru_cache(maxsize=1)
