@@ -109,13 +109,8 @@ class Electrostatics(EnergyTerm):
         self,
         structure: Structure,
         space: FunctionSpace,
-        electrons: float,  # noqa: ARG002
+        electrons: float = 0.0,  # noqa: ARG002
         positions: Tensor | None = None,
-    ) -> Ions:
-        return self.ions(structure, space, positions)
-
-    def ions(
-        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> Ions:
         """The ions of a structure on a space.
 

@@ -177,7 +177,7 @@ class EnergyFunctional:
 
         Raises:
             FunctionalError: a non-local kernel without a mean density, a charged periodic cell.
-            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.ions`.
+            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.bind`.
         """
         electrons = self.number_of_electrons(structure)
         if electrons <= 0:

@@ -78,15 +78,20 @@ def _libxc(name: str, rho: Tensor, order: int = 1) -> tuple[Any, ...]:
     return tuple(result)
 
 
-class LibxcLocal(LocalTerm):
-    """Any LDA of libxc, by its name there (``lda_x,lda_c_pw``), evaluated through PySCF."""
+class _ByCode(DensityTerm):
+    """A functional of libxc by its name there, evaluated through PySCF."""
 
-    kind = "libxc_lda"
     name = group = "xc"
     parameters = ("code",)
 
     def __init__(self, code: str):
         self.code = code
+
+
+class LibxcLocal(_ByCode, LocalTerm):
+    """Any LDA of libxc, such as ``lda_x,lda_c_pw``."""
+
+    kind = "libxc_lda"
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         energy, potential = _LibxcLocal.apply(n, self.code)
@@ -113,16 +118,11 @@ class _LibxcLocal(torch.autograd.Function):
         return energy_upstream * potential + potential_upstream * kernel, None
 
 
-class LibxcGradient(DensityTerm):
-    """Any GGA of libxc, by its name there (``pbe,pbe``), evaluated through PySCF."""
+class LibxcGradient(_ByCode):
+    """Any GGA of libxc, such as ``pbe,pbe``."""
 
     kind = "libxc_gga"
-    name = group = "xc"
-    parameters = ("code",)
     twice_differentiable = False
-
-    def __init__(self, code: str):
-        self.code = code
 
     def energy_density(self, density: Density) -> Tensor:
         values: Tensor = _GradientEnergyDensity.apply(density.values, density.gradient, self.code)

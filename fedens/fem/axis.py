@@ -60,8 +60,9 @@ class Axis:
         length = edges[-1] - edges[0]
         # Unit axes are cached: cells of one size or another share the same eigenproblem.
         relative = tuple(np.round((edges - edges[0]) / length, 14))
-        unit = _unit_axis(relative, order, periodic)
-        return unit.scaled(torch.tensor(length)).shifted(float(edges[0]))
+        axis = _unit_axis(relative, order, periodic).scaled(torch.tensor(length))
+        start = float(edges[0])
+        return replace(axis, edges=axis.edges + start, points=axis.points + start)
 
     @property
     def length(self) -> float:
@@ -91,10 +92,6 @@ class Axis:
             derivatives=self.derivatives / factor**1.5,
             eigenvalues=self.eigenvalues / factor**2,
         )
-
-    def shifted(self, offset: float) -> Axis:
-        """The axis moved by ``offset`` bohr."""
-        return replace(self, edges=self.edges + offset, points=self.points + offset)
 
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
