@@ -85,17 +85,12 @@ class SphericalAtom:
         return RadialTable(self.r, np.column_stack([getattr(self, name) for name in LOCAL_FIELDS]))
 
     @cached_property
-    def _enclosed(self) -> tuple[Array, Array]:
-        """Electrons within r, and the potential in r of those beyond."""
+    def _hartree(self) -> Array:
+        """From the electrons within r and those beyond."""
         x, shell = np.log(self.r), 4 * math.pi * self.density * self.r**2
         within = CubicSpline(x, shell * self.r).antiderivative()(x)
         beyond = CubicSpline(x, shell).antiderivative()(x)
-        return within, beyond[-1] - beyond
-
-    @cached_property
-    def _hartree(self) -> Array:
-        within, beyond = self._enclosed
-        return within / self.r + beyond
+        return np.asarray(within / self.r + (beyond[-1] - beyond))
 
     @cached_property
     def _coulomb(self) -> RadialTable:

@@ -116,9 +116,6 @@ def fields_on_space(
     return torch.cat([run(block, rows, indices) for rows, indices in blocks], dim=1)
 
 
-# --- pairs ---------------------------------------------------------------------------------------
-
-
 def _all_pairs(
     laws: PowerLaws, sources: Sources, reduction: Reduction, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
@@ -193,9 +190,6 @@ def _pair_moments(
         for n in range(laws.max_angular + 1)
     ]
     return torch.cat(parts, dim=1)
-
-
-# --- how to split --------------------------------------------------------------------------------
 
 
 def _cheapest_width(

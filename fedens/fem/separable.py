@@ -73,9 +73,9 @@ def gaussian_sum(
         if quadratic is None:
             total = total + x[0] @ plane.flatten(0, 1).T
             continue
-        of_z0, of_z2 = z[0] * quadratic[part], z[2] * quadratic[part]
-        plane = plane + y[2][:, None, :] * of_z0 + y[0][:, None, :] * of_z2
-        bare = y[0][:, None, :] * of_z0
+        factors = quadratic[part]
+        bare = y[0][:, None, :] * (z[0] * factors)
+        plane = plane + y[2][:, None, :] * (z[0] * factors) + y[0][:, None, :] * (z[2] * factors)
         total = total + (x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T)
     return total.reshape(-1)
 
