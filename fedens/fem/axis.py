@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -95,12 +94,8 @@ class Axis:
 
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
-        tensors: dict[str, Any] = {
-            field.name: getattr(self, field.name).to(device)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, **tensors)
+        names = [field.name for field in fields(self) if field.type == "Tensor"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def longest_element_at(self, x: Tensor) -> float:
         """Length of the longest element that holds or touches a position of ``x`` (n,), bohr."""

@@ -325,28 +325,23 @@ class SimplexSpace:
         Raises:
             SpaceError: a mesh that is not made as it was by another version of fedens.
         """
+        order = description["order"]
         if "sizes_bohr" in description:
-            return cls._remade(description)
+            recipe = {key: description[key] for key in ("sizes_bohr", "growth", "margin_bohr")}
+            space = cls._graded(np.array(description["nuclei_bohr"]), order, recipe)
+            if space.mesh.nelements != description["n_cells"]:
+                raise SpaceError(
+                    f"the mesh had {description['n_cells']} cells, made again it has "
+                    f"{space.mesh.nelements}: it is of another version of fedens; make the data "
+                    "again"
+                )
+            return space
         kind = {"tetrahedra": MeshTet1, "hexahedra": MeshHex1}[description["cells"]]
         vertices = np.ascontiguousarray(np.array(description["vertices_bohr"]).T)
         corners = np.ascontiguousarray(np.array(description["corners"]).T)
         near = np.zeros(corners.shape[1], dtype=bool)
         near[description["cells_near_nuclei"]] = True
-        return cls(kind(vertices, corners), description["order"], description["nuclei_bohr"], near)
-
-    @classmethod
-    def _remade(cls, description: Mapping[str, Any]) -> SimplexSpace:
-        space = cls._graded(
-            np.array(description["nuclei_bohr"]),
-            description["order"],
-            {key: description[key] for key in ("sizes_bohr", "growth", "margin_bohr")},
-        )
-        if space.mesh.nelements != description["n_cells"]:
-            raise SpaceError(
-                f"the mesh had {description['n_cells']} cells, made again it has "
-                f"{space.mesh.nelements}: it is of another version of fedens; make the data again"
-            )
-        return space
+        return cls(kind(vertices, corners), order, description["nuclei_bohr"], near)
 
     def check_matches(self, structure: Structure) -> None:
         """Raise unless the structure is isolated and its atoms are where the mesh expects them."""
