@@ -171,10 +171,6 @@ class Ions(DensityTerm):
         """4 pi / q^2, the Coulomb interaction of the electrons."""
         return 4 * math.pi / q2
 
-    def external_potential(self) -> Tensor:
-        """Whole potential of the ions, (n_points,), hartree; zero-mean Coulomb part if periodic."""
-        return self.short_range - self.space.solve_poisson(self.charge)
-
 
 def find_pseudopotential(
     pseudopotentials: Mapping[str, LocalPseudopotential], symbol: str

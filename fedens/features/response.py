@@ -82,7 +82,7 @@ class ResponseFields(Descriptor):
         bound = self.functional.bind(around.structure, space, around.positions)
         mean = bound.mean_density
         response = screened_response(space, mean, self.functional.xc_term)
-        external = space.test(bound.ions.external_potential())
+        external = space.test(bound.ions.short_range - space.solve_poisson(bound.ions.charge))
         change = response * external / mean
         coulomb = space.coulomb_kernel * mean
         eigenvalues = space.laplacian_eigenvalues
