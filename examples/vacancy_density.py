@@ -38,7 +38,7 @@ from fedens.generalisation.density import density_errors, shell_errors, squared_
 from fedens.generalisation.lattice import GreenOperator, force_constants
 from fedens.generalisation.potential import AsePotential
 from fedens.generalisation.relaxation import LOOSE, relax
-from fedens.models.crystal.training import TrainingSettings
+from fedens.models.crystal.objective import TrainingSettings
 from fedens.report.figures import power_law_plot
 from fedens.sources.thermal_cells import ThermalCells
 from fedens.units import (

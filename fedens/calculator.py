@@ -6,20 +6,19 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
-from numpy.typing import NDArray
 
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ExtrapolationWarning, FedensError
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
-from fedens.models.base import Model
+from fedens.models.base import EnergyAndForces, How, Model
 from fedens.models.crystal.prediction import check_route
 from fedens.reference.orbital_free import GroundState, solve_ground_state
 from fedens.structure import Structure
@@ -99,38 +98,34 @@ class Calculator(AseCalculator):
         if (predictor is None) == (functional is None):
             raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
+        source: Any = predictor
         if isinstance(predictor, str | Path):
-            predictor = Model.load(predictor)
+            source = Model.load(predictor)
+        elif functional is not None:
+            source = _Solver(functional, residual_tolerance)
         self.route, self.refinement_steps = route, refinement_steps
-        self._source: Model | _Solver
-        if functional is not None:
-            self._source = _Solver(functional, residual_tolerance)
-        else:
-            assert predictor is not None
-            self._source = predictor
+        self._source: Model | _Solver = source
         self._meshes = None
-        if self._source.resolution is not None:
-            usual = self._source.resolution
-            mesh = (spacing or usual[0], order or usual[1], self._source.device)
-            self._meshes = _Meshes(*mesh)
+        if source.resolution is not None:
+            usual = source.resolution
+            self._meshes = _Meshes(spacing or usual[0], order or usual[1], source.device)
         self._stress_wanted = self._has_warned = False
         self.implemented_properties = list(self._source.properties(route))
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True):  # type: ignore[no-untyped-def]
         """As in ASE; a property that the route lacks says why it does."""
-        if name not in self.implemented_properties:
-            raise PropertyNotImplementedError(self._why_not(name))
-        return super().get_property(name, atoms, allow_calculation)
-
-    def _why_not(self, name: str) -> str:
-        offered = ", ".join(self.implemented_properties)
+        if name in self.implemented_properties:
+            return super().get_property(name, atoms, allow_calculation)
         if self.route == "hellmann_feynman" and name in _CONSERVATIVE:
-            return (
+            raise PropertyNotImplementedError(
                 f"route 'hellmann_feynman' has no {name}: its forces come from the density alone "
                 "and are not the derivative of an energy, so dynamics would not conserve it; ask "
                 "for 'hellmann_feynman_forces', or use route 'functional'"
             )
-        return f"{name} is not available; this calculator offers {offered}"
+        offered = ", ".join(self.implemented_properties)
+        raise PropertyNotImplementedError(
+            f"{name} is not available; this calculator offers {offered}"
+        )
 
     def calculate(
         self,
@@ -152,13 +147,13 @@ class Calculator(AseCalculator):
             wanted.add("stress")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = self._source.calculate(
-                structure, wanted, self.route, self._space_for(structure), self.refinement_steps
-            )
+            how: How = {"route": self.route, "refinement_steps": self.refinement_steps}
+            how["space"] = self._space_for(structure)
+            results = self._source.calculate(structure, wanted, **how)
         self._pass_on(caught)
-        for name, value in results.items():
-            self.results[name] = _voigt(value) if name == "stress" else value
-            self.results[name] = self.results[name] * _UNITS[name]
+        if "stress" in results:  # ASE's six; shear is not known and given as zero
+            results["stress"] = np.concatenate([results["stress"], np.zeros(3)])
+        self.results |= {name: value * _UNITS[name] for name, value in results.items()}
 
     def _space_for(self, structure: Structure) -> TensorSpace | None:
         return None if self._meshes is None else self._meshes.space_for(structure)
@@ -189,31 +184,21 @@ class _Solver:
     device = torch.device("cpu")
 
     def properties(self, route: str) -> tuple[str, ...]:
-        """The solver has one route."""
         del route
         return _CONSERVATIVE
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str,
-        space: TensorSpace | None,
-        refinement_steps: int,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
         """All properties but the stress, which is there where it is wanted."""
-        del route, refinement_steps
-        state = self._solve(structure, space)
-        results = {"energy": state.energy, "free_energy": state.energy, "forces": state.forces}
-        results["hellmann_feynman_forces"] = state.forces
-        if "stress" in wanted:
-            results["stress"] = state.stress
-        return results
+        state = self._solve(structure, how["space"])
+        stress = state.stress if "stress" in wanted else None
+        numbers = EnergyAndForces(state.energy, state.forces, stress).by_name
+        return numbers | {"hellmann_feynman_forces": state.forces}
 
     def density(
         self, structure: Structure, space: TensorSpace | None, refinement_steps: int
     ) -> Density:
-        """That of the ground state."""
         del refinement_steps
         return self._solve(structure, space).density
 
@@ -251,15 +236,8 @@ class _Meshes:
             change = structure.orthorhombic_lengths() / np.array(space.lengths)
             return bool((np.abs(change - 1) <= _SAME_ELEMENTS).all())
         for i, axis in enumerate(space.axes):
-            low, high = float(axis.edges[0]), float(axis.edges[-1])
-            if (structure.positions[:, i] <= low).any() or (
-                structure.positions[:, i] >= high
-            ).any():
+            own = structure.positions[:, i]
+            if own.min() <= float(axis.edges[0]) or own.max() >= float(axis.edges[-1]):
                 return False
         positions = space.points.new_tensor(structure.positions)
         return space.spacing_at(positions) <= _SAME_BOX * space.finest_spacing
-
-
-def _voigt(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal stresses (3,) as ASE's (6,); shear is not known and given as zero."""
-    return np.concatenate([normal, np.zeros(3)])

@@ -7,8 +7,10 @@ way, as ``density_up`` beside ``density``, the sum of both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedens.errors import OutputError
 from fedens.units import (
     BOHR_IN_ANGSTROM,
     HARTREE_IN_EV,
@@ -75,13 +77,26 @@ LOCAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.local)
 
 def field_of(name: str) -> Field | None:
     """The entry of the table that a field's name begins with, if there is one."""
-    return FIELDS.get(_first_word(name))
+    return FIELDS.get(name.replace(" ", "_").split("_")[0])
 
 
 def is_density(name: str) -> bool:
     """Whether a field's name says that it is an electron density, the square of its root."""
-    return _first_word(name) == "density"
+    return field_of(name) is FIELDS["density"]
 
 
-def _first_word(name: str) -> str:
-    return name.replace(" ", "_").split("_")[0]
+def field_unit(name: str, units: Mapping[str, str] | None = None) -> Unit:
+    """Unit of the field ``name``: from ``units``, by its atomic name, else from the field's name.
+
+    Raises:
+        OutputError: if neither says, or for a unit that files do not know.
+    """
+    given, field = (units or {}).get(name), field_of(name)
+    if given in UNITS:
+        return UNITS[given]
+    if given is None and field is not None:
+        return field.unit
+    raise OutputError(
+        f"field {name!r} has unit {given!r}: start its name with one of {', '.join(FIELDS)}, or "
+        f"pass units={{{name!r}: ...}} with one of {', '.join(UNITS)}"
+    )

@@ -22,40 +22,22 @@ def _table() -> dict[str, dict[str, Any]]:
     return elements
 
 
-def _entry(symbol: str) -> dict[str, Any]:
+def element_gaussians(symbol: str) -> list[tuple[float, float]]:
+    """Valence density of the free atom as [(B, beta), ...]: sum of B exp(-beta r^2).
+
+    B in electrons/bohr^3, beta in bohr^-2. The integral is the number of electrons in ns for groups
+    1 and 2, in (n-1)d and ns for groups 3 to 12, in ns and np for groups 13 to 18, and in f, d and
+    s for cerium to ytterbium and actinium to uranium (4f 5d 6s, 5f 6d 7s).
+
+    Raises:
+        DescriptorError: for elements without data.
+    """
     if symbol not in _table():
         raise DescriptorError(
             f"no valence density for element {symbol!r}; there is one for {', '.join(_table())}: "
             "for others pass Gaussians of your own"
         )
-    return _table()[symbol]
-
-
-def valence_electrons(symbol: str) -> int:
-    """Number of valence electrons.
-
-    Those in ns for groups 1 and 2, in (n-1)d and ns for groups 3 to 12, in ns and np for groups 13
-    to 18, and in f, d and s for cerium to ytterbium and actinium to uranium (4f 5d 6s, 5f 6d 7s).
-
-    Raises:
-        DescriptorError: for elements without data.
-
-    >>> [valence_electrons(symbol) for symbol in ("Al", "Fe", "Ga", "Ce")]
-    [3, 8, 3, 4]
-    """
-    return int(_entry(symbol)["valence_electrons"])
-
-
-def element_gaussians(symbol: str) -> list[tuple[float, float]]:
-    """Valence density of the free atom as [(B, beta), ...]: sum of B exp(-beta r^2).
-
-    B in electrons/bohr^3, beta in bohr^-2; the integral is :func:`valence_electrons`. Fitted to
-    spherical atoms (PBE), as said in ``tables/element_gaussians.json``.
-
-    Raises:
-        DescriptorError: for elements without data.
-    """
-    return [(float(b), float(beta)) for b, beta in _entry(symbol)["gaussians"]]
+    return [(float(b), float(beta)) for b, beta in _table()[symbol]["gaussians"]]
 
 
 def all_element_gaussians() -> dict[str, list[tuple[float, float]]]:

@@ -177,7 +177,10 @@ class Structure:
             the second atom; distances: (n_pairs,) bohr.
         """
         if not self.pbc.any():
-            return _open_pairs(self.positions, cutoff)
+            pairs = cKDTree(self.positions).query_pairs(cutoff, output_type="ndarray")
+            first, second = np.concatenate([pairs, pairs[:, ::-1]]).astype(np.int64).T
+            distances = np.linalg.norm(self.positions[first] - self.positions[second], axis=1)
+            return first, second, np.zeros((len(first), 3), dtype=np.int64), distances
         if not self.pbc.all():
             raise StructureError(
                 f"pbc is {self.pbc.tolist()}: only fully periodic or fully isolated structures "
@@ -232,6 +235,17 @@ class Structure:
                 "are not supported yet; use an orthorhombic supercell"
             )
         return np.diag(self.cell).copy()
+
+    def positions_in_box(self, origin: ArrayLike = (0.0, 0.0, 0.0)) -> NDArray[np.float64]:
+        """Positions (n_atoms, 3), bohr; those of a periodic cell moved into it.
+
+        ``origin``: lower corner of the cell, bohr.
+        """
+        if not self.periodic or self.cell is None:
+            return self.positions.copy()
+        corner = np.asarray(origin, dtype=np.float64)
+        fractional = (self.positions - corner) @ np.linalg.inv(self.cell)
+        return np.asarray(corner + (fractional % 1.0) @ self.cell)
 
     def replace(self, **changes: Any) -> Structure:
         """A copy with some of the constructor's arguments changed."""
@@ -305,17 +319,6 @@ def _spin(spin: int) -> int:
     if not unpaired.is_integer() or unpaired < 0:
         raise StructureError(f"spin is {spin}: expected the number of unpaired electrons (0, 1, 2)")
     return int(unpaired)
-
-
-def _open_pairs(
-    positions: NDArray[np.float64], cutoff: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Ordered pairs closer than the cutoff, without periodic images."""
-
-    pairs = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
-    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
-    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
-    return first, second, np.zeros((len(first), 3), dtype=np.int64), distances
 
 
 def _cell(cell: ArrayLike | None) -> NDArray[np.float64] | None:

@@ -15,7 +15,8 @@ from fedens import (
     TensorSpace,
     solve_ground_state,
 )
-from fedens.models.crystal.training import TrainingSettings, train
+from fedens.models.crystal.objective import TrainingSettings
+from fedens.models.crystal.training import train
 
 FUNCTIONAL = EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT)
 DESCRIPTOR = Concatenation([GMP([1.0, 2.0], 2, form="smooth"), ResponseFields(FUNCTIONAL)])

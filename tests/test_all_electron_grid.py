@@ -24,6 +24,7 @@ from fedens.units import BOHR_IN_ANGSTROM
 
 SPACING = 0.2 / BOHR_IN_ANGSTROM
 WATER = Structure(["O", "H", "H"], [[0.1, 0.0, 0.2], [0.0, 1.43, -0.9], [0.2, -1.5, -0.8]])
+BOX = np.array([WATER.positions.min(axis=0) - 8, WATER.positions.max(axis=0) + 8])
 #: Electrons and decay, 1/bohr, of shells like those of oxygen and hydrogen.
 SHELLS = {"O": [(2.0, 15.0), (6.0, 3.5)], "H": [(1.0, 2.0)]}
 
@@ -95,8 +96,7 @@ def test_cores_keep_their_charge_and_join_smoothly(symbol, radius):
 
 def test_electrons_wherever_the_grid_lies(monkeypatch):
     generator = np.random.default_rng(3)
-    box = np.array([WATER.positions.min(axis=0) - 8, WATER.positions.max(axis=0) + 8])
-    boxes = [box + generator.random(3) * SPACING for _ in range(4)]
+    boxes = [BOX + generator.random(3) * SPACING for _ in range(4)]
     found = [electrons(all_electron_grid(WATER, ATOMS, nothing, SPACING, b)) for b in boxes]
     np.testing.assert_allclose(found, 10.0, rtol=1e-3)
     # half a spacing wide, the cores are those of the atoms, more or less
@@ -153,9 +153,9 @@ def test_cores_of_neighbours_do_not_overlap_and_follow_the_spacing():
     assert [core.radius for core in fine] == [0.5] * 3
     expected = [distances.min() / 2, *distances / 2]
     np.testing.assert_allclose([core.radius for core in coarse], expected)
-    grid = all_electron_grid(WATER, ATOMS, nothing, 0.25)
+    grid = all_electron_grid(WATER, ATOMS, nothing, 0.25, BOX)
     assert grid.remark == "all electrons, within 0.750 bohr of nuclei smoothed with the same charge"
-    np.testing.assert_allclose(grid.origin, WATER.positions.min(axis=0) - 10)
+    np.testing.assert_allclose(grid.origin, BOX[0])
     assert (grid.steps <= 0.25).all()
 
 
@@ -281,4 +281,4 @@ def test_samples_that_cannot_be_exported(folder):
 def test_bad_input_gets_a_clear_message(change, error, named):
     options = {"structure": WATER, "atoms": ATOMS, "difference": nothing, "spacing": 1.0}
     with pytest.raises(error, match=named):
-        all_electron_grid(**options | change)
+        all_electron_grid(**{**options, "box": BOX, **change})

@@ -11,8 +11,8 @@ from crystals import DESCRIPTOR, FUNCTIONAL, cell
 
 from fedens import GMP, Concatenation, ResponseFields, TrainingSettings, train
 from fedens.errors import ModelError
-from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.training import left_out_calibration
 from fedens.testing import central_difference
 
 #: The handful of cells that these models are trained on leaves most others outside.

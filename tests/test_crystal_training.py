@@ -19,13 +19,14 @@ from fedens.learning.scaling import Standardise
 from fedens.models.base import Model
 from fedens.models.crystal.data import TrainingData
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
-from fedens.models.crystal.objective import ElementObjective, StructureObjective
+from fedens.models.crystal.objective import ElementObjective
 
 #: The handful of cells that these models are trained on leaves most others outside.
 pytestmark = pytest.mark.filterwarnings("ignore::fedens.errors.ExtrapolationWarning")
 
 #: What there is to learn in each of three structures; features say nothing.
 TARGETS = (1.0, 2.0, 6.0)
+THREE = TrainingSettings(committee=3)
 
 
 @pytest.fixture
@@ -48,7 +49,9 @@ def constants():
 @pytest.mark.parametrize("member", [0, 1, 2])
 def test_members_do_not_train_on_the_structures_they_leave_out(constants, member):
     """A constant can only be the mean of those learned from; the one left out shows its error."""
-    objective = ElementObjective(constants, RootDensityLoss(1, 0.5), member, 3, 400, 0, True)
+    objective = ElementObjective(
+        constants, RootDensityLoss(1, 0.5), member, replace(THREE, batch_points=400), True
+    )
     network = PointwiseNetwork(1, (), 1)
     history = fit(network, objective, FitSettings(400, 0.05), "constants", member=member)
     learned = [target for i, target in enumerate(TARGETS) if i != member]
@@ -68,11 +71,11 @@ def test_members_meet_every_whole_structure_but_those_they_leave_out(constants):
             return 100.0 * (index + 1) + outputs.sum() * 0
 
     network, rng = PointwiseNetwork(1, (), 1), torch.Generator()
-    common = {"data": constants, "loss_of": RootDensityLoss(1, 0.5), "committee": 3}
-    common |= {"batch_points": 8, "seed": 0, "fresh": True}
+    settings = replace(THREE, batch_points=8, structure_every=2)
+    common = {"data": constants, "loss_of": RootDensityLoss(1, 0.5), "settings": settings}
     for member, turns in ((0, [1, 2, 1, 2, 1]), (1, [0, 2, 0, 2, 0])):
-        elements = ElementObjective(member=member, **common)
-        objective = StructureObjective(member=member, **common, whole=Whole(range(3)), every=2)
+        elements = ElementObjective(member=member, fresh=True, **common)
+        objective = replace(elements, whole=Whole(range(3)))
         for step in range(9):
             batch = objective.batch(step, rng.manual_seed(step))
             expected = None if step % 2 else turns[step // 2]

@@ -1,6 +1,7 @@
 """Energies as sums over reference points: exact forces, labels recovered, storage, errors."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from fedens.errors import DescriptorError, ExtrapolationWarning, ModelError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
+from fedens.learning.domain import TrainingDomain
 from fedens.learning.scaling import Standardise
 from fedens.models.base import Model
 from fedens.models.points import training as points_training
 from fedens.models.points.data import jacobian, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel, PointModels
-from fedens.models.points.objective import energy_and_forces_from
-from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.objective import EnergyTrainingSettings, energy_and_forces_from
 from fedens.models.points.training import train_energy_model
 from fedens.structure import Structure
 
@@ -56,7 +57,9 @@ def teacher(sets, hidden=()):
     for part in parts:
         part.mean.fill_(0.01)
         part.scale.fill_(0.3)
-    return EnergyModel(DESCRIPTOR, parts)
+    everywhere = torch.full((n,), torch.inf).double()
+    domain = TrainingDomain(-everywhere, everywhere, ("Al",), None)
+    return EnergyModel(DESCRIPTOR, parts, None, domain)
 
 
 def labelled(model, structure):
@@ -68,7 +71,7 @@ def labelled(model, structure):
 @pytest.mark.parametrize("ions", [None, FUNCTIONAL], ids=["", "ions"])
 def test_forces_are_the_derivative_of_the_energy(sets, ions):
     plain = teacher(sets, (8,))
-    model, structure = EnergyModel(plain.descriptor, plain.parts, ions), cell(0)
+    model, structure = replace(plain, functional=ions), cell(0)
     forces = model.forces(structure)
     direction = np.random.default_rng(1).normal(size=(4, 3))
 
@@ -209,7 +212,7 @@ def test_coarse_points_integrate_the_fields_they_are_taught(sets):
 def test_a_model_is_stored_and_read(tmp_path):
     """By any model's load; linear, and with domain and history, as a training makes it."""
     model = teacher(SETS["union"], (8, 4))
-    model = EnergyModel(model.descriptor, model.parts, FUNCTIONAL, provenance={"n_samples": 3})
+    model = replace(model, functional=FUNCTIONAL, provenance={"n_samples": 3})
     model.save(tmp_path / "model")
     again = Model.load(tmp_path / "model")
     assert isinstance(again, EnergyModel)

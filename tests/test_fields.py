@@ -4,8 +4,15 @@ import pytest
 from ase import units as ase_units
 
 from fedens.errors import OutputError
-from fedens.fields import ENERGY_DENSITIES, FIELDS, LOCAL_FIELDS, UNITS, field_of, is_density
-from fedens.output.naming import field_unit
+from fedens.fields import (
+    ENERGY_DENSITIES,
+    FIELDS,
+    LOCAL_FIELDS,
+    UNITS,
+    field_of,
+    field_unit,
+    is_density,
+)
 
 SIZES = {
     "electron": 1.0,

@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit(broken, tmp_path):
     settings = FitSettings(4, 0.1, checkpoint_every=1)
     with pytest.raises(ModelError, match=r"training of my slope diverged at step 2.*rate \(0\.1\)"):
         fit(line(), objective, settings, "my slope", checkpoints=places)
-    known = read_checkpoint(places.of("my slope"), f"x {settings} 0")
+    known = read_checkpoint(places.folder / "my-slope", f"x {settings} 0")
     assert known is not None
     assert known.step == 2
 
@@ -166,7 +166,7 @@ def truncate(path):
 def test_a_broken_checkpoint_is_begun_again(pattern, damage, tmp_path):
     settings, places = FitSettings(10, 0.05, checkpoint_every=4), Checkpoints(tmp_path, "data")
     fit(line(), Noisy(), settings, "noise", checkpoints=places)
-    damage(next(places.of("noise").glob(pattern)))
+    damage(next((places.folder / "noise").glob(pattern)))
     begun = []
     objective = Noisy()
     objective.start = lambda network: (begun.append(1), nn.init.constant_(network.weight, 0.5))

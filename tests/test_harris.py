@@ -10,7 +10,7 @@ from fedens.data.density import Density
 from fedens.errors import FunctionalError, SpaceError, StructureError
 from fedens.fem.simplex import SimplexSpace
 from fedens.reference.pyscf.free_atoms import free_atoms, solve_atom
-from fedens.reference.pyscf.harris import harris, harris_forces, starting_density_matrix
+from fedens.reference.pyscf.harris import harris
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.structure import Structure
 
@@ -133,8 +133,8 @@ def test_prediction_saves_cycles(structure):
     mean_field, cycles = state.mean_field, []
     predicted = mixed(exact(state), superposed(structure, PBE), 0.05)
     space = SimplexSpace.for_structure(structure, *COARSE)
-    started = starting_density_matrix(structure, predicted, **PBE, space=space)
-    for start in (mean_field.get_init_guess(key="minao"), started):
+    step = harris(structure, predicted, **PBE, space=space, grid_level=1)
+    for start in (mean_field.get_init_guess(key="minao"), step.density_matrix):
         mean_field.kernel(dm0=start)
         assert mean_field.converged
         assert mean_field.e_tot == pytest.approx(state.energy, abs=1e-8)
@@ -180,30 +180,12 @@ def test_potential_of_a_prediction_in_closed_form_and_by_poissons_equation(
 def test_self_consistency_from_a_prediction(water_model, water_samples, bounded):
     structure = water_samples[0].structure
     prediction = water_model.predict(structure)
-    start = starting_density_matrix(
-        structure, prediction.density_at, **PBE, atoms=water_model.atoms
-    )
-    plain = solve_kohn_sham(structure, **PBE, grid_level=1)
-    started = solve_kohn_sham(structure, **PBE, grid_level=1, density_matrix=start)
+    options = {**PBE, "grid_level": 1}
+    step = harris(structure, prediction.density_at, **options, atoms=water_model.atoms)
+    plain = solve_kohn_sham(structure, **options)
+    started = solve_kohn_sham(structure, **options, density_matrix=step.density_matrix)
     assert started.energy == pytest.approx(plain.energy, abs=1e-9)
     bounded("cycles over PySCF's", started.cycles / plain.cycles, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["matrix", "function"])
-def test_forces_of_the_exact_density_are_those_of_pyscf(kind):
-    molecule = Structure(["H", "H"], [[0.0, 0.0, 0.0], [0.0, 0.7, 1.5]])
-    options = {**LDA, "grid_level": 1}
-    space = SimplexSpace.for_structure(molecule, 0.8, 1.0)
-    expected = solve_kohn_sham(molecule, **options).forces
-
-    def density_of(structure):
-        state = solve_kohn_sham(structure, **options)
-        return state.density_matrix if kind == "matrix" else state.fields
-
-    forces = harris_forces(molecule, density_of, **options, space=space)
-    assert np.abs(expected).max() > 0.02
-    assert forces == pytest.approx(expected, abs=1e-4 if kind == "matrix" else 3e-4)
 
 
 def test_calculations_that_a_density_does_not_define(water):

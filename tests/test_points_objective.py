@@ -12,8 +12,7 @@ from fedens.learning.fit import generator
 from fedens.learning.scaling import Standardise
 from fedens.models.points.data import PointsData, StructureData
 from fedens.models.points.model import PointModel, PointModels
-from fedens.models.points.objective import EnergyObjective
-from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.objective import EnergyObjective, EnergyTrainingSettings
 from fedens.models.points.training import fit_energy_model
 from fedens.structure import Structure
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from io import BytesIO
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from PIL import Image
 from fedens.errors import OutputError
 from fedens.fem.tensor import TensorSpace
 from fedens.report.figures import (
+    as_png,
     calibration_plot,
     learning_curve,
     loss_curve,
+    new_figure,
     parity_plot,
     power_law_plot,
 )
 from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
-from fedens.report.slices import _colour_limits, slice_field, slices_figure
+from fedens.report.slices import draw_slice, slice_density
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -31,6 +34,12 @@ def cell():
     space = TensorSpace.for_structure(structure)
     x, y, _ = (2 * np.pi * space.points / torch.tensor(space.lengths)).T
     return structure, space, 3 + torch.sin(x) + 0.3 * torch.cos(y)
+
+
+def picture_of(piece, signed=False):
+    figure, (axes,) = new_figure(5.2, 4.4)
+    draw_slice(figure, axes, piece, "a slice", signed=signed)
+    return as_png(figure)
 
 
 def content(**changes):
@@ -80,8 +89,6 @@ def test_empty_parts_are_left_out(tmp_path):
 
 
 def test_parity_plot_says_the_error():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.text") as text,
         patch("matplotlib.axes.Axes.scatter") as scatter,
@@ -95,8 +102,6 @@ def test_parity_plot_says_the_error():
 
 
 def test_calibration_plot_shows_positive_pairs_on_one_scale():
-    from unittest.mock import patch
-
     uncertainty, error = [0.1, 0.0, 2.0, np.nan], [-0.2, 5.0, 1.0, 1.0]
     with (
         patch("matplotlib.axes.Axes.scatter") as scatter,
@@ -113,8 +118,6 @@ def test_calibration_plot_shows_positive_pairs_on_one_scale():
 
 
 def test_power_law_lines_have_their_exponent():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.plot") as plot,
         patch("matplotlib.axes.Axes.legend"),
@@ -126,8 +129,6 @@ def test_power_law_lines_have_their_exponent():
 
 
 def test_validation_is_drawn_where_it_was_measured():
-    from unittest.mock import patch
-
     with (
         patch("matplotlib.axes.Axes.plot") as plot,
         patch("matplotlib.axes.Axes.legend"),
@@ -148,12 +149,8 @@ def test_pictures_are_png_and_not_empty(cell):
         calibration_plot([1e-6, 1.0], [1e-5, 0.1], "energy", "eV", ["over decades"]),
         loss_curve([1, 2, 3], [3.0, 2.0, 1.0]),
         learning_curve([2, 4, 8], {"density": [1, 0.5, 0.2], "energy": [2, 0.7, 0.3]}, "%"),
-        slices_figure(
-            [
-                slice_field(space, structure, density),
-                slice_field(space, structure, error, "density_error", signed=True),
-            ]
-        ),
+        picture_of(slice_density(space, structure, density)),
+        picture_of(slice_density(space, structure, error), signed=True),
     ]
     for picture in pictures:
         image = np.asarray(Image.open(BytesIO(picture)).convert("RGB"))
@@ -163,12 +160,11 @@ def test_pictures_are_png_and_not_empty(cell):
 
 def test_slice_holds_the_field_the_units_and_the_atoms(cell):
     structure, space, density = cell
-    piece = slice_field(space, structure, density, n=70)
-    assert piece.values.shape == (60, 70)
-    x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (60, 70))
+    piece = slice_density(space, structure, density)
+    assert piece.values.shape == (171, 200)
+    x, y = (2 * np.pi * (np.arange(n) + 0.5) / n for n in (171, 200))
     expected = 3 + np.sin(x)[:, None] + 0.3 * np.cos(y)
     np.testing.assert_allclose(piece.values * BOHR_IN_ANGSTROM**3, expected, atol=1e-3)
-    assert piece.unit == "electron/angstrom^3"
     np.testing.assert_allclose(piece.extent, np.array([0, 6, 0, 7]) * BOHR_IN_ANGSTROM)
     np.testing.assert_allclose(piece.atoms, [np.array([1, 2]) * BOHR_IN_ANGSTROM])
 
@@ -179,31 +175,31 @@ def test_atoms_beyond_the_cells_boundary_are_in_the_plane(cell):
     moved = Structure(
         ["Al"] * 3, [[1, 2, 0.1], [3, 3, 7.8], [5, 5, 1.5]], cell=structure.cell, pbc=True
     )
-    atoms = slice_field(space, moved, density).atoms
+    atoms = slice_density(space, moved, density).atoms
     np.testing.assert_allclose(atoms, np.array([[1, 2], [3, 3]]) * BOHR_IN_ANGSTROM)
 
 
-def test_slices_share_their_colours_but_for_errors(cell):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_colours_span_a_density_and_are_centred_on_zero_for_errors(cell, sign):
     structure, space, density = cell
-    pieces = [
-        slice_field(space, structure, density),
-        slice_field(space, structure, 2 * density),
-        slice_field(space, structure, density - 4, "density_error", signed=True),
-    ]
-    plain = _colour_limits(pieces, pieces[0])
-    assert plain == _colour_limits(pieces, pieces[1])
-    assert plain == (pieces[0].values.min(), pieces[1].values.max())
-    low, high = _colour_limits(pieces, pieces[2])
-    assert -low == high == np.abs(pieces[2].values).max()
+    pieces = [slice_density(space, structure, field) for field in (density, sign * (density - 4))]
+    limits = []
+    for piece, signed in zip(pieces, (False, True), strict=True):
+        figure, (axes,) = new_figure(5.2, 4.4)
+        with patch.object(axes, "imshow", wraps=axes.imshow) as drawn:
+            draw_slice(figure, axes, piece, "a slice", signed=signed)
+        limits.append((drawn.call_args.kwargs["vmin"], drawn.call_args.kwargs["vmax"]))
+    assert limits[0] == (pieces[0].values.min(), pieces[0].values.max())
+    low, high = limits[1]
+    assert -low == high == np.abs(pieces[1].values).max()
 
 
 def test_picture_of_a_slice_is_the_right_way_up(cell):
     """Bright where the field is large: at small x, across all y."""
     structure, space, _ = cell
     density = 1 + (space.points[:, 0] < 3).double() + 0 * space.points[:, 1]
-    image = Image.open(BytesIO(slices_figure([slice_field(space, structure, density)]))).convert(
-        "L"
-    )
+    picture = picture_of(slice_density(space, structure, density))
+    image = Image.open(BytesIO(picture)).convert("L")
     grey = np.asarray(image)[100:-130, 120:-250].astype(float)
     left, right = np.array_split(grey, 2, axis=1)
     assert left.mean() > 2 * right.mean()
@@ -224,8 +220,6 @@ def test_bad_input_gets_a_clear_message(tmp_path):
         calibration_plot([1, 2, 3], [1, 2], "energy", "eV")
     with pytest.raises(OutputError, match="at least one pair of positive"):
         calibration_plot([0.0, np.nan], [1, 2], "energy", "eV")
-    with pytest.raises(OutputError, match="at least one slice"):
-        slices_figure([])
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", content())

@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -138,8 +139,6 @@ def test_report_of_molecules_shows_numbers_under_their_headings(tmp_path):
 
 def test_energies_of_molecules_are_drawn_in_their_unit_above_the_mean_of_each_formula(tmp_path):
     """Two formulas whose energies lie far apart; errors of 0.01 and 0.03 hartree."""
-    from unittest.mock import patch
-
     made = []
     for formula, energy, error in (("a", -76.0, 0.0), ("a", -76.2, 0.01), ("b", -56.0, 0.03)):
         energies = {"reference": energy, "predicted": energy + error}
@@ -154,8 +153,6 @@ def test_energies_of_molecules_are_drawn_in_their_unit_above_the_mean_of_each_fo
 
 
 def test_energies_and_forces_of_crystals_are_drawn_in_ev(tmp_path):
-    from unittest.mock import patch
-
     with (
         patch("fedens.report.crystals.parity_plot", return_value=PNG) as energies,
         patch("fedens.report.sections.parity_plot", return_value=PNG) as forces,
@@ -208,8 +205,6 @@ def test_report_of_reference_points_shows_numbers_under_their_headings(tmp_path)
 
 
 def test_curves_and_calibrations_show_what_they_say():
-    from unittest.mock import patch
-
     rows = [{"structures": n, "nmape_percent": 8 / n, "dipole_error_debye": 1 / n} for n in (2, 4)]
     with patch("fedens.report.sections.learning_curve", return_value=PNG) as drawn:
         curve_figures(rows, ["nmape_percent", "dipole_error_debye", "missing"], "")

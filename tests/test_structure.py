@@ -223,3 +223,12 @@ def test_bad_atoms_from_ase_are_refused():
         Structure.from_ase(overlapping)
     with pytest.raises(StructureError, match="not a known element"):
         Structure.from_ase(Atoms("X", positions=[[0, 0, 0]]))
+
+
+def test_atoms_are_moved_into_a_box_that_starts_anywhere():
+    cell, origin = np.array([4.0, 5.0, 6.0]), np.array([-1.0, 2.0, 3.0])
+    structure = Structure(["Al", "O"], [[-1.5, 2.5, 3.1], [9.0, -4.0, 8.9]], cell=cell, pbc=True)
+    moved = structure.positions_in_box(origin)
+    np.testing.assert_allclose(moved, [[2.5, 2.5, 3.1], [1.0, 6.0, 8.9]])
+    isolated = Structure(["Al"], [[-1.5, 2.5, 3.1]])
+    np.testing.assert_array_equal(isolated.positions_in_box(origin), isolated.positions)

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedens.analysis.errors import density_errors, mean_absolute_error, percent
 from fedens.analysis.evaluation import Evaluation, check_same_functional
@@ -18,7 +17,7 @@ from fedens.fields import LOCAL_FIELDS
 from fedens.models.molecule.data import atoms_energy
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.prediction import MolecularPrediction
-from fedens.reference.pyscf.harris import harris, starting_density_matrix
+from fedens.reference.pyscf.harris import harris
 from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
 from fedens.units import (
     ELECTRON_BOHR_IN_DEBYE,
@@ -103,26 +102,15 @@ def field_errors(prediction: MolecularPrediction, sample: Sample) -> dict[str, f
     charge = float(weights @ learned["density"]) + sample.structure.charge
     dipole = -(weights * true["density"]) @ points
     wrong_dipole = float(np.linalg.norm(prediction.dipole - dipole.numpy()))
-    energy = _energy_by_quadrature(prediction, sample, weights, learned, points)
-    return numbers | {
-        "charge_error_by_quadrature_e": charge,
-        "dipole_error_debye": ELECTRON_BOHR_IN_DEBYE * wrong_dipole,
-        "energy_error_all_fields_kcal_per_mol": HARTREE_IN_KCAL_PER_MOL
-        * (energy - sample.total_energy),
-    }
-
-
-def _energy_by_quadrature(
-    prediction: MolecularPrediction,
-    sample: Sample,
-    weights: Tensor,
-    learned: dict[str, Tensor],
-    points: Tensor,
-) -> float:
     closed = atoms_energy(sample.structure, prediction.atoms)
     closed += float(pair_energy(sample.structure, prediction.atoms))
     integrand = learned["kinetic"] + learned["xc"] + prediction.electrostatic(points)
-    return closed + float(weights @ integrand)
+    wrong_energy = closed + float(weights @ integrand) - sample.total_energy
+    return numbers | {
+        "charge_error_by_quadrature_e": charge,
+        "dipole_error_debye": ELECTRON_BOHR_IN_DEBYE * wrong_dipole,
+        "energy_error_all_fields_kcal_per_mol": HARTREE_IN_KCAL_PER_MOL * wrong_energy,
+    }
 
 
 def force_errors(
@@ -156,15 +144,13 @@ def _self_consistency(prediction: MolecularPrediction, sample: Sample) -> dict[s
     structure, theory = sample.structure, sample.provenance["functional"]
     level = {"xc": theory["xc"], "basis": theory["basis"]}
     grid_level = sample.provenance["grid_level"]
-    step = harris(
-        structure, prediction.density_at, **level, atoms=prediction.atoms, grid_level=grid_level
-    )
-    start = starting_density_matrix(
-        structure, prediction.density_at, **level, atoms=prediction.atoms
+    step, start = (
+        harris(structure, prediction.density_at, **level, atoms=prediction.atoms, grid_level=n)
+        for n in (grid_level, 1)
     )
     run = level | {"grid_level": grid_level, "conv_tol": sample.provenance["conv_tol_hartree"]}
     plain = solve_kohn_sham(structure, **run)
-    started = solve_kohn_sham(structure, **run, density_matrix=start)
+    started = solve_kohn_sham(structure, **run, density_matrix=start.density_matrix)
     wrong = np.linalg.norm(step.dipole - plain.dipole)
     return {
         "dipole_error_one_kohn_sham_step_debye": ELECTRON_BOHR_IN_DEBYE * float(wrong),

@@ -110,14 +110,8 @@ message | note
 """
 
 
-def _quantity(key: str, label: str, unit: str | None = None) -> Quantity:
-    if unit is None:
-        unit = next((unit for ending, unit in _UNITS.items() if key.endswith(ending)), "")
-    return Quantity(label, unit)
-
-
 #: By key, such as ``nmape_percent``.
-QUANTITIES = {
-    key: _quantity(key, *rest)
-    for key, *rest in (line.split(" | ") for line in _TABLE.strip().splitlines())
-}
+QUANTITIES: dict[str, Quantity] = {}
+for _key, _label, *_unit in (line.split(" | ") for line in _TABLE.strip().splitlines()):
+    _units = [*_unit, *(unit for ending, unit in _UNITS.items() if _key.endswith(ending)), ""]
+    QUANTITIES[_key] = Quantity(_label, _units[0])

@@ -82,17 +82,10 @@ def held_out_errors(model: EnergyModel, held_out: Sequence[StructureData]) -> tu
         energy, forces = energy_and_forces_from(PointModels(model.parts), one)
         assert forces is not None
         assert one.forces is not None
-        energy_errors.append(abs(float(energy.detach()) - one.energy) / one.n_atoms)
+        energy_errors.append(abs(float(energy.detach()) - one.energy) / len(one.structure))
         force_errors.append(float((forces.detach() - one.forces).abs().mean()))
-    return HARTREE_IN_MEV * mean(energy_errors), HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * mean(
-        force_errors
-    )
-
-
-def stored_mebibytes(one: StructureData) -> float:
-    """Memory of what is stored of a structure, MiB."""
-    tensors = [t for points in one.sets for t in vars(points).values() if t is not None]
-    return sum(t.numel() * t.element_size() for t in tensors) / 2**20
+    energy_error = HARTREE_IN_MEV * mean(energy_errors)
+    return energy_error, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * mean(force_errors)
 
 
 def cost_of(
@@ -110,11 +103,12 @@ def cost_of(
         found = model.energy_and_forces(structure)
         seconds = time.process_time() - start
         changes = [abs(model.energy(one) - found.energy) for one in moved]
+    stored = [t for points in data.sets for t in vars(points).values() if t is not None]
     return Cost(
         name,
         sum(len(points.weights) for points in data.sets),
         preparation_seconds,
-        stored_mebibytes(data),
+        sum(t.numel() * t.element_size() for t in stored) / 2**20,
         seconds,
         HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM * float(np.linalg.norm(found.forces.sum(axis=0))),
         HARTREE_IN_MEV * max(changes) / len(structure),

@@ -13,13 +13,6 @@ from fedens.units import HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def error_of(uncertainty: str) -> str:
-    """Key of the error that an uncertainty estimates."""
-    if uncertainty == "density_uncertainty_percent":
-        return "nmape_percent"
-    return uncertainty.replace("_uncertainty", "_error")
-
-
 def uncertainty_pairs(evaluations: Sequence[Evaluation]) -> dict[str, Pairs]:
     """Key of an uncertainty -> (uncertainties, absolute errors), what the model has of them.
 
@@ -29,8 +22,9 @@ def uncertainty_pairs(evaluations: Sequence[Evaluation]) -> dict[str, Pairs]:
     first = evaluations[0]
     for key in first.numbers:
         if key.startswith(("density_uncertainty", "energy_uncertainty")):
+            known = key.replace("density_uncertainty", "nmape").replace("_uncertainty", "_error")
             uncertainty, error = (
-                np.array([e.numbers[name] for e in evaluations]) for name in (key, error_of(key))
+                np.array([e.numbers[name] for e in evaluations]) for name in (key, known)
             )
             pairs[key] = (uncertainty, np.abs(error))
     for route in first.force_uncertainties:

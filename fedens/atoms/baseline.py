@@ -19,10 +19,6 @@ from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 
-#: Lengths of the two steps of the relaxed response: the first damps what linear response gets
-#: most wrong, the density in the cores, where a full step would overshoot.
-_RELAXATION = (0.5, 0.9)
-
 
 class Baseline(Protocol):
     """A physical first approximation to the density: smooth, positive, differentiable."""
@@ -59,24 +55,15 @@ class _OfFunctional:
     functional: EnergyFunctional
 
     def number_of_electrons(self, structure: Structure) -> float:
-        """Those that the functional puts around the ions."""
         return self.functional.number_of_electrons(structure)
 
     def describe(self) -> dict[str, Any]:
-        """Kind and functional."""
         return {"kind": self.kind, "functional": self.functional.describe()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """The baseline of :meth:`describe`."""
         return cls(EnergyFunctional.from_description(description["functional"]))
-
-    def _bound(
-        self, structure: Structure, space: FunctionSpace, positions: Tensor | None
-    ) -> BoundFunctional:
-        if not structure.periodic:
-            raise _unknown(self.kind)
-        return self.functional.bind(structure, space, positions)
 
 
 class SuperposedAtoms(_OfFunctional):
@@ -87,7 +74,6 @@ class SuperposedAtoms(_OfFunctional):
     def density(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> Density:
-        """As in :class:`Baseline`."""
         n = superposed_density(self.functional, structure, space, positions)
         return Density.from_root(space, space.project(torch.sqrt(n)))
 
@@ -96,30 +82,29 @@ class LinearResponse(_OfFunctional):
     """Linear response of the uniform gas to the ions; for periodic cells."""
 
     kind = "linear_response"
+    #: Lengths of the minimisation's steps that follow.
+    steps: ClassVar[tuple[float, ...]] = ()
 
     def density(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> Density:
-        """As in :class:`Baseline`."""
-        bound = self._bound(structure, space, positions)
-        return Density.from_root(space, _linear_response_root(bound))
+        if not structure.periodic:
+            raise _unknown(self.kind)
+        bound = self.functional.bind(structure, space, positions)
+        linear = Density.from_root(space, _linear_response_root(bound))
+        return bound.stepped(linear, self.steps) if self.steps else linear
 
 
-class RelaxedResponse(_OfFunctional):
+class RelaxedResponse(LinearResponse):
     """Linear response after two damped steps of the functional's minimisation; periodic cells.
 
     For aluminium its error is 0.3 % and 0.7 meV/atom, against 7 % and 350 before the steps.
     """
 
     kind = "relaxed_response"
-
-    def density(
-        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
-    ) -> Density:
-        """As in :class:`Baseline`."""
-        bound = self._bound(structure, space, positions)
-        linear = Density.from_root(space, _linear_response_root(bound))
-        return bound.stepped(linear, _RELAXATION)
+    # the first damps what linear response gets most wrong, the density in the cores, where a full
+    # step would overshoot
+    steps = (0.5, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +130,6 @@ class GaussianAtoms:
     def density(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> Density:
-        """As in :class:`Baseline`."""
         self._check(structure)
         assert isinstance(space, TensorSpace)
         if positions is None:
@@ -154,7 +138,6 @@ class GaussianAtoms:
         return Density.from_root(space, space.project(torch.sqrt(n)))
 
     def describe(self) -> dict[str, Any]:
-        """Kind, and the numbers by chemical symbol."""
         atoms = {s: [b.tolist(), a.tolist()] for s, (b, a) in self.atoms.items()}
         return {"kind": self.kind, "atoms": atoms}
 

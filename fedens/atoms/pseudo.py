@@ -42,7 +42,6 @@ class FreeAtom:
         energy: hartree. chemical_potential: hartree.
         exponents, amplitudes: Gaussians sum a exp(-b r^2) fitted to n(r), normalised to the
             valence charge.
-        fit_error: integral |fit - n| / integral n.
     """
 
     r: Tensor
@@ -51,7 +50,6 @@ class FreeAtom:
     chemical_potential: float
     exponents: Tensor
     amplitudes: Tensor
-    fit_error: float
 
     def density_at(self, r: Tensor) -> Tensor:
         """n(r) at any distances, bohr; the logarithm is interpolated linearly."""
@@ -89,7 +87,7 @@ def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
 
 def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
     pseudopotential = find_pseudopotential(functional.pseudopotentials, symbol)
-    axis = _radial_axis(_innermost(pseudopotential, functional.vw_weight))
+    axis = _radial_axis(pseudopotential, functional.vw_weight)
     evaluate = _radial_energy(functional, symbol, axis)
     electrons = pseudopotential.valence
     hessian = functional.vw_weight * axis.eigenvalues + 1.0
@@ -99,21 +97,15 @@ def _solve(functional: EnergyFunctional, symbol: str) -> FreeAtom:
         raise ConvergenceError(f"free atom of {symbol}: {minimum.message}", minimum)
     r = axis.points
     density = (axis.values @ minimum.x) ** 2 / (4 * math.pi * r**2)
-    exponents, amplitudes, error = _fit_gaussians(axis, density, electrons)
-    return FreeAtom(
-        r, density, minimum.energy, minimum.multiplier / 2, exponents, amplitudes, error
-    )
+    gaussians = _fit_gaussians(axis, density, electrons)
+    return FreeAtom(r, density, minimum.energy, minimum.multiplier / 2, *gaussians)
 
 
-def _innermost(pseudopotential: LocalPseudopotential, vw_weight: float) -> float:
-    """Length of the element at the nucleus, bohr: that of the decay behind a cusp, if less."""
-    if not pseudopotential.singular:
-        return _INNERMOST
-    return min(_INNERMOST, vw_weight / pseudopotential.valence)
-
-
-def _radial_axis(innermost: float) -> Axis:
-    """Elements growing geometrically from the nucleus outwards."""
+def _radial_axis(pseudopotential: LocalPseudopotential, vw_weight: float) -> Axis:
+    """Elements growing geometrically from the nucleus outwards, where a cusp needs a small one."""
+    innermost = _INNERMOST
+    if pseudopotential.singular:
+        innermost = min(innermost, vw_weight / pseudopotential.valence)
     growth = np.exp(np.linspace(0, math.log(_RADIUS / innermost), _ELEMENTS))
     return Axis.build(np.concatenate([[0.0], innermost * growth]), _ORDER, periodic=False)
 
@@ -150,21 +142,18 @@ def _radial_energy(
     return evaluate
 
 
-def _fit_gaussians(axis: Axis, density: Tensor, electrons: float) -> tuple[Tensor, Tensor, float]:
+def _fit_gaussians(axis: Axis, density: Tensor, electrons: float) -> tuple[Tensor, Tensor]:
     """Gaussians for a radial density: those of its root, squared, so that the sum is positive."""
     r, n = axis.points.numpy(), density.numpy()
     shell = 4 * math.pi * r**2 * axis.weights.numpy()
-    root_exponents = _ROOT_EXPONENTS
-    functions = np.exp(-np.outer(r**2, root_exponents))
+    functions = np.exp(-np.outer(r**2, _ROOT_EXPONENTS))
     weight = np.sqrt(shell)[:, None]
     root_amplitudes = np.linalg.lstsq(functions * weight, np.sqrt(n * shell), rcond=1e-7)[0]
-    first, second = np.triu_indices(len(root_exponents))
-    exponents = root_exponents[first] + root_exponents[second]
+    first, second = np.triu_indices(len(_ROOT_EXPONENTS))
+    exponents = _ROOT_EXPONENTS[first] + _ROOT_EXPONENTS[second]
     amplitudes = root_amplitudes[first] * root_amplitudes[second] * np.where(first == second, 1, 2)
     scale = electrons / float(amplitudes @ (math.pi / exponents) ** 1.5)
-    fitted = scale * (functions @ root_amplitudes) ** 2
-    error = float(shell @ np.abs(fitted - n)) / electrons
-    return torch.tensor(exponents), torch.tensor(scale * amplitudes), error
+    return torch.tensor(exponents), torch.tensor(scale * amplitudes)
 
 
 def superposed_density(
@@ -181,7 +170,11 @@ def superposed_density(
     if positions is None:
         positions = torch.tensor(structure.positions, device=space.device)
     if not isinstance(space, TensorSpace):
-        return _superposed_radial(functional, structure, space, positions)
+        total = positions.new_zeros(space.n_points)
+        for symbol, position in zip(structure.symbols, positions, strict=True):
+            density = free_atom(functional, symbol).density_at
+            total = total + space.radial_sum(position[None], density, _RADIUS)
+        return total
     atoms = {symbol: free_atom(functional, symbol) for symbol in structure.symbols}
     gaussians = {symbol: (atom.exponents, atom.amplitudes) for symbol, atom in atoms.items()}
     return superposed_gaussians(gaussians, structure, space, positions)
@@ -206,13 +199,3 @@ def superposed_gaussians(
         torch.cat(exponents).to(space.device),
         torch.cat(amplitudes).to(space.device) * occupancies.repeat_interleave(counts),
     )
-
-
-def _superposed_radial(
-    functional: EnergyFunctional, structure: Structure, space: FunctionSpace, positions: Tensor
-) -> Tensor:
-    total = positions.new_zeros(space.n_points)
-    for symbol, position in zip(structure.symbols, positions, strict=True):
-        density = free_atom(functional, symbol).density_at
-        total = total + space.radial_sum(position[None], density, _RADIUS)
-    return total

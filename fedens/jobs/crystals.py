@@ -32,8 +32,9 @@ from fedens.jobs.run import Section
 from fedens.jobs.summary import Summary, files_to_open
 from fedens.learning.devices import resolve_device
 from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.objective import TrainingSettings
 from fedens.models.crystal.prediction import Prediction
-from fedens.models.crystal.training import TrainingSettings, train
+from fedens.models.crystal.training import train
 from fedens.output.vtk import write_vtu
 from fedens.report.crystals import write_crystals_report
 from fedens.report.sections import summary_table

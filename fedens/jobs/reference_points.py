@@ -32,7 +32,7 @@ from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import Summary
 from fedens.models.points.data import StructureData, prepare_structure
-from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.objective import EnergyTrainingSettings
 from fedens.models.points.training import fit_energy_model
 from fedens.report.page import ReportTable
 from fedens.report.reference_points import write_reference_points_report

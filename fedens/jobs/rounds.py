@@ -19,7 +19,7 @@ import torch
 from fedens.jobs.crystals import CrystalsRun
 from fedens.jobs.run import Section
 from fedens.models.crystal.model import Predictor
-from fedens.models.crystal.training import TrainingSettings
+from fedens.models.crystal.objective import TrainingSettings
 from fedens.structure import Structure
 from fedens.units import HARTREE_IN_MEV
 

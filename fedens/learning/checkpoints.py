@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,17 @@ class Checkpoint:
 
     def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Put a network and its fresh AdamW into this state."""
-        prefix = "weights."
-        weights = {k: v for k, v in self.tensors.items() if k.startswith(prefix)}
-        weights = {k.removeprefix(prefix): v for k, v in weights.items()}
-        network.load_state_dict(weights)
+        network.load_state_dict(under(self.tensors, "weights."))
         for name, parameter in network.named_parameters():
             if f"step.{name}" in self.tensors:
                 step, *moments = (self.tensors[f"{key}.{name}"] for key in _STATE)
                 values = (step, *(moment.to(parameter) for moment in moments))
                 optimiser.state[parameter] = dict(zip(_STATE, values, strict=True))
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def write_checkpoint(folder: Path, identity: str, checkpoint: Checkpoint) -> None:

@@ -111,10 +111,6 @@ class Checkpoints:
         identity = digest.hexdigest()[:16]
         return cls(Path(folder) / identity, identity)
 
-    def of(self, label: str) -> Path:
-        """Folder of one fit."""
-        return self.folder / label.replace(" ", "-")
-
 
 def generator(seed: int, member: int, step: int) -> torch.Generator:
     """Random numbers of one step of one member, whatever happened before."""
@@ -174,7 +170,8 @@ class _Fit:
                 break
             for group in optimiser.param_groups:
                 group["lr"] = self.settings.rate(self.step, progress)
-            batch = self.objective.batch(self.step, self._generator())
+            rng = generator(self.settings.seed, self.member, self.step)
+            batch = self.objective.batch(self.step, rng)
             loss = self.objective.loss(network, batch)
             self._check(loss)
             optimiser.zero_grad()
@@ -198,7 +195,7 @@ class _Fit:
         torch.manual_seed(self.settings.seed + 1000 * self.member)
         known = None
         if self.checkpoints is not None:
-            known = read_checkpoint(self.checkpoints.of(self.label), self._identity)
+            known = read_checkpoint(*self._place(self.checkpoints))
         if known is None:
             self.objective.start(self.network)
         optimiser = torch.optim.AdamW(
@@ -211,14 +208,6 @@ class _Fit:
             self.step, self.seconds = known.step, known.seconds
             self.history = History(**known.history)
         return optimiser
-
-    @property
-    def _identity(self) -> str:
-        assert self.checkpoints is not None
-        return f"{self.checkpoints.identity} {self.settings} {self.member}"
-
-    def _generator(self) -> torch.Generator:
-        return generator(self.settings.seed, self.member, self.step)
 
     def _progress(self) -> float:
         limit = self.settings.max_seconds
@@ -247,7 +236,11 @@ class _Fit:
     def _save(self, optimiser: torch.optim.Optimizer) -> None:
         if self.checkpoints is None:
             return
-        state = Checkpoint.of(
-            self.network, optimiser, self.step, self.seconds, vars(self.history).copy()
-        )
-        write_checkpoint(self.checkpoints.of(self.label), self._identity, state)
+        history = vars(self.history).copy()
+        state = Checkpoint.of(self.network, optimiser, self.step, self.seconds, history)
+        write_checkpoint(*self._place(self.checkpoints), state)
+
+    def _place(self, checkpoints: Checkpoints) -> tuple[Path, str]:
+        """Folder and identity of this fit."""
+        identity = f"{checkpoints.identity} {self.settings} {self.member}"
+        return checkpoints.folder / self.label.replace(" ", "-"), identity

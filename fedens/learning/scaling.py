@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,8 @@ class Standardise:
             count = total
         if not count:
             raise DescriptorError("no features to learn a scale from: all chunks are empty")
-        return cls(mean, _scale(mean, squares / count))
+        deviation = (squares / count).sqrt()
+        return cls(mean, torch.where(deviation > _CONSTANT * mean.abs(), deviation, 1.0))
 
     @property
     def n_features(self) -> int:
@@ -72,32 +73,12 @@ class Standardise:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scaled features (..., n_features), in the dtype and on the device of the input."""
-        self._check_columns(features)
-        return (features - self.mean.to(features)).div_(self.scale.to(features))
-
-    def undo(self, scaled: Tensor) -> Tensor:
-        """The features (..., n_features) that were scaled."""
-        self._check_columns(scaled)
-        return scaled * self.scale.to(scaled) + self.mean.to(scaled)
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Named tensors to store."""
-        return {"mean": self.mean, "scale": self.scale}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Standardise:
-        """From what :meth:`to_tensors` gave; other names are left alone."""
-        missing = {"mean", "scale"} - set(tensors)
-        if missing:
-            raise DescriptorError(f"a scale needs the tensors mean and scale: no {sorted(missing)}")
-        return cls(tensors["mean"].to(torch.float64), tensors["scale"].to(torch.float64))
-
-    def _check_columns(self, features: Tensor) -> None:
         if features.ndim == 0 or features.shape[-1] != self.n_features:
             raise DescriptorError(
                 f"features have shape {tuple(features.shape)}, but the scale was learned for "
                 f"{self.n_features} columns: use the descriptor it was learned with"
             )
+        return (features - self.mean.to(features)).div_(self.scale.to(features))
 
 
 def _check_rows(rows: Tensor, n_features: int | None) -> None:
@@ -106,9 +87,3 @@ def _check_rows(rows: Tensor, n_features: int | None) -> None:
         raise DescriptorError(f"features have shape {tuple(rows.shape)}, expected {expected}")
     if not torch.isfinite(rows).all():
         raise DescriptorError("features contain numbers that are not finite: no scale from them")
-
-
-def _scale(mean: Tensor, variance: Tensor) -> Tensor:
-    deviation = variance.sqrt()
-    varies = deviation > _CONSTANT * mean.abs()
-    return torch.where(varies, deviation, 1.0)

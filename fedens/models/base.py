@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,11 +19,20 @@ from torch import Tensor
 
 from fedens.data.density import Density
 from fedens.errors import DeviceError, ExtrapolationWarning, ModelError
+from fedens.fem.tensor import TensorSpace
 from fedens.models.registry import model_class
 from fedens.models.storage import read_model, write_model
 from fedens.structure import Structure
 
 Array = NDArray[np.float64]
+
+
+def not_finite(structure: Structure, what: str = "") -> ModelError:
+    """The error for results that are not finite."""
+    return ModelError(
+        f"prediction for {structure.formula} is not finite{what}; the structure may be far "
+        "outside the training's range"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +63,7 @@ class EnergyAndForces:
         broken = np.flatnonzero(~np.isfinite(self.forces).all(axis=1))
         if len(broken) or not np.isfinite(self.energy):
             atoms = ", ".join(f"{structure.symbols[i]} {i}" for i in broken[:5]) or "no single atom"
-            raise ModelError(
-                f"prediction for {structure.formula} is not finite: energy {self.energy} hartree, "
-                f"forces on {atoms}; the structure may be far outside the training's range"
-            )
+            raise not_finite(structure, f": energy {self.energy} hartree, forces on {atoms}")
         return self
 
 
@@ -73,6 +79,14 @@ class Uncertainty:
         """Those that there are, as :meth:`Model.calculate` gives them."""
         both = {"energy_uncertainty": self.energy, "forces_uncertainty": self.forces}
         return {name: value for name, value in both.items() if value is not None}
+
+
+class How(TypedDict, total=False):
+    """Options of a prediction, for the kinds that know them: see the model of crystals."""
+
+    route: str
+    space: TensorSpace | None
+    refinement_steps: int
 
 
 class Model(ABC):
@@ -127,8 +141,8 @@ class Model(ABC):
     ) -> None:
         """Issue one :class:`ExtrapolationWarning` for all complaints, if there are any."""
         if complaints:
-            message = f"{structure.formula} leaves the range of the training: "
-            message += "; ".join([*complaints, *([certainty] if certainty else [])])
+            words = "; ".join(filter(None, [*complaints, certainty]))
+            message = f"{structure.formula} leaves the range of the training: {words}"
             warnings.warn(message, ExtrapolationWarning, stacklevel=3)
 
     @torch.no_grad()
@@ -162,20 +176,11 @@ class Model(ABC):
         return ("energy", "free_energy", "forces")
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str = "functional",
-        space: Any = None,
-        refinement_steps: int = 0,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
-        """Properties by name, atomic units: those wanted and what comes with them.
-
-        Args:
-            wanted: some of :meth:`properties`.
-            route, space, refinement_steps: for kinds that know them.
-        """
-        del wanted, route, space, refinement_steps
+        """Properties by name, atomic units: those wanted, of :meth:`properties`, and what comes
+        with them."""
+        del wanted, how
         return self.energy_and_forces(structure).by_name
 
     def density(

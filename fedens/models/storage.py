@@ -36,8 +36,13 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ModelError: missing or broken files, another schema.
     """
-    description = _read_description(path / DESCRIPTION_FILE)
-    return _read_weights(path / WEIGHTS_FILE), description
+    description, weights = _read_description(path / DESCRIPTION_FILE), path / WEIGHTS_FILE
+    if not weights.is_file():
+        raise ModelError(f"no weights in {path}: {weights.name} is missing")
+    try:
+        return load_file(weights), description
+    except SafetensorError as error:
+        raise ModelError(f"{weights} is not a safetensors file ({error}): truncated?") from error
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -56,12 +61,3 @@ def _read_description(path: Path) -> dict[str, Any]:
             f"{path} has schema version {version}, this fedens reads {SCHEMA_VERSION}: {advice}"
         )
     return description
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"no weights in {path.parent}: {path.name} is missing")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is not a safetensors file ({error}): truncated?") from error

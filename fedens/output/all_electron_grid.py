@@ -32,7 +32,6 @@ from torch import Tensor
 from fedens.atoms.spherical import SphericalAtom, find_atom, superposed_fields
 from fedens.data.sample import Sample
 from fedens.errors import OutputError
-from fedens.fem.simplex import DEFAULT_MARGIN
 from fedens.output.uniform_grid import UniformGrid, planes_of_box
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
@@ -55,8 +54,8 @@ def all_electron_grid(
     structure: Structure,
     atoms: Mapping[str, SphericalAtom],
     difference: Difference,
-    spacing: float = DEFAULT_SPACING,
-    box: ArrayLike | None = None,
+    spacing: float,
+    box: ArrayLike,
 ) -> UniformGrid:
     """The density of all electrons of a molecule on a uniform grid, its cores made smooth.
 
@@ -67,7 +66,7 @@ def all_electron_grid(
         atoms: by chemical symbol. difference: of the density to their sum, at any points in the
             box.
         spacing: largest distance of planes, bohr.
-        box: lower and upper corner, (2, 3), bohr; default: 10 bohr around the outermost nuclei.
+        box: lower and upper corner, (2, 3), bohr.
 
     Raises:
         OutputError: for periodic structures, nuclei outside the box, a spacing that is not
@@ -95,12 +94,9 @@ def sample_grid(
     difference: Difference | None = None,
     spacing: float = DEFAULT_SPACING,
 ) -> UniformGrid:
-    """The density of a molecule's Kohn-Sham sample on tetrahedra, in the mesh's box.
-
-    Beside the errors of :func:`all_electron_grid`:
+    """:func:`all_electron_grid` of a molecule's Kohn-Sham sample, in the box of its tetrahedra.
 
     Args:
-        atoms, spacing: as there.
         difference: of another density, such as a predicted one; default: the sample's own.
 
     Raises:
@@ -191,14 +187,11 @@ def _smoothed(difference: Difference, points: Tensor, steps: Array, cores: list[
     return values
 
 
-def _corners(structure: Structure, box: ArrayLike | None) -> tuple[Array, Array]:
+def _corners(structure: Structure, box: ArrayLike) -> tuple[Array, Array]:
     if structure.pbc.any():
         raise OutputError(f"pbc is {structure.pbc.tolist()}: expected an isolated molecule")
-    positions = structure.positions
-    if box is None:
-        return positions.min(axis=0) - DEFAULT_MARGIN, positions.max(axis=0) + DEFAULT_MARGIN
     low, high = np.asarray(box, dtype=np.float64)
-    if not ((low < positions) & (positions < high)).all():
+    if not ((low < structure.positions) & (structure.positions < high)).all():
         raise OutputError(
             f"box reaches from {low.tolist()} to {high.tolist()} bohr: expected one with all nuclei"
         )

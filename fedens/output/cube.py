@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.fem.tensor import TensorSpace
+from fedens.fields import field_unit
 from fedens.files import write_atomically
-from fedens.output.naming import field_unit
 from fedens.output.uniform_grid import UniformGrid, uniform_grid
 from fedens.structure import Structure
 

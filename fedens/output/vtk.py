@@ -20,18 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.errors import OutputError
-from fedens.fem.mesh import (
-    grid_values,
-    hexahedral_mesh,
-    node_coordinates,
-    vtk_cells,
-    vtk_values,
-)
+from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates, vtk_cells, vtk_values
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
-from fedens.fields import is_density
+from fedens.fields import field_unit, is_density
 from fedens.files import write_atomically
-from fedens.output.naming import field_unit, inside_box
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -68,12 +61,11 @@ def write_vtu(
     belong to the quadrature points.
 
     Args:
-        path: file to write, ending in ``.vtu``.
+        path: ends in ``.vtu``.
         fields: name -> (n_points,) at ``space.points``, in atomic units. Arrays in the file are
             called ``name [unit]``, as in ``density_error [electron/angstrom^3]``.
         structure: atoms, written beside the fields as ``<stem>_atoms.vtp``.
         subdivisions: linear cells per element and axis; default: the order of the elements.
-            Of a SimplexSpace none are made.
         units: atomic unit of each field whose name does not tell it, such as
             ``{"charge": "elementary charge"}``; see :data:`fedens.fields.UNITS`.
         atom_fields: with ``structure``: see :func:`write_atoms`.
@@ -99,30 +91,21 @@ def write_vtu(
         coordinates = node_coordinates(space, parts)
         name_of_cells, (points, cells) = "HEXAHEDRON", hexahedral_mesh(coordinates)
         origin = [float(axis.edges[0]) for axis in space.axes]
-        at_nodes = partial(_grid_nodes, space, coordinates)
+        at_nodes = partial(grid_values, space, coordinates=coordinates)
     kinds = {pyvista.CellType[name_of_cells]: cells}
     grid = pyvista.UnstructuredGrid(kinds, (points * BOHR_IN_ANGSTROM).astype(np.float32))
     for name, values in fields.items():
         label, factor = _label(name, units)
-        nodal = at_nodes(values, root=is_density(name))
+        nodal = at_nodes(values, root=is_density(name)).ravel()
         grid.point_data[label] = (factor * nodal).astype(np.float32)
     grid.field_data["subdivisions"] = np.array([parts])
     grid.field_data["element_order"] = np.array([space.order])
-    _add_length_unit(grid)
+    grid.field_data["angstrom_per_bohr"] = np.array([BOHR_IN_ANGSTROM])
     written = [write_atomically(path, _xml(grid))]
     if structure is not None:
         beside = path.with_name(f"{path.stem}_atoms.vtp")
         written.append(write_atoms(beside, structure, atom_fields, units=units, origin=origin))
     return written
-
-
-def _grid_nodes(
-    space: TensorSpace,
-    coordinates: Sequence[NDArray[np.float64]],
-    field: Tensor | ArrayLike,
-    root: bool,
-) -> NDArray[np.float64]:
-    return grid_values(space, field, coordinates, root=root).ravel()
 
 
 def write_atoms(
@@ -138,7 +121,7 @@ def write_atoms(
     Atoms of a periodic cell are moved into it by whole lattice vectors.
 
     Args:
-        path: file to write, ending in ``.vtp``.
+        path: ends in ``.vtp``.
         fields: name -> (n_atoms,) or (n_atoms, 3), in atomic units, such as ``forces`` and
             ``forces_error`` (hartree/bohr; eV/angstrom in the file).
         units: as in :func:`write_vtu`.
@@ -151,7 +134,7 @@ def write_atoms(
     import pyvista
 
     path = _checked_suffix(path, ".vtp")
-    atoms = pyvista.PolyData(inside_box(structure, origin) * BOHR_IN_ANGSTROM)
+    atoms = pyvista.PolyData(structure.positions_in_box(origin) * BOHR_IN_ANGSTROM)
     atoms.point_data["atomic_number"] = structure.numbers.copy()
     atoms.point_data["symbol"] = structure.symbols
     atoms.point_data["covalent_radius [angstrom]"] = covalent_radii[structure.numbers]
@@ -159,7 +142,7 @@ def write_atoms(
         array = _per_atom(name, values, len(structure))
         label, factor = _label(name, units)
         atoms.point_data[label] = factor * array
-    _add_length_unit(atoms)
+    atoms.field_data["angstrom_per_bohr"] = np.array([BOHR_IN_ANGSTROM])
     return write_atomically(path, _xml(atoms))
 
 
@@ -170,7 +153,7 @@ def write_pvd(
     """A series of files that ParaView opens as one, with a time slider.
 
     Args:
-        path: file to write, ending in ``.pvd``; names in it are relative to its folder.
+        path: ends in ``.pvd``; names in the file are relative to its folder.
         entries: (time or index, file or files); several files of one time, such as those
             :func:`write_vtu` returns, become parts of one data set.
 
@@ -183,24 +166,16 @@ def write_pvd(
     collection = ElementTree.SubElement(root, "Collection")
     for time, files in entries:
         for part, file in enumerate([files] if isinstance(files, str | Path) else files):
-            ElementTree.SubElement(
-                collection,
-                "DataSet",
-                timestep=f"{time:g}",
-                part=str(part),
-                file=_relative(Path(file), path.parent),
-            )
+            if not Path(file).is_file():
+                raise OutputError(f"{file} does not exist: write a series after its files")
+            relative = Path(os.path.relpath(Path(file).resolve(), path.parent.resolve()))
+            entry = {"timestep": f"{time:g}", "part": str(part), "file": relative.as_posix()}
+            ElementTree.SubElement(collection, "DataSet", entry)
     if not len(collection):
         raise OutputError(f"{path}: a series needs at least one file")
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     return write_atomically(path, f'<?xml version="1.0"?>\n{text}\n')
-
-
-def _relative(file: Path, folder: Path) -> str:
-    if not file.is_file():
-        raise OutputError(f"{file} does not exist: write the files of a series before the series")
-    return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
 
 
 def _checked_suffix(path: str | Path, suffix: str) -> Path:
@@ -224,10 +199,6 @@ def _per_atom(name: str, values: Tensor | ArrayLike, n_atoms: int) -> NDArray[np
             f"({n_atoms}, 3)"
         )
     return array
-
-
-def _add_length_unit(data: pyvista.DataSet) -> None:
-    data.field_data["angstrom_per_bohr"] = np.array([BOHR_IN_ANGSTROM])
 
 
 def _xml(data: pyvista.DataSet) -> str:

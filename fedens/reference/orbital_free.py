@@ -220,7 +220,7 @@ class OrbitalFreeLabeller:
     max_evaluations: int
 
     def __call__(self, structure: Structure) -> Sample:
-        """The ground state's sample; the errors of :func:`solve_ground_state`."""
+        """The ground state's sample; errors of :func:`solve_ground_state`."""
         state = solve_ground_state(
             structure,
             TensorSpace.for_structure(structure, self.spacing, self.order),
@@ -231,7 +231,7 @@ class OrbitalFreeLabeller:
         return state.to_sample()
 
     def describe(self) -> dict[str, Any]:
-        """All that the samples depend on; bohr and hartree."""
+        """Kind and attributes."""
         return {
             "kind": "orbital_free",
             "functional": self.functional.describe(),

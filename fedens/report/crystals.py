@@ -11,7 +11,7 @@ import numpy as np
 from fedens.analysis.evaluation import Evaluation
 from fedens.analysis.quantities import QUANTITIES
 from fedens.report.figures import parity_plot
-from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.page import ReportContent, ReportFigure, write_report
 from fedens.report.sections import (
     Row,
     calibrations,
@@ -44,6 +44,11 @@ _COLUMNS = (
 )
 _CURVE = ("nmape_percent", "energy_error_functional_mev_per_atom")
 _ROUNDS = ("round", "structures", "mean_candidate_uncertainty_mev_per_atom", *_CURVE)
+_ROUNDS_CAPTION = (
+    "A round labels the candidates of the most uncertain energy and goes on training with them; "
+    "their uncertainty is that of the model before the round, the errors are of held-out "
+    "structures after it."
+)
 _NOTES = (
     "NMAPE: integral of |n_pred - n_ref| over the integral of n_ref, with the mesh's own "
     "quadrature weights. A small NMAPE does not imply a small energy error.",
@@ -74,12 +79,12 @@ def write_crystals_report(
     history: Mapping[str, Sequence[float]] | None = None,
     slices: bytes | None = None,
 ) -> Path:
-    """Write the report page.
+    """Write the page of a model, evaluated on crystals it has not learned from.
 
     Args:
         name: of the run. n_trained: structures it learned from. run: what was run, name -> value.
-        evaluations: of the held-out structures. curve: rows of the learning curve.
-        rounds: rows of active learning. history: losses of the first network.
+        curve, rounds: rows of the learning curve and of active learning.
+        history: losses of the first network.
         slices: PNG of a density slice and its error; without it there are no pictures.
 
     Raises:
@@ -103,7 +108,7 @@ def write_crystals_report(
             summary_table("Held-out errors", evaluations),
             evaluations_table("Held-out structures", _COLUMNS, evaluations),
             *curve_tables(curve, _CURVE, caption),
-            *([_rounds_table(rounds)] if rounds else []),
+            *([rows_table("Active learning", _ROUNDS, rounds, _ROUNDS_CAPTION)] if rounds else []),
         ],
         notes=_NOTES,
     )
@@ -115,15 +120,10 @@ def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFig
     figures = [ReportFigure("Density and its error", slices, caption, wide=True)]
     figures += [_energy_parity(evaluations, route) for route in ("functional", "energy_density")]
     for route in ("functional", "hellmann_feynman"):
-        figures += force_parity(
-            _title("Forces", f"force_mae_{route}_mev_per_angstrom"),
-            evaluations,
-            route,
-            HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM,
-            "eV/angstrom",
-            error_unit="meV/angstrom",
-            error_factor=1000.0,
-        )
+        title = _title("Forces", f"force_mae_{route}_mev_per_angstrom")
+        scale, unit = HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM, "eV/angstrom"
+        error = {"error_unit": "meV/angstrom", "error_factor": 1000.0}
+        figures += force_parity(title, evaluations, route, scale, unit, **error)
     return figures + calibrations(evaluations)
 
 
@@ -141,15 +141,3 @@ def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> ReportFigur
 def _title(what: str, key: str) -> str:
     """With the route of a quantity, which is what its label says after the comma."""
     return f"{what}: {QUANTITIES[key].label.partition(', ')[2]}"
-
-
-def _rounds_table(rounds: Sequence[Row]) -> ReportTable:
-    """What active learning did."""
-    return rows_table(
-        "Active learning",
-        _ROUNDS,
-        rounds,
-        "A round labels the candidates of the most uncertain energy and goes on training with "
-        "them; their uncertainty is that of the model before the round, the errors are of "
-        "held-out structures after it.",
-    )

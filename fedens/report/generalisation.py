@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,38 +131,37 @@ def _groups(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
     return groups
 
 
-def _curve(rows: Sequence[Row], quantity: str) -> tuple[list[float], list[float]]:
-    return [r["size_lattice_constants"] for r in rows], [abs(r[quantity]) for r in rows]
+def _curves(
+    rows: Sequence[Row], key: str, quantity: str
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Radii of training domains and sizes of a quantity there, for every value of a key."""
+    return {
+        name: (
+            [r["size_lattice_constants"] for r in group],
+            [abs(r[quantity]) for r in group],
+        )
+        for name, group in _groups(rows, key).items()
+    }
 
 
-def _far_field(rows: Sequence[Row], slopes: Sequence[Row]) -> list[ReportFigure]:
-    figures = []
+def _far_field(rows: Sequence[Row], slopes: Sequence[Row]) -> Iterator[ReportFigure]:
     for quantity, label in _FAR_FIELD.items():
         words = _words(quantity)
-        curves = {
-            f"wrong {wrong}": _curve(group, quantity)
-            for wrong, group in _groups(rows, "wrong").items()
-        }
+        curves = {f"wrong {n}": xy for n, xy in _curves(rows, "wrong", quantity).items()}
         theory = [r["theory"] for r in slopes if r["quantity"] == words and r["theory"] is not None]
         lines = {f"L^{exponent:g}": exponent for exponent in theory}
         picture = power_law_plot(curves, _SIZE, label, lines)
         title = f"Models wrong beyond L: {words}"
-        figures.append(ReportFigure(title, picture, "Dashed: the theory's exponents."))
-    return figures
+        yield ReportFigure(title, picture, "Dashed: the theory's exponents.")
 
 
-def _fits(fits: Sequence[Row]) -> list[ReportFigure]:
-    figures = []
+def _fits(fits: Sequence[Row]) -> Iterator[ReportFigure]:
     for basis, rows in _groups(fits, "basis").items():
-        curves = {
-            kinds: _curve(group, "geometry")
-            for kinds, group in _groups(rows, "observations").items()
-        }
+        curves = _curves(rows, "observations", "geometry")
         stable = any(np.isfinite(errors).any() for _, errors in curves.values())
         if basis != "exact" and stable:
             picture = power_law_plot(curves, _SIZE, _STRAIN)
-            figures.append(ReportFigure(f"Fits within L: {basis} basis", picture))
-    return figures
+            yield ReportFigure(f"Fits within L: {basis} basis", picture)
 
 
 def _decay(rows: Sequence[Row]) -> ReportFigure:

@@ -23,10 +23,7 @@ from fedens.report.sections import (
     losses,
     summary_table,
 )
-from fedens.units import (
-    HARTREE_IN_KCAL_PER_MOL,
-    HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM,
-)
+from fedens.units import HARTREE_IN_KCAL_PER_MOL, HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM
 
 #: What stands in the table of the single molecules and in the learning curve.
 _COLUMNS = (
@@ -41,6 +38,7 @@ _HEADLINE = (
     "cycles_from_minao",
     "cycles_from_prediction",
 )
+_FORCE_UNIT = (HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM, "kcal/mol/angstrom")
 _PULAY = [key for key in QUANTITIES if key.startswith("pulay")]
 _NOTES = (
     "NMAPE: integral of |predicted - reference density| over the number of electrons.",
@@ -83,13 +81,7 @@ def write_molecules_report(
         run=run,
         figures=[
             _energy_parity(evaluations),
-            *force_parity(
-                "Forces",
-                evaluations,
-                "predicted",
-                HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM,
-                "kcal/mol/angstrom",
-            ),
+            *force_parity("Forces", evaluations, "predicted", *_FORCE_UNIT),
             *calibrations(evaluations),
             *curve_figures(curve, _COLUMNS, caption),
             *losses(histories or {}),
@@ -147,13 +139,13 @@ def _forces_of(one: Evaluation) -> ReportTable:
     """Forces on every atom of a molecule, their sizes."""
     analytic, feynman = one.forces["reference"], one.forces["reference_hellmann_feynman"]
     vectors = (one.forces["predicted"], analytic, feynman, feynman - analytic)
-    sizes = HARTREE_PER_BOHR_IN_KCAL_PER_MOL_ANGSTROM * np.linalg.norm(vectors, axis=2).T
+    sizes = _FORCE_UNIT[0] * np.linalg.norm(vectors, axis=2).T
     columns = ["atom", "predicted", "analytic", "Hellmann-Feynman", "Pulay difference"]
     atoms = [f"{symbol} {i}" for i, symbol in enumerate(one.symbols)]
     return ReportTable(
         f"Forces of {one.name}: lengths of the vectors",
         columns,
         [[atom, *row] for atom, row in zip(atoms, sizes.tolist(), strict=True)],
-        ["", *["kcal/mol/angstrom"] * 4],
+        ["", *_FORCE_UNIT[1:] * 4],
         "Analytic and Hellmann-Feynman: of the reference. Difference: of the vectors.",
     )

@@ -90,14 +90,11 @@ class ReportContent:
 def write_report(path: str | Path, content: ReportContent) -> Path:
     """The page as one HTML file, readable on a phone, in print, in light and in dark.
 
+    The same content gives the same text.
+
     Raises:
         OutputError: if the file cannot be written.
     """
-    return write_atomically(path, render_report(content))
-
-
-def render_report(content: ReportContent) -> str:
-    """The page's HTML; the same content gives the same text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -110,7 +107,8 @@ def render_report(content: ReportContent) -> str:
     )
     environment.filters["shown"] = shown
     environment.tests["numeric"] = _is_number
-    return environment.get_template("report.html.j2").render(content=content)
+    page = environment.get_template("report.html.j2").render(content=content)
+    return write_atomically(path, page)
 
 
 def shown(value: Any, digits: int = DIGITS) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def write_reference_points_report(
             "those of held-out structures, means over seeds."
         ),
         run=run,
-        figures=_figures(rows),
+        figures=list(_figures(rows)),
         tables=[
             rows_table("Held-out errors", (*_KEYS, *_ERRORS), rows),
             rows_table("Costs, one structure", _COSTS, list(map(asdict, costs)), _COST_CAPTION),
@@ -83,8 +83,7 @@ def write_reference_points_report(
     return write_report(path, content)
 
 
-def _figures(rows: Sequence[Row]) -> list[ReportFigure]:
-    figures = []
+def _figures(rows: Sequence[Row]) -> Iterator[ReportFigure]:
     for labels in dict.fromkeys(row["labels"] for row in rows):
         chosen = [row for row in rows if row["labels"] == labels]
         sizes = sorted({row["structures"] for row in chosen})
@@ -96,5 +95,4 @@ def _figures(rows: Sequence[Row]) -> list[ReportFigure]:
                 for points in dict.fromkeys(row["points"] for row in chosen)
             }
             picture = learning_curve(sizes, errors, unit, label)
-            figures.append(ReportFigure(f"{label.capitalize()}, taught {labels}", picture))
-    return figures
+            yield ReportFigure(f"{label.capitalize()}, taught {labels}", picture)

@@ -80,12 +80,7 @@ def headline(
 
 
 def force_parity(
-    title: str,
-    evaluations: Sequence[Evaluation],
-    route: str,
-    scale: float,
-    unit: str,
-    **error: Any,
+    title: str, evaluations: Sequence[Evaluation], route: str, scale: float, unit: str, **error: Any
 ) -> list[ReportFigure]:
     """Force components of a route against the reference's, where there are any.
 

@@ -253,12 +253,9 @@ def _vibrations(structure: Structure) -> Array:
     axes = np.eye(3)
     shifts = np.tile(axes, len(structure))
     turns = np.array([np.cross(axis, centred).ravel() for axis in axes])
-    rigid = [_span(kind * np.sqrt(masses)) for kind in (shifts, turns)]
-    _, _, rows = np.linalg.svd(np.concatenate(rigid))
-    return np.asarray(rows[sum(map(len, rigid)) :])
-
-
-def _span(directions: Array) -> Array:
-    """Orthonormal rows that span those given."""
-    _, sizes, rows = np.linalg.svd(directions, full_matrices=False)
-    return np.asarray(rows[sizes > _NO_ROTATION * sizes[0]])
+    spans = []
+    for kind in (shifts, turns):
+        _, sizes, rows = np.linalg.svd(kind * np.sqrt(masses), full_matrices=False)
+        spans.append(rows[sizes > _NO_ROTATION * sizes[0]])
+    rigid = np.concatenate(spans)
+    return np.asarray(np.linalg.svd(rigid)[2][len(rigid) :])

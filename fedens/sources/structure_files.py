@@ -26,19 +26,11 @@ class StructureFile:
     index: int | str = ":"
 
     def structures(self, seed: int = 0) -> list[Structure]:  # noqa: ARG002
-        """Those at the index, in the file's order; a file needs no ``seed``.
-
-        Raises:
-            StructureError: see :func:`read_structures`.
-        """
+        """Those at the index, in the file's order; errors of :func:`read_structures`."""
         return read_structures(self.path, self.index)
 
     def further(self, count: int, seed: int = 0) -> dict[int, Structure]:  # noqa: ARG002
-        """The first ``count`` that the index leaves over: place in the file -> structure.
-
-        Raises:
-            StructureError: fewer are left, or an index that is neither a number nor a slice.
-        """
+        """The first that the index leaves over; it must be a number or a slice."""
         every = read_structures(self.path, ":")
         used = self._selected(len(every))
         spare = [place for place in range(len(every)) if place not in used]

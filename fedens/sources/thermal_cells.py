@@ -36,15 +36,11 @@ class ThermalCells:
     vacancy_fraction: float = 0.5
 
     def structures(self, seed: int = 0) -> list[Structure]:
-        """The series.
-
-        Raises:
-            StructureError: displacements so large that atoms overlap.
-        """
+        """The series; errors of :meth:`structure`."""
         return [self.structure(index, seed) for index in range(self.count)]
 
     def further(self, count: int, seed: int = 0) -> dict[int, Structure]:
-        """``count`` structures that go on where the series ends: index -> structure."""
+        """Those that go on where the series ends; errors of :meth:`structure`."""
         places = range(self.count, self.count + count)
         return {index: self.structure(index, seed) for index in places}
 

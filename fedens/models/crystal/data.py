@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,9 +13,9 @@ from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.fields import ENERGY_DENSITIES
-from fedens.learning.committee import left_out
 from fedens.learning.scaling import Standardise
 from fedens.models.crystal.model import Predictor
+from fedens.progress import Advance, Report, silent
 
 
 @dataclass(eq=False)
@@ -47,13 +47,13 @@ class TrainingData:
         descriptor: Descriptor,
         baseline: Baseline,
         device: torch.device | str = "cpu",
-        report: Callable[[int], None] | None = None,
+        report: Report = silent,
         known: Predictor | None = None,
     ) -> TrainingData:
         """Descriptors of samples, and root densities as differences to a baseline.
 
-        Computed once and kept in memory. ``report`` is called with the number of samples done.
-        Features and targets are scaled to this data, or as they are for a ``known`` predictor.
+        Computed once and kept in memory. Features and targets are scaled to this data, or as they
+        are for a ``known`` predictor.
         """
         features, targets, spaces = [], [], []
         for i, sample in enumerate(samples):
@@ -64,23 +64,24 @@ class TrainingData:
                 root = sample_field(sample, "density", device).clamp(min=0).sqrt()
                 features.append(space.element_blocks(descriptor(space, sample.structure)))
                 targets.append(space.element_blocks((root - base.root)[:, None]))
-            if report is not None:
-                report(i + 1)
+            report(Advance("descriptors", i + 1, len(samples)))
         orders = {space.order for space in spaces}
         if len(orders) != 1:
             raise ModelError(f"samples have elements of orders {sorted(orders)}; expected one")
         scaling, scales = Standardise.fit(part.flatten(0, 1) for part in features), None
         if known is not None:
             scaling, scales = known.scaling, known.target_scales[:1].to(device)
+        scaled, target_scales = _scaled(torch.cat(targets), scales)
         weights = torch.cat([space.element_blocks(space.weights) for space in spaces])
         return cls(
             features=torch.cat([scaling(part).float() for part in features]),
-            **_scaled(torch.cat(targets), scales),
+            targets=scaled,
             weights=(weights / weights.mean()).float(),
             lengths=torch.cat([space.element_lengths for space in spaces]).float(),
             owners=torch.cat([torch.full((len(p),), i) for i, p in enumerate(features)]),
             order=orders.pop(),
             scaling=scaling,
+            target_scales=target_scales,
         )
 
     def with_targets(self, targets: Tensor, scales: Tensor | None = None) -> TrainingData:
@@ -88,21 +89,17 @@ class TrainingData:
 
         ``scales`` (n_outputs,): default the targets' spread.
         """
-        scaled = _scaled(targets, scales)
-        return replace(self, targets=scaled["targets"], target_scales=scaled["target_scales"])
+        targets, scales = _scaled(targets, scales)
+        return replace(self, targets=targets, target_scales=scales)
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def left_out(self, member: int, committee: int) -> list[int]:
-        """Indices of the structures that a member of a committee is not trained on."""
-        return left_out(int(self.owners[-1]) + 1, member, committee)
 
-
-def _scaled(targets: Tensor, scales: Tensor | None = None) -> dict[str, Tensor]:
+def _scaled(targets: Tensor, scales: Tensor | None) -> tuple[Tensor, Tensor]:
     if scales is None:
         scales = targets.flatten(0, 1).std(dim=0).clamp(min=1e-12)
-    return {"targets": (targets / scales).float(), "target_scales": scales}
+    return (targets / scales).float(), scales
 
 
 def energy_density_targets(samples: Sequence[Sample], predictor: Predictor) -> Tensor:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 
 class RootDensityLoss:
-    """Squared error and squared gradient of the error; see
-    :mod:`fedens.models.crystal.training`."""
+    """Squared error and squared gradient of the error: :mod:`fedens.models.crystal.training`."""
 
     def __init__(self, order: int, gradient_weight: float, device: torch.device | str = "cpu"):
         self.gradient_weight = gradient_weight

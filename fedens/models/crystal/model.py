@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from fedens.fields import ENERGY_DENSITIES
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork, committee_outputs
 from fedens.learning.scaling import Standardise
-from fedens.models.base import EnergyAndForces, Model, Uncertainty
+from fedens.models.base import EnergyAndForces, How, Model, Uncertainty
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
     NO_FUNCTIONAL,
@@ -49,7 +49,11 @@ class Predictor(Model):
     """Predicts density, energy densities, energies, forces and stress of a structure.
 
     All but :meth:`predict` warn (``ExtrapolationWarning``) of structures that leave the range of
-    the training.
+    the training. The methods know three ways to an energy and forces: ``functional``, the parent
+    functional at the predicted density; ``energy_density``, the sum of the predicted ones; and
+    ``hellmann_feynman``, forces of the density alone, which are no derivative of an energy. They
+    work on a ``space``, by default :meth:`space_for`, and with ``refinement_steps`` take steps of
+    the functional's minimisation from the predicted density.
 
     Attributes:
         descriptor: of the networks' features. scaling: of its columns.
@@ -89,7 +93,6 @@ class Predictor(Model):
 
     @property
     def device(self) -> torch.device:
-        """Device of the networks."""
         return self.target_scales.device
 
     @property
@@ -118,12 +121,7 @@ class Predictor(Model):
         positions: Tensor | None = None,
         refinement_steps: int = 0,
     ) -> Prediction:
-        """Fields of a structure at the points of a space.
-
-        Args:
-            space: default :meth:`space_for`; a scaled one to differentiate in the cell.
-            positions: (n_atoms, 3), bohr; replaces the structure's own, to differentiate.
-            refinement_steps: minimisation steps of the functional from the predicted density.
+        """Fields of a structure at the points of a space; see the class.
 
         Raises:
             SpaceError, PseudopotentialError, DescriptorError: what does not fit together.
@@ -147,7 +145,7 @@ class Predictor(Model):
         ).refined(refinement_steps)
 
     def _corrections(self, features: Tensor, recorded: bool) -> Tensor:
-        """Learned parts of the energy densities by every network, (n_members, n_points, 3)."""
+        """:attr:`Prediction.member_corrections`."""
         if not self.target_scales[1:].any():
             raise ModelError(
                 "this model has learned densities alone: it has no energy densities; use the "
@@ -177,14 +175,14 @@ class Predictor(Model):
         return structure, complaints, certainty
 
     def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
-        """Total energy by the functional route, a scalar; differentiable in positions."""
+        """Total energy by the functional route."""
         return self.predict(structure, positions=positions).energy_of("functional")
 
     @torch.no_grad()
     def density(
         self, structure: Structure, space: TensorSpace | None = None, refinement_steps: int = 0
     ) -> Density:
-        """Predicted density of a structure; it holds exactly N electrons."""
+        """It holds exactly N electrons."""
         prediction = self.predict(structure, space, refinement_steps=refinement_steps)
         self.warn_outside(*self._warning(prediction))
         return prediction.density
@@ -197,7 +195,7 @@ class Predictor(Model):
         space: TensorSpace | None = None,
         refinement_steps: int = 0,
     ) -> float:
-        """Predicted total energy, hartree, by ``functional`` or ``energy_density``."""
+        """Total energy, hartree, by ``functional`` or ``energy_density``."""
         prediction = self.predict(structure, space, refinement_steps=refinement_steps)
         self.warn_outside(*self._warning(prediction))
         return float(prediction.energy_of(route))
@@ -209,12 +207,7 @@ class Predictor(Model):
         space: TensorSpace | None = None,
         refinement_steps: int = 0,
     ) -> NDArray[np.float64]:
-        """Forces (n_atoms, 3), hartree/bohr, on a space (default :meth:`space_for`).
-
-        ``functional``, ``energy_density``: exact derivatives of the energy of that route, by one
-        backward pass through the model. ``hellmann_feynman``: from the density alone; not the
-        derivative of a predicted energy.
-        """
+        """Forces (n_atoms, 3), hartree/bohr: minus the energy's derivative, or Hellmann-Feynman."""
         check_route(route)
         if route == "hellmann_feynman":
             density = self.density(structure, space, refinement_steps)
@@ -317,7 +310,6 @@ class Predictor(Model):
         )
 
     def properties(self, route: str) -> tuple[str, ...]:
-        """As in the base; the Hellmann-Feynman route has forces that are no derivative."""
         check_route(route)
         if self.functional is None:
             return ()
@@ -326,28 +318,22 @@ class Predictor(Model):
         return (*_CONSERVATIVE, "hellmann_feynman_forces", *_UNCERTAINTIES)
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str = "functional",
-        space: TensorSpace | None = None,
-        refinement_steps: int = 0,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
-        """As in the base; what is not wanted and costs a pass of its own is left out."""
-        how: tuple[TensorSpace | None, int] = (space, refinement_steps)
+        """What is not wanted and costs a pass of its own is left out."""
         results: dict[str, Any] = {}
         if not set(wanted).isdisjoint(_CONSERVATIVE):
             stress = "stress" in wanted
-            results |= self.energy_and_forces(structure, route, *how, stress=stress).by_name
+            results |= self.energy_and_forces(structure, stress=stress, **how).by_name
         if "hellmann_feynman_forces" in wanted:
-            results["hellmann_feynman_forces"] = self.forces(structure, "hellmann_feynman", *how)
+            feynman: How = {**how, "route": "hellmann_feynman"}
+            results["hellmann_feynman_forces"] = self.forces(structure, **feynman)
         if not set(wanted).isdisjoint(_UNCERTAINTIES):
-            results |= self.uncertainty(structure, route, *how).by_name
+            results |= self.uncertainty(structure, **how).by_name
         return results
 
     @property
     def resolution(self) -> tuple[float, int]:
-        """Spacing, bohr, and order of :meth:`space_for`."""
         return self.spacing, self.order
 
     def to(self, device: torch.device | str) -> Predictor:
@@ -358,7 +344,6 @@ class Predictor(Model):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What ``fedens info`` shows."""
         return {
             "functional": None if self.functional is None else self.functional.describe(),
             "differences to": self.baseline.kind,
@@ -370,7 +355,6 @@ class Predictor(Model):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, scales and domain, by name."""
         return {
             **self._committee.state_dict(),
             "scaling.mean": self.scaling.mean,
@@ -380,7 +364,6 @@ class Predictor(Model):
         }
 
     def describe(self) -> dict[str, Any]:
-        """All but the numbers of :meth:`tensors`."""
         return {
             "descriptor": self.descriptor.describe(),
             "functional": None if self.functional is None else self.functional.describe(),
@@ -398,14 +381,13 @@ class Predictor(Model):
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Predictor:
-        """The predictor of :meth:`tensors` and :meth:`describe`.
-
-        Raises:
-            ModelError: weights of another descriptor.
-        """
         descriptor = descriptor_from_description(description["descriptor"])
         scaling = Standardise(tensors.pop("scaling.mean"), tensors.pop("scaling.scale"))
-        _check_columns(descriptor, scaling)
+        if descriptor.n_features != scaling.n_features:
+            raise ModelError(
+                f"the weights expect {scaling.n_features} features, the descriptor in "
+                f"{DESCRIPTION_FILE} makes {descriptor.n_features}: they belong to different models"
+            )
         hidden, functional = tuple(description["hidden"]), description["functional"]
         predictor = cls(
             descriptor=descriptor,
@@ -427,11 +409,3 @@ class Predictor(Model):
         )
         predictor._committee.load_state_dict(tensors)
         return predictor
-
-
-def _check_columns(descriptor: Descriptor, scaling: Standardise) -> None:
-    if descriptor.n_features != scaling.n_features:
-        raise ModelError(
-            f"the weights expect {scaling.n_features} features, the descriptor in "
-            f"{DESCRIPTION_FILE} makes {descriptor.n_features}: they belong to different models"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -101,15 +101,18 @@ class Prediction:
 
     def members(self, refinement_steps: int = 0) -> list[Prediction]:
         """What every network of the committee predicts alone, from the same features."""
-        return [self._member(i, refinement_steps) for i in range(len(self.roots))]
+        return [
+            replace(
+                self,
+                density=density_from_root(self.density.space, root, self.electrons),
+                roots=root[None],
+                learn_corrections=partial(self._correction_of, i),
+            ).refined(refinement_steps)
+            for i, root in enumerate(self.roots)
+        ]
 
-    def _member(self, index: int, refinement_steps: int) -> Prediction:
-        return replace(
-            self,
-            density=density_from_root(self.density.space, self.roots[index], self.electrons),
-            roots=self.roots[index, None],
-            learn_corrections=lambda: self.member_corrections[index, None],
-        ).refined(refinement_steps)
+    def _correction_of(self, member: int) -> Tensor:
+        return self.member_corrections[member, None]
 
     def refined(self, steps: int) -> Prediction:
         """The same after minimisation steps of the functional.
@@ -120,11 +123,6 @@ class Prediction:
         if not steps:
             return self
         return replace(self, density=self.bound.refined(self.density, steps))
-
-    @property
-    def raw_number_of_electrons(self) -> float:
-        """Electrons of the prediction before it is normalised."""
-        return float(self.density.space.integrate(self.raw_root.detach() ** 2))
 
     @property
     def known_energy_densities(self) -> dict[str, Tensor]:
@@ -154,8 +152,7 @@ class Prediction:
         Raises:
             ModelError: a model without a functional, which knows no ions; another route.
         """
-        if route not in ENERGY_ROUTES:
-            raise ModelError(f"no energy by route {route!r}; expected {' or '.join(ENERGY_ROUTES)}")
+        check_route(route, ENERGY_ROUTES)
         energy = self.bound.energy(self.density)
         if route == "energy_density":
             energy = energy + self.density.space.integrate(self.corrections.sum(dim=1))
@@ -181,11 +178,9 @@ class Prediction:
         if len(self.roots) == 1:
             return None
         with torch.no_grad():
-            members = self.members(refinement_steps)
-        forces = [
-            hellmann_feynman_forces(self.bound.functional, self.structure, member.density)
-            for member in members
-        ]
+            densities = [member.density for member in self.members(refinement_steps)]
+        functional = self.bound.functional
+        forces = [hellmann_feynman_forces(functional, self.structure, n) for n in densities]
         return self.calibration * torch.stack(forces).std(dim=0).cpu().numpy()
 
 

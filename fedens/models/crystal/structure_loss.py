@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
 from fedens.errors import ModelError
 from fedens.fem.tensor import TensorSpace
 from fedens.models.crystal.model import Predictor
+from fedens.models.crystal.prediction import density_from_root
 from fedens.structure import Structure
 
 
@@ -59,9 +59,16 @@ class StructureLoss:
         """
         if not energy_weight and not force_weight:
             return None
-        wholes = [_prepare(sample, predictor) for sample in samples]
-        if force_weight and any(whole.forces is None for whole in wholes):
+        if force_weight and any(sample.forces is None for sample in samples):
             raise ModelError("force_weight is not 0, but there are samples without forces")
+        wholes = []
+        for sample in samples:
+            space = sample.tensor_space(predictor.device)
+            with torch.no_grad():
+                bound = predictor.parent.bind(sample.structure, space)
+                root = predictor.baseline.density(sample.structure, space).root
+            forces = None if sample.forces is None else torch.tensor(sample.forces).to(space.device)
+            wholes.append(_Whole(sample.structure, bound, root, sample.total_energy, forces))
         return cls(wholes, predictor.target_scales[0], energy_weight, force_weight)
 
     def __len__(self) -> int:
@@ -73,7 +80,7 @@ class StructureLoss:
         space = cast(TensorSpace, whole.bound.space)
         learned = space.from_element_blocks(outputs[..., 0].double())
         root = whole.baseline_root + self.scale * learned
-        density = Density.from_root(space, space.project(root)).normalised(whole.bound.electrons)
+        density = density_from_root(space, root, whole.bound.electrons)
         loss = torch.zeros((), dtype=torch.float64, device=space.device)
         if self.energy_weight:
             excess = (whole.bound.energy(density) - whole.energy) / space.volume
@@ -86,12 +93,3 @@ class StructureLoss:
             error = ((forces - whole.forces) ** 2).mean()
             loss = loss + self.force_weight * error / self.scale**2
         return loss.float()
-
-
-def _prepare(sample: Sample, predictor: Predictor) -> _Whole:
-    space = sample.tensor_space(predictor.device)
-    with torch.no_grad():
-        bound = predictor.parent.bind(sample.structure, space)
-        root = predictor.baseline.density(sample.structure, space).root
-    forces = None if sample.forces is None else torch.tensor(sample.forces, device=space.device)
-    return _Whole(sample.structure, bound, root, sample.total_energy, forces)

@@ -10,6 +10,7 @@ a density error costs in energy, where the von Weizsaecker term makes roughness 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,60 +24,19 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.fields import ENERGY_DENSITIES
+from fedens.learning.committee import left_out
 from fedens.learning.devices import resolve_device
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, History, fit
 from fedens.learning.pointwise import FieldNetwork, PointwiseNetwork
-from fedens.models.crystal.calibration import left_out_calibration
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
-from fedens.models.crystal.objective import ElementObjective, StructureObjective
+from fedens.models.crystal.objective import ElementObjective, TrainingSettings
 from fedens.models.crystal.structure_loss import StructureLoss
-from fedens.progress import Advance, Report, silent
+from fedens.progress import Report, silent
 
 _WARM_UP_STEPS = 100
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        hidden: units of the hidden layers.
-        committee: number of networks. Each has its own seed and leaves out its share of the
-            structures, which then show its errors and calibrate the uncertainty.
-        steps: optimiser steps per network. max_seconds: end sooner after this processor time per
-            network.
-        batch_points: points per step, in whole elements.
-        learning_rate: highest rate of AdamW; it warms up, then falls along a cosine.
-        gradient_weight: weight of |grad error|^2 against error^2 for the root density, bohr^2.
-            Half of it is about the ratio in which they enter the energy of a simple metal.
-        energy_density_share: steps for the energy densities, relative to ``steps``.
-        integral_weight: weight of the squared error of the summed energy densities' mean over an
-            element against the squared error at points: what counts for the total energy.
-        energy_weight: weight of the functional's energy at the predicted density, above that of
-            the reference, per volume and in units of the targets' spread squared.
-        force_weight: weight of the squared error of the Hellmann-Feynman forces, (hartree/bohr)^2
-            in units of the targets' spread squared.
-        structure_every: steps between those that add the two terms of whole structures.
-        checkpoint_every: steps between checkpoints. seed: of weights and batches.
-    """
-
-    hidden: tuple[int, ...] = (64, 64)
-    committee: int = 4
-    steps: int = 2000
-    max_seconds: float | None = None
-    batch_points: int = 8192
-    learning_rate: float = 3e-3
-    gradient_weight: float = 0.5
-    energy_density_share: float = 0.2
-    integral_weight: float = 10.0
-    energy_weight: float = 0.0
-    force_weight: float = 0.0
-    structure_every: int = 20
-    checkpoint_every: int = 500
-    seed: int = 0
 
 
 def train(
@@ -117,20 +77,20 @@ def train(
         DeviceError: a missing device.
     """
     settings, target = settings or TrainingSettings(), resolve_device(device)
-    density_alone = _check_fields(samples)
     functional, baseline = _known(samples, functional, baseline)
-    _check_electrons(samples, functional or baseline)
+    density_alone = _check(samples, functional or baseline)
     if start_from is not None:
         _check_same_kind(start_from, descriptor, settings, functional, baseline)
-
-    def described(done: int) -> None:
-        report(Advance("descriptors", done, len(samples)))
-
-    data = TrainingData.from_samples(samples, descriptor, baseline, target, described, start_from)
+    data = TrainingData.from_samples(samples, descriptor, baseline, target, report, start_from)
+    if start_from is None:
+        shape = (descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
+        networks = [FieldNetwork(*shape) for _ in range(settings.committee)]
+    else:
+        networks = [copy.deepcopy(network) for network in start_from.networks]
     predictor = Predictor(
         descriptor=descriptor,
         scaling=data.scaling,
-        networks=[network.to(target) for network in _networks(descriptor, settings, start_from)],
+        networks=[network.to(target) for network in networks],
         target_scales=torch.cat([data.target_scales, data.target_scales.new_zeros(3)]),
         functional=functional,
         baseline=baseline,
@@ -139,9 +99,17 @@ def train(
         hidden=settings.hidden,
         domain=TrainingDomain.of(data.features, [sample.structure for sample in samples]),
         history=vars(History()) if start_from is None else copy.deepcopy(start_from.history),
-        provenance=_provenance(samples, settings),
+        provenance={
+            "settings": asdict(settings),
+            "n_samples": len(samples),
+            "formulas": [sample.structure.formula for sample in samples],
+        },
     )
-    places = _checkpoints(checkpoint, samples, predictor, start_from)
+    tensors = [torch.tensor(sample.fields["density"]) for sample in samples]
+    if start_from is not None:
+        tensors += [tensor.cpu() for tensor in start_from.tensors().values()]
+    labels = [predictor.describe(), [sample.energy for sample in samples]]
+    places = Checkpoints.for_data(checkpoint, labels, tensors)
     training = _Training(predictor, settings, start_from is None, places, report)
     training.root_densities(samples, data)
     if not density_alone:
@@ -151,41 +119,35 @@ def train(
     return replace(predictor, calibration=left_out_calibration(predictor, samples))
 
 
-def _check_fields(samples: Sequence[Sample]) -> bool:
-    """Whether there are densities alone; rather an error now than after an hour."""
-    if not samples:
-        raise ModelError("no samples to train on")
-    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
-    for sample in samples:
-        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
-            sample_field(sample, name)
-    return density_alone
-
-
-def _provenance(samples: Sequence[Sample], settings: TrainingSettings) -> dict[str, Any]:
-    return {
-        "settings": asdict(settings),
-        "n_samples": len(samples),
-        "formulas": [sample.structure.formula for sample in samples],
-    }
-
-
 def _known(
     samples: Sequence[Sample],
     functional: EnergyFunctional | None,
     baseline: str | Baseline | None,
 ) -> tuple[EnergyFunctional | None, Baseline]:
     """The functional, if there is one, and the baseline."""
-    named = any(sample.provenance.get("functional") is not None for sample in samples)
-    if functional is None and not named and baseline is not None and not isinstance(baseline, str):
-        return None, baseline
-    functional = functional or _functional_of(samples)
+    if not samples:
+        raise ModelError("no samples to train on")
+    first, *others = (sample.provenance.get("functional") for sample in samples)
+    if functional is None:
+        nameless = first is None and not any(others)
+        if nameless and baseline is not None and not isinstance(baseline, str):
+            return None, baseline
+        if first is None or any(other != first for other in others):
+            raise ModelError(
+                "samples come from different functionals, or do not name theirs: train on data of "
+                "one functional, or pass functional="
+            )
+        functional = EnergyFunctional.from_description(first)
     baseline = baseline or default_baseline(samples[0].structure, functional)
     return functional, baseline_of(baseline, functional) if isinstance(baseline, str) else baseline
 
 
-def _check_electrons(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> None:
+def _check(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> bool:
+    """Whether there are densities alone; rather an error now than after an hour."""
+    density_alone = not any(name in s.fields for s in samples for name in ENERGY_DENSITIES)
     for sample in samples:
+        for name in ("density", *(() if density_alone else ENERGY_DENSITIES)):
+            sample_field(sample, name)
         expected = known.number_of_electrons(sample.structure)
         if abs(sample.number_of_electrons - expected) > 0.5:
             raise ModelError(
@@ -193,6 +155,7 @@ def _check_electrons(samples: Sequence[Sample], known: EnergyFunctional | Baseli
                 f"electrons, the functional's pseudopotentials or the baseline's atoms make it "
                 f"{expected:g}: choose some of the same valence"
             )
+    return density_alone
 
 
 def _check_same_kind(
@@ -202,11 +165,12 @@ def _check_same_kind(
     functional: EnergyFunctional | None,
     baseline: Baseline,
 ) -> None:
-    asked: dict[str, tuple[Any, Any]] = {
+    functionals = [f.describe() if f else None for f in (start_from.functional, functional)]
+    asked: dict[str, tuple[Any, ...]] = {
         "descriptor": (start_from.descriptor.describe(), descriptor.describe()),
         "hidden units": (list(start_from.hidden), list(settings.hidden)),
         "committee": (len(start_from.networks), settings.committee),
-        "functional": (_described(start_from.functional), _described(functional)),
+        "functional": tuple(functionals),
         "baseline": (start_from.baseline.describe(), baseline.describe()),
     }
     for name, (there, wanted) in asked.items():
@@ -214,34 +178,6 @@ def _check_same_kind(
             raise ModelError(
                 f"cannot start from this predictor: its {name} is {there}, asked for is {wanted}"
             )
-
-
-def _described(functional: EnergyFunctional | None) -> dict[str, Any] | None:
-    return None if functional is None else functional.describe()
-
-
-def _networks(
-    descriptor: Descriptor, settings: TrainingSettings, start_from: Predictor | None
-) -> list[FieldNetwork]:
-    if start_from is not None:
-        return [copy.deepcopy(network) for network in start_from.networks]
-    return [
-        FieldNetwork(descriptor.n_features, settings.hidden, len(ENERGY_DENSITIES))
-        for _ in range(settings.committee)
-    ]
-
-
-def _checkpoints(
-    folder: str | Path | None,
-    samples: Sequence[Sample],
-    predictor: Predictor,
-    start_from: Predictor | None,
-) -> Checkpoints | None:
-    """Where to leave checkpoints of a training, known by its samples, options and first weights."""
-    data = [torch.tensor(sample.fields["density"]) for sample in samples]
-    known = () if start_from is None else start_from.tensors().values()
-    description = [predictor.describe(), [sample.energy for sample in samples]]
-    return Checkpoints.for_data(folder, description, [*data, *(t.cpu() for t in known)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,14 +196,14 @@ class _Training:
         whole = StructureLoss.of(samples, predictor, settings.energy_weight, settings.force_weight)
         loss = RootDensityLoss(data.order, settings.gradient_weight, data.features.device)
         for member, network in enumerate(predictor.networks):
-            objective = self._objective(data, loss, member)
-            if whole is not None:
-                every = settings.structure_every
-                objective = StructureObjective(**vars(objective), whole=whole, every=every)
-            label = f"root density {member}"
-            history = self._fit(network.root_density, objective, label, 1.0)
-            if member == 0:
-                _append(predictor.history, history)
+            objective = ElementObjective(data, loss, member, settings, self.fresh, whole)
+            after = self._fit(network.root_density, objective, f"root density {member}", 1.0)
+            if member == 0:  # a history that goes on counts its steps on
+                history = predictor.history
+                done = history["step"][-1] if history["step"] else 0
+                history["step"] += [done + step for step in after.step]
+                history["training_loss"] += after.training_loss
+                history["validation_loss"] += after.validation_loss
 
     def energy_densities(self, data: TrainingData) -> None:
         """Learn what the functional's energy densities at the predicted density lack."""
@@ -275,55 +211,50 @@ class _Training:
         loss = EnergyDensityLoss(data.target_scales, self.settings.integral_weight)
         share = self.settings.energy_density_share
         for member, network in enumerate(self.predictor.networks):
-            objective = self._objective(data, loss, member)
-            label = f"energy densities {member}"
-            self._fit(network.energy_densities, objective, label, share)
-
-    def _objective(
-        self, data: TrainingData, loss: RootDensityLoss | EnergyDensityLoss, member: int
-    ) -> ElementObjective:
-        settings = self.settings
-        size, seed = settings.batch_points, settings.seed
-        return ElementObjective(data, loss, member, settings.committee, size, seed, self.fresh)
+            objective = ElementObjective(data, loss, member, self.settings, self.fresh)
+            self._fit(network.energy_densities, objective, f"energy densities {member}", share)
 
     def _fit(
         self, network: PointwiseNetwork, objective: ElementObjective, label: str, share: float
     ) -> History:
         """Fit one network in a share of the steps and of the time."""
-        limit = self.settings.max_seconds
-        settings = FitSettings(
-            steps=max(1, round(share * self.settings.steps)),
-            learning_rate=self.settings.learning_rate,
-            max_seconds=None if limit is None else share * limit,
-            warm_up_steps=_WARM_UP_STEPS,
-            checkpoint_every=self.settings.checkpoint_every,
-            seed=self.settings.seed,
-        )
+        settings, limit = self.settings, self.settings.max_seconds
         return fit(
             network,
             objective,
-            settings,
+            FitSettings(
+                steps=max(1, round(share * settings.steps)),
+                learning_rate=settings.learning_rate,
+                max_seconds=None if limit is None else share * limit,
+                warm_up_steps=_WARM_UP_STEPS,
+                checkpoint_every=settings.checkpoint_every,
+                seed=settings.seed,
+            ),
             label,
             member=objective.member,
-            device=objective.data.features.device,
+            device=self.predictor.device,
             checkpoints=self.checkpoints,
             report=self.report,
         )
 
 
-def _append(history: dict[str, list[float]], after: History) -> None:
-    """Add losses to a history, with the steps counted on."""
-    done = history["step"][-1] if history["step"] else 0
-    history["step"] += [done + step for step in after.step]
-    history["training_loss"] += after.training_loss
-    history["validation_loss"] += after.validation_loss
+@torch.no_grad()
+def left_out_calibration(predictor: Predictor, samples: Sequence[Sample]) -> float:
+    """Factor from the committee's spread of the density to the error of a member.
 
-
-def _functional_of(samples: Sequence[Sample]) -> EnergyFunctional:
-    descriptions = [sample.provenance.get("functional") for sample in samples]
-    if descriptions[0] is None or any(d != descriptions[0] for d in descriptions):
-        raise ModelError(
-            "samples come from different functionals, or do not name theirs: train on data of "
-            "one functional, or pass functional="
-        )
-    return EnergyFunctional.from_description(descriptions[0])
+    The root of the mean squared error, over that of the spread, both integrated over the
+    structures that a member was not trained on; 1 where there are none.
+    """
+    committee = len(predictor.networks)
+    error = estimate = 0.0
+    for member in range(committee):
+        for index in left_out(len(samples), member, committee):
+            sample = samples[index]
+            space = sample.tensor_space(predictor.device)
+            expected = sample_field(sample, "density", predictor.device)
+            whole = predictor.predict(sample.structure, space)
+            alone = whole.members()[member]
+            assert whole.density_uncertainty is not None
+            error += float(space.integrate((alone.density.values - expected) ** 2))
+            estimate += float(space.integrate(whole.density_uncertainty**2))
+    return math.sqrt(error / estimate) if estimate > 0 else 1.0

@@ -22,7 +22,7 @@ from fedens.errors import ModelError
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
 from fedens.learning.committee import left_out
-from fedens.models.points.data import jacobian
+from fedens.models.points.data import jacobian, without_closed
 from fedens.structure import Structure
 
 #: The e above, electron/bohr^3.
@@ -104,7 +104,11 @@ def prepare_molecule(
     positions = torch.tensor(structure.positions, requires_grad=True)
     moments = atomic_moments(descriptor, structure, positions)
     slopes = jacobian(moments.flatten(), positions).unflatten(0, moments.shape)
-    energy, forces = _energy_and_forces(sample, atoms, positions)
+    forces = None if sample.forces is None else torch.tensor(sample.forces).flatten()
+    energy, pairs = sample.total_energy, pair_energy(structure, atoms, positions)
+    energy, forces = without_closed(
+        energy - atoms_energy(structure, atoms), forces, pairs, positions
+    )
     return MoleculeData(
         structure=structure,
         moments=moments.detach(),
@@ -150,18 +154,6 @@ def _draw(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.multinomial(chance, n_points, replacement=True, generator=generator)
     return chosen, 1 / (chance[chosen] * n_points)
-
-
-def _energy_and_forces(
-    sample: Sample, atoms: Mapping[str, SphericalAtom], positions: Tensor
-) -> tuple[float, Tensor | None]:
-    """Without what superposed atoms have."""
-    pairs = pair_energy(sample.structure, atoms, positions)
-    energy = sample.total_energy - atoms_energy(sample.structure, atoms) - float(pairs.detach())
-    if sample.forces is None:
-        return energy, None
-    (gradient,) = torch.autograd.grad(pairs, positions)
-    return energy, torch.tensor(sample.forces).flatten() + gradient.flatten()
 
 
 def atomic_moments(descriptor: GMP, structure: Structure, positions: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from fedens.errors import ModelError
 from fedens.features.descriptor import descriptor_from_description
 from fedens.features.gmp import GMP
 from fedens.fields import LOCAL_FIELDS
+from fedens.learning.checkpoints import under
 from fedens.learning.equivariant import ElementNetwork, EquivariantNetwork, Whitening
-from fedens.models.base import Model, Uncertainty
+from fedens.models.base import How, Model, Uncertainty, not_finite
 from fedens.models.molecule.data import atomic_moments, atoms_energy
 from fedens.models.molecule.prediction import Calibration, MolecularPrediction
 from fedens.structure import Structure
@@ -93,11 +94,7 @@ class MolecularModel(Model):
     def predict(
         self, structure: Structure, space: Any = None, positions: Tensor | None = None
     ) -> MolecularPrediction:
-        """Fields and energies of a molecule.
-
-        Args:
-            space: of no use here, where all is in closed form.
-            positions: (n_atoms, 3), bohr; replaces the structure's own.
+        """Fields and energies of a molecule, in closed form, without a space.
 
         Raises:
             ModelError: periodic, another charge, unpaired electrons, elements not trained on, or a
@@ -111,20 +108,12 @@ class MolecularModel(Model):
         coefficients = self.coefficients(structure, moments)
         energies = self._energies(structure, moments, where)
         if not (torch.isfinite(coefficients).all() and torch.isfinite(energies).all()):
-            raise ModelError(
-                f"prediction for {structure.formula} is not finite: the structure may be far "
-                "outside the training's range"
-            )
+            raise not_finite(structure)
         return MolecularPrediction(
             structure, self.basis, self.atoms, coefficients, energies, self.calibration
         )
 
     def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
-        """Total energy, hartree, a scalar; differentiable in positions (n_atoms, 3), bohr.
-
-        Raises:
-            ModelError: a structure as :meth:`predict` refuses it.
-        """
         moments = self._moments(structure, positions)
         return self._energies(structure, moments, positions).mean()
 
@@ -142,14 +131,6 @@ class MolecularModel(Model):
         """Of a structure that the model is for; a warning where they leave its range."""
         self.check(structure)
         moments = atomic_moments(self.descriptor, structure, positions)
-        outside = self._outside(structure, moments.detach())
-        complaints = [f"the surroundings of {', '.join(outside)}"] if outside else []
-        certainty = "look at the committee's spread before you trust it"
-        self.warn_outside(structure, complaints, certainty)
-        return moments
-
-    def _outside(self, structure: Structure, moments: Tensor) -> list[str]:
-        """Atoms whose surroundings the training did not have."""
         outside = []
         for atom, symbol in enumerate(structure.symbols):
             low, high = self.ranges[symbol]
@@ -157,7 +138,10 @@ class MolecularModel(Model):
             own = moments[atom, : len(low)]
             if ((own < low - slack) | (own > high + slack)).any():
                 outside.append(f"{symbol} {atom}")
-        return outside
+        complaints = [f"the surroundings of {', '.join(outside)}"] if outside else []
+        certainty = "look at the committee's spread before you trust it"
+        self.warn_outside(structure, complaints, certainty)
+        return moments
 
     def coefficients(self, structure: Structure, moments: Tensor) -> Tensor:
         """Of the fields by each network, with the right charge, (n_members, 3, n_functions).
@@ -174,14 +158,8 @@ class MolecularModel(Model):
 
     def learned_energies(self, structure: Structure, moments: Tensor) -> Tensor:
         """By each network, without those of atoms and neutral pairs, (n_members,), hartree."""
-        return torch.stack(
-            [
-                torch.cat([numbers for _, numbers in network(moments, structure.symbols)])
-                .double()
-                .sum()
-                for network in self.energy_networks
-            ]
-        )
+        networks = (network(moments, structure.symbols) for network in self.energy_networks)
+        return torch.stack([torch.cat([y for _, y in found]).double().sum() for found in networks])
 
     def _energies(self, structure: Structure, moments: Tensor, positions: Tensor) -> Tensor:
         closed = atoms_energy(structure, self.atoms) + pair_energy(structure, self.atoms, positions)
@@ -194,15 +172,10 @@ class MolecularModel(Model):
         return (*known, "energy_uncertainty") if len(self.energy_networks) > 1 else known
 
     def calculate(
-        self,
-        structure: Structure,
-        wanted: Collection[str],
-        route: str = "functional",
-        space: Any = None,
-        refinement_steps: int = 0,
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
     ) -> dict[str, Any]:
         """As in the base; the dipole moment in elementary charge x bohr."""
-        results = super().calculate(structure, wanted, route, space, refinement_steps)
+        results = super().calculate(structure, wanted, **how)
         if set(wanted) & {"dipole", "hellmann_feynman_forces", "energy_uncertainty"}:
             prediction = self.predict(structure)
             results["dipole"] = prediction.dipole
@@ -212,7 +185,6 @@ class MolecularModel(Model):
         return results
 
     def tensors(self) -> dict[str, Tensor]:
-        """Functions, tables of the free atoms, ranges and networks."""
         tensors = {f"basis.{name}": value for name, value in self.basis.tensors().items()}
         for symbol, atom in self.atoms.items():
             table = np.stack([getattr(atom, name) for name in _TABLE])
@@ -225,7 +197,6 @@ class MolecularModel(Model):
         return tensors
 
     def describe(self) -> dict[str, Any]:
-        """All else."""
         return {
             "descriptor": self.descriptor.describe(),
             "exponents_per_bohr2": self.basis.describe(),
@@ -243,9 +214,8 @@ class MolecularModel(Model):
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Self:
-        """The model of :meth:`tensors` and :meth:`describe`."""
         networks = {
-            kind: [_restored(one, _under(tensors, f"{kind}.{i}.")) for i, one in enumerate(shapes)]
+            kind: [_restored(one, under(tensors, f"{kind}.{i}.")) for i, one in enumerate(shapes)]
             for kind, shapes in description["networks"].items()
         }
         descriptor = descriptor_from_description(description["descriptor"])
@@ -253,7 +223,7 @@ class MolecularModel(Model):
         charges = description["nuclear_charges"]
         return cls(
             descriptor,
-            AtomicBasis.restore(description["exponents_per_bohr2"], _under(tensors, "basis.")),
+            AtomicBasis.restore(description["exponents_per_bohr2"], under(tensors, "basis.")),
             {s: SphericalAtom(z, *tensors[f"atoms.{s}"].numpy()) for s, z in charges.items()},
             networks["fields"],
             networks["energy"],
@@ -266,7 +236,6 @@ class MolecularModel(Model):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What ``fedens info`` shows, name -> value."""
         samples, formulas = self.provenance["n_samples"], self.provenance["formulas"]
         return {
             "of molecules of": ", ".join(self.basis.exponents),
@@ -274,10 +243,6 @@ class MolecularModel(Model):
             "committee": len(self.field_networks),
             "trained on": f"{samples} samples of {', '.join(formulas)}",
         }
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _shape(network: EquivariantNetwork) -> dict[str, Any]:
@@ -294,16 +259,11 @@ def _shape(network: EquivariantNetwork) -> dict[str, Any]:
 
 
 def _restored(shape: Mapping[str, Any], state: dict[str, Tensor]) -> EquivariantNetwork:
-    network = EquivariantNetwork(
-        {
-            symbol: ElementNetwork(
-                Whitening([tuple(size) for size in one["whitening"]]),
-                one["channels"],
-                one["outputs"],
-                one["hidden"],
-            )
-            for symbol, one in shape.items()
-        }
-    )
+    networks = {}
+    for symbol, one in shape.items():
+        whitening = Whitening([tuple(size) for size in one["whitening"]])
+        rest = (one["channels"], one["outputs"], one["hidden"])
+        networks[symbol] = ElementNetwork(whitening, *rest)
+    network = EquivariantNetwork(networks)
     network.load_state_dict(state)
     return network

@@ -28,7 +28,6 @@ from fedens.learning.equivariant import (
     split_orders,
 )
 from fedens.learning.fit import Checkpoints, FitSettings, Objective, fit
-from fedens.models.molecule.calibration import left_out_calibration
 from fedens.models.molecule.data import (
     MAX_BYTES,
     MoleculeData,
@@ -38,6 +37,7 @@ from fedens.models.molecule.data import (
 )
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.objective import EnergyObjective, FieldObjective
+from fedens.models.molecule.prediction import Calibration
 from fedens.progress import Advance, Report, silent
 
 #: Widths (bohr) and orders of what atoms see, of Gaussians of this amplitude and exponent.
@@ -49,6 +49,8 @@ _WARM_UP_STEPS, _LAST_RATE = 50, 0.003
 _FIELD_CLIP, _ENERGY_CLIP = 0.01, 100.0
 #: Steps between checkpoints.
 _CHECKPOINT_EVERY = 500
+#: With fewer molecules left out by a member, there is no telling how far the spread falls short.
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,6 @@ def train_molecules(
     """
     settings = settings or MolecularTrainingSettings()
     charge = _common_charge(samples)
-    _refuse_mixed_theory(samples)
     symbols = sorted({s for sample in samples for s in sample.structure.symbols})
     descriptor = GMP(
         WIDTHS, MAX_ORDER, gaussians={s: [PROBED] for s in symbols}, channels="element"
@@ -122,7 +123,7 @@ def train_molecules(
         {s: atoms[s] for s in symbols},
         [committee.fields(member) for member in range(settings.committee)],
         [committee.energy(member) for member in range(settings.committee)],
-        {s: _range(moments[0].flatten(0, 1)) for s, moments in committee.moments.items()},
+        {s: torch.stack(a[0].flatten(0, 1).aminmax(dim=0)) for s, a in committee.moments.items()},
         charge,
         history=committee.history,
         provenance={
@@ -135,12 +136,8 @@ def train_molecules(
     return replace(model, calibration=left_out_calibration(model, molecules))
 
 
-def _range(rows: Tensor) -> Tensor:
-    """Lowest and highest of each column, (2, n_columns)."""
-    return torch.stack([rows.amin(dim=0), rows.amax(dim=0)])
-
-
 def _common_charge(samples: Sequence[Sample]) -> float:
+    """The charge of all; an error where they differ, or their levels of theory."""
     if not samples:
         raise ModelError("no samples to learn from: expected one or more")
     charges = sorted({sample.structure.charge for sample in samples})
@@ -148,14 +145,11 @@ def _common_charge(samples: Sequence[Sample]) -> float:
         raise ModelError(
             f"samples have charges {charges}: a model is for molecules of one charge; split them"
         )
-    return charges[0]
-
-
-def _refuse_mixed_theory(samples: Sequence[Sample]) -> None:
     levels = [sample.provenance.get("functional") for sample in samples]
     others = [level for level in levels if level != levels[0]]
     if others:
         raise ModelError(f"samples are of {levels[0]} and of {others[0]}: learn from one theory")
+    return charges[0]
 
 
 def _prepared(
@@ -207,25 +201,45 @@ class _Committee:
         """A network of the fields' coefficients."""
         outputs = {s: [len(LOCAL_FIELDS) * n for n in self.basis.n_radial(s)] for s in self.moments}
         objective = FieldObjective(*self._data(member), self.basis, self.settings.dipole_weight)
-        fitting = self._fitting(self.settings.steps, self.settings.weight_decay, _FIELD_CLIP)
         network = self._network(member, outputs, _FIELD_FLOOR)
-        return self._trained("fields", member, network, objective, fitting)
+        steps, decay = self.settings.steps, self.settings.weight_decay
+        return self._trained("fields", network, objective, member, steps, decay, _FIELD_CLIP)
 
     def energy(self, member: int) -> EquivariantNetwork:
         """A network of the atoms' energies."""
         settings = self.settings
         objective = EnergyObjective(*self._data(member), settings.energy_weight, settings.forces)
-        fitting = self._fitting(settings.energy_steps, settings.energy_weight_decay, _ENERGY_CLIP)
         network = self._network(member, {s: [1] for s in self.moments}, _ENERGY_FLOOR)
-        return self._trained("energy", member, network, objective, fitting)
+        steps, decay = settings.energy_steps, settings.energy_weight_decay
+        return self._trained("energy", network, objective, member, steps, decay, _ENERGY_CLIP)
 
     def _data(self, member: int) -> tuple[Sequence[MoleculeData], int, list[int]]:
         """Molecules, how many of them a step sees, and which are held out."""
         out = held_out(self.molecules, member, self.settings.committee)
         return self.molecules, self.settings.batch, out
 
-    def _fitting(self, steps: int, weight_decay: float, largest_gradient: float) -> FitSettings:
-        return FitSettings(
+    def _network(
+        self, member: int, outputs: Mapping[str, Sequence[int]], floor: float
+    ) -> EquivariantNetwork:
+        torch.manual_seed(self.settings.seed + 1000 * member)
+        channels, hidden = self.settings.channels, self.settings.hidden
+        networks = {
+            s: ElementNetwork(Whitening.fit(moments, floor), channels, outputs[s], hidden)
+            for s, moments in self.moments.items()
+        }
+        return EquivariantNetwork(networks)
+
+    def _trained(
+        self,
+        kind: str,
+        network: EquivariantNetwork,
+        objective: Objective[list[int]],
+        member: int,
+        steps: int,
+        weight_decay: float,
+        largest_gradient: float,
+    ) -> EquivariantNetwork:
+        settings = FitSettings(
             steps,
             self.settings.learning_rate,
             weight_decay=weight_decay,
@@ -235,36 +249,11 @@ class _Committee:
             checkpoint_every=_CHECKPOINT_EVERY,
             seed=self.settings.seed,
         )
-
-    def _network(
-        self, member: int, outputs: Mapping[str, Sequence[int]], floor: float
-    ) -> EquivariantNetwork:
-        torch.manual_seed(self.settings.seed + 1000 * member)
-        return EquivariantNetwork(
-            {
-                symbol: ElementNetwork(
-                    Whitening.fit(moments, floor),
-                    self.settings.channels,
-                    outputs[symbol],
-                    self.settings.hidden,
-                )
-                for symbol, moments in self.moments.items()
-            }
-        )
-
-    def _trained(
-        self,
-        kind: str,
-        member: int,
-        network: EquivariantNetwork,
-        objective: Objective[list[int]],
-        fitting: FitSettings,
-    ) -> EquivariantNetwork:
         label = f"{kind} {member + 1}"
         history = fit(
             network,
             objective,
-            fitting,
+            settings,
             label,
             member=member,
             checkpoints=self.checkpoints,
@@ -272,3 +261,37 @@ class _Committee:
         )
         self.history[label] = vars(history)
         return network
+
+
+@torch.no_grad()
+def left_out_calibration(model: MolecularModel, molecules: Sequence[MoleculeData]) -> Calibration:
+    """Factors from the committee's spread to the error of a member.
+
+    The root of the mean squared error, over that of the spread, both of molecules that a member
+    was not trained on; 1 where a member left out none or a single one.
+    """
+    committee = len(model.field_networks)
+    rows = []
+    for member in range(committee):
+        out = held_out(molecules, member, committee)
+        if len(out) < _FEWEST:
+            return Calibration()
+        rows += [_squares(model, molecules[i], member) for i in out]
+    errors, spreads = torch.tensor(rows).sum(dim=0)
+    density, energy = (errors / spreads).sqrt().tolist()
+    return Calibration(density, energy)
+
+
+def _squares(
+    model: MolecularModel, one: MoleculeData, member: int
+) -> tuple[list[float], list[float]]:
+    """Squared error of a member and squared spread, each of density and energy."""
+    coefficients = model.coefficients(one.structure, one.moments)
+    energies = model.learned_energies(one.structure, one.moments)
+    apart = coefficients[:, 0] - coefficients[:, 0].mean(dim=0)
+    spread = ((apart @ one.gram.double()) * apart).sum() / (len(apart) - 1)
+    error = one.squared_errors(coefficients[member])[0]
+    return (
+        [float(error), float((energies[member] - one.energy) ** 2)],
+        [float(spread), float(energies.var())],
+    )

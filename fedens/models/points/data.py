@@ -71,11 +71,6 @@ class StructureData:
     energy: float
     forces: Tensor | None
 
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms."""
-        return len(self.structure)
-
 
 def prepare_structure(
     sample: Sample,
@@ -113,10 +108,17 @@ def _labels(
     if functional is None:
         return sample.total_energy, forces
     ions = functional.electrostatics.ion_energy(sample.structure, positions)
+    return without_closed(sample.total_energy, forces, ions, positions)
+
+
+def without_closed(
+    energy: float, forces: Tensor | None, closed: Tensor, positions: Tensor
+) -> tuple[float, Tensor | None]:
+    """Energy and forces (3 n_atoms,) less a closed energy of positions and its forces."""
     if forces is not None:
-        (gradient,) = torch.autograd.grad(ions, positions)
+        (gradient,) = torch.autograd.grad(closed, positions)
         forces = forces + gradient.flatten()
-    return sample.total_energy - float(ions.detach()), forces
+    return energy - float(closed.detach()), forces
 
 
 def _points(

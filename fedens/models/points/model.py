@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
 from fedens.features.surroundings import Points
 from fedens.fem.tensor import TensorSpace
+from fedens.learning.checkpoints import under
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.base import Model
+from fedens.models.base import Model, not_finite
 from fedens.structure import Structure
 
 #: Share of a feature's range by which a point may lie outside before it counts: a few atoms do not
@@ -75,7 +75,7 @@ class PointModel(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, and scales of features and outputs, by name."""
-        scaling = {f"features.{k}": v for k, v in self.scaling.to_tensors().items()}
+        scaling = {"features.mean": self.scaling.mean, "features.scale": self.scaling.scale}
         return self.state_dict() | scaling
 
     @classmethod
@@ -126,7 +126,7 @@ class EnergyModel(Model):
         descriptor: of every point. parts: the sets with their networks.
         functional: where given, the energy of its Gaussian ions E_ion(R) is added: the part that
             no energy density carries.
-        domain: of the features and structures of the training, if it is known.
+        domain: of the features and structures of the training.
         history: losses of the training. provenance: its settings and data.
     """
 
@@ -134,8 +134,8 @@ class EnergyModel(Model):
 
     descriptor: Descriptor
     parts: Sequence[PointModel]
-    functional: EnergyFunctional | None = None
-    domain: TrainingDomain | None = None
+    functional: EnergyFunctional | None
+    domain: TrainingDomain
     history: dict[str, list[float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -143,11 +143,7 @@ class EnergyModel(Model):
     def predict(
         self, structure: Structure, space: Any = None, positions: Tensor | None = None
     ) -> PointsPrediction:
-        """Energy of a structure, and fields at its points where they fill a volume.
-
-        Args:
-            space: of no use here: the model knows its points.
-            positions: (n_atoms, 3), bohr; replaces the structure's own.
+        """Energy, and fields at the points where they fill a volume; it needs no space.
 
         Raises:
             ModelError: an energy that is not finite.
@@ -157,10 +153,7 @@ class EnergyModel(Model):
         found = self._outputs(structure, positions)
         energy = float(self._sum(structure, positions, found))
         if not math.isfinite(energy):
-            raise ModelError(
-                f"energy of {structure.formula} is {energy} hartree: the structure may be far "
-                "outside the training's range"
-            )
+            raise not_finite(structure, f": energy {energy} hartree")
         fields: dict[str, Tensor] = {}
         for part, (where, weights, outputs) in zip(self.parts, found, strict=True):
             if part.points.per_volume and not fields:
@@ -170,7 +163,6 @@ class EnergyModel(Model):
         return PointsPrediction(structure, energy, fields)
 
     def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
-        """Total energy, hartree, a scalar; differentiable in positions (n_atoms, 3), bohr."""
         return self._sum(structure, positions, self._outputs(structure, positions))
 
     def _outputs(
@@ -182,18 +174,13 @@ class EnergyModel(Model):
             where, weights = part.points.points_and_weights(structure, positions)
             features = self.descriptor(where, structure, positions)
             found.append((where, weights, part(features)))
-            if self.domain is not None:
-                outside += self.domain.points_outside(features, _SLACK)
-        self._warn(structure, outside, sum(len(weights) for _, weights, _ in found))
-        return found
-
-    def _warn(self, structure: Structure, outside: int, total: int) -> None:
-        if self.domain is None:
-            return
+            outside += self.domain.points_outside(features, _SLACK)
+        total = sum(len(weights) for _, weights, _ in found)
         complaints = self.domain.complaints(structure)
         if outside > _TOLERATED_SHARE * total:
             complaints.append(f"{outside} of {total} points with features of their own")
         self.warn_outside(structure, complaints)
+        return found
 
     def _sum(
         self,
@@ -207,44 +194,40 @@ class EnergyModel(Model):
         return total + torch.stack([w @ columns[:, 0] for _, w, columns in outputs]).sum()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Of every set, and the domain."""
         parts = enumerate(self.parts)
         result = {f"{i}.{k}": v.clone() for i, part in parts for k, v in part.tensors().items()}
-        return result if self.domain is None else result | self.domain.tensors
+        return result | self.domain.tensors
 
     def describe(self) -> dict[str, Any]:
-        """All else."""
         return {
             "descriptor": self.descriptor.describe(),
             "sets": [part.points.describe() for part in self.parts],
             "hidden": [list(part.network.hidden) for part in self.parts],
             "functional": None if self.functional is None else self.functional.describe(),
-            "domain": None if self.domain is None else self.domain.describe(),
+            "domain": self.domain.describe(),
             "history": self.history,
             "provenance": self.provenance,
         }
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Self:
-        """The model of :meth:`tensors` and :meth:`describe`."""
-        functional, domain = description["functional"], description["domain"]
+        functional = description["functional"]
         shapes = zip(description["sets"], description["hidden"], strict=True)
         parts = []
         for i, (points, hidden) in enumerate(shapes):
-            own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
+            own = under(tensors, f"{i}.")
             parts.append(PointModel.restore(own, PointSet.from_description(points), hidden))
         return cls(
             descriptor_from_description(description["descriptor"]),
             parts,
             None if functional is None else EnergyFunctional.from_description(functional),
-            None if domain is None else TrainingDomain.restore(tensors, domain),
+            TrainingDomain.restore(tensors, description["domain"]),
             description["history"],
             description["provenance"],
         )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What ``fedens info`` shows, name -> value."""
         return {
             "sums over": ", ".join(part.points.kind for part in self.parts),
             "features": self.descriptor.n_features,

@@ -25,10 +25,46 @@ from fedens.learning.least_squares import least_squares, with_constant
 from fedens.learning.scaling import Standardise
 from fedens.models.points.data import PointsData, StructureData
 from fedens.models.points.model import PointModels
-from fedens.models.points.settings import EnergyTrainingSettings
 
 #: Units of the loss: hartree per atom, hartree/bohr.
 _ENERGY_UNIT, _FORCE_UNIT = 1e-3, 1e-3
+
+
+@dataclass(frozen=True)
+class EnergyTrainingSettings:
+    """How to train an energy model.
+
+    Attributes:
+        hidden: units of the hidden layers; empty for a linear model.
+        energy_weight, force_weight, field_weight: of the three terms of the loss; zero leaves
+            a label out. Fields are learned at the first set of points.
+        steps: of the optimiser. max_seconds: end sooner after this processor time.
+        batch_points: points of the fields' term per step. learning_rate: highest rate of AdamW.
+        ridge: damping of the least-squares start, relative to the mean diagonal.
+        seed: of weights and batches.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    energy_weight: float = 1.0
+    force_weight: float = 1.0
+    field_weight: float = 0.0
+    steps: int = 2000
+    max_seconds: float | None = None
+    batch_points: int = 4096
+    learning_rate: float = 1e-3
+    ridge: float = 1e-6
+    seed: int = 0
+
+    @property
+    def learns_forces(self) -> bool:
+        """Whether forces have a weight."""
+        return self.force_weight > 0
+
+    @property
+    def learns_fields(self) -> bool:
+        """Whether fields have a weight."""
+        return self.field_weight > 0
+
 
 #: A structure, and numbers of the points where its fields are learned, if they are.
 Batch: TypeAlias = tuple[StructureData, Tensor | None]
@@ -62,20 +98,10 @@ class EnergyObjective:
     structures: Sequence[StructureData]
     settings: EnergyTrainingSettings
 
-    @property
-    def learns_forces(self) -> bool:
-        """Whether forces have a weight."""
-        return self.settings.force_weight > 0
-
-    @property
-    def learns_fields(self) -> bool:
-        """Whether fields have a weight."""
-        return self.settings.field_weight > 0
-
     @cached_property
     def field_units(self) -> Tensor:
         """Spread of energy density and density at the first set of points, (2,)."""
-        return torch.cat([_fields(one) for one in self.structures]).std(dim=0)
+        return torch.cat([_prepared(one.sets[0].fields) for one in self.structures]).std(dim=0)
 
     def start(self, network: nn.Module) -> None:
         """Networks that are linear so far: the least-squares solution."""
@@ -84,7 +110,7 @@ class EnergyObjective:
         rows = (row for one in self.structures for row in self.rows(one, scalings))
         sizes = [scaling.n_features + 1 for scaling in scalings]
         columns = [[own] for own in least_squares(rows, ridge).split(sizes)]
-        if self.learns_fields:
+        if self.settings.learns_fields:
             columns[0].append(least_squares(self._density_rows(scalings[0]), ridge))
         for part, own in zip(network.parts, columns, strict=True):
             part.start_linear(torch.stack(own))
@@ -94,7 +120,7 @@ class EnergyObjective:
         epoch, place = divmod(step, len(self.structures))
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.structures))
         one = self.structures[order[place]]
-        if not self.learns_fields:
+        if not self.settings.learns_fields:
             return one, None
         weights = one.sets[0].weights
         count = min(self.settings.batch_points, len(weights))
@@ -107,24 +133,24 @@ class EnergyObjective:
         """Of a structure, with its fields at the points of the batch."""
         one, points = batch
         total = torch.zeros((), dtype=torch.float64)
-        if self.learns_forces or self.settings.energy_weight > 0:
+        if self.settings.learns_forces or self.settings.energy_weight > 0:
             total = total + self._of_totals(network, one)
         return total if points is None else total + self._of_fields(network, one, points)
 
     def _of_totals(self, network: nn.Module, one: StructureData) -> Tensor:
         """Energy and force terms."""
-        energy, forces = energy_and_forces_from(network, one, self.learns_forces)
-        error = (energy - one.energy) / (one.n_atoms * _ENERGY_UNIT)
+        energy, forces = energy_and_forces_from(network, one, self.settings.learns_forces)
+        error = (energy - one.energy) / (len(one.structure) * _ENERGY_UNIT)
         loss = self.settings.energy_weight * error**2
         if forces is not None:
-            errors = (forces - _forces(one)) / _FORCE_UNIT
+            errors = (forces - _prepared(one.forces, "forces")) / _FORCE_UNIT
             loss = loss + self.settings.force_weight * (errors**2).mean()
         return loss
 
     def _of_fields(self, network: nn.Module, one: StructureData, points: Tensor) -> Tensor:
         """Fields' term, at points drawn by their weight."""
         (predicted,) = network([one.sets[0].features[points]])
-        errors = (predicted - _fields(one)[points]) / self.field_units
+        errors = (predicted - _prepared(one.sets[0].fields)[points]) / self.field_units
         return self.settings.field_weight * (errors**2).sum(dim=1).mean()
 
     def rows(
@@ -139,49 +165,40 @@ class EnergyObjective:
             for scaling, points in zip(scalings, one.sets, strict=True)
         ]
         sums = [p.weights @ c for p, c in zip(one.sets, columns, strict=True)]
-        weight = math.sqrt(self.settings.energy_weight) / (one.n_atoms * _ENERGY_UNIT)
+        weight = math.sqrt(self.settings.energy_weight) / (len(one.structure) * _ENERGY_UNIT)
         yield weight * torch.cat(sums)[None], weight * sums[0].new_tensor([one.energy])
-        if self.learns_forces:
-            forces = _forces(one)
+        if self.settings.learns_forces:
+            forces = _prepared(one.forces, "forces")
             weight = math.sqrt(self.settings.force_weight / len(forces)) / _FORCE_UNIT
             pulls = [
                 _force_rows(points, scaling, c)
                 for points, scaling, c in zip(one.sets, scalings, columns, strict=True)
             ]
             yield weight * torch.cat(pulls, dim=1), weight * forces
-        if self.learns_fields:
+        if self.settings.learns_fields:
             volume = one.sets[0].weights.sum()
             share = torch.sqrt(self.settings.field_weight * one.sets[0].weights / volume)
             share = share / self.field_units[0]
             others = sum(c.shape[1] for c in columns[1:])
             rows = torch.nn.functional.pad(columns[0], (0, others))
-            yield share[:, None] * rows, share * _fields(one)[:, 0]
+            yield share[:, None] * rows, share * _prepared(one.sets[0].fields)[:, 0]
 
     def _density_rows(self, scaling: Standardise) -> Iterator[tuple[Tensor, Tensor]]:
         for one in self.structures:
             share = torch.sqrt(one.sets[0].weights)
             rows = with_constant(scaling(one.sets[0].features))
-            yield share[:, None] * rows, share * _fields(one)[:, 1]
+            yield share[:, None] * rows, share * _prepared(one.sets[0].fields)[:, 1]
 
 
-def _forces(one: StructureData) -> Tensor:
-    if one.forces is None:
-        raise ModelError("forces are to be learned, but the structures were prepared without them")
-    return one.forces
-
-
-def _fields(one: StructureData) -> Tensor:
-    fields = one.sets[0].fields
-    if fields is None:
-        raise ModelError("fields are to be learned, but the structures were prepared without them")
-    return fields
+def _prepared(label: Tensor | None, name: str = "fields") -> Tensor:
+    if label is None:
+        raise ModelError(f"{name} are to be learned, but the structures were prepared without them")
+    return label
 
 
 def _force_rows(points: PointsData, scaling: Standardise, columns: Tensor) -> Tensor:
     """Forces (3 n_atoms, n_features + 1) of each column of a linear model."""
-    derivatives = points.features_by_position
-    if derivatives is None:
-        raise ModelError("forces are to be learned, but the structures were prepared without them")
+    derivatives = _prepared(points.features_by_position, "forces")
     blocks = derivatives.reshape(len(columns), -1, derivatives.shape[1])
     pulls = torch.einsum("p,pfk->kf", points.weights.float(), blocks).double() / scaling.scale
     rows = -torch.cat([pulls, pulls.new_zeros(len(pulls), 1)], dim=1)

@@ -18,8 +18,7 @@ from fedens.learning.fit import Checkpoints, FitSettings, fit
 from fedens.learning.scaling import Standardise
 from fedens.models.points.data import StructureData, prepare_structure
 from fedens.models.points.model import EnergyModel, PointModel, PointModels
-from fedens.models.points.objective import EnergyObjective
-from fedens.models.points.settings import EnergyTrainingSettings
+from fedens.models.points.objective import EnergyObjective, EnergyTrainingSettings
 from fedens.progress import Advance, Report, silent
 
 _WEIGHT_DECAY, _RECORD_EVERY, _CHECKPOINT_EVERY = 0.01, 20, 500
@@ -42,7 +41,6 @@ def train_energy_model(
         samples: with energies, and with forces and fields where their weights are not zero.
         functional: where given, the model adds the closed energy of its ions: needed for energy
             densities, which do not hold it.
-        report: called as training goes on.
         checkpoints: folder where the training leaves what it has done: with the same settings and
             samples, one that was cut off goes on from there.
 
@@ -50,7 +48,7 @@ def train_energy_model(
         ModelError: no samples, no labels, or labels that a sample lacks; a training that diverges.
     """
     settings = settings or EnergyTrainingSettings()
-    how = {"with_forces": settings.force_weight > 0, "with_fields": settings.field_weight > 0}
+    how = {"with_forces": settings.learns_forces, "with_fields": settings.learns_fields}
     structures = []
     for i, sample in enumerate(samples):
         structures.append(prepare_structure(sample, descriptor, sets, functional, **how))
@@ -76,17 +74,27 @@ def fit_energy_model(
     parts = []
     for i, points in enumerate(sets):
         scaling = Standardise.fit(one.sets[i].features for one in structures)
-        n_outputs = 2 if settings.field_weight > 0 and i == 0 else 1
+        n_outputs = 2 if settings.learns_fields and i == 0 else 1
         parts.append(PointModel(points, scaling, settings.hidden, n_outputs))
     labels = [asdict(settings), *(one.energy for one in structures)]
     tensors = [one.forces for one in structures]
     tensors += [
         t for one in structures for p in one.sets for t in (p.features, p.weights, p.fields)
     ]
+    fitting = FitSettings(
+        settings.steps if settings.hidden else 0,  # a linear model takes none
+        settings.learning_rate,
+        max_seconds=settings.max_seconds,
+        weight_decay=_WEIGHT_DECAY,
+        largest_gradient=_LARGEST_GRADIENT,
+        record_every=_RECORD_EVERY,
+        checkpoint_every=_CHECKPOINT_EVERY,
+        seed=settings.seed,
+    )
     history = fit(
         PointModels(parts),
         EnergyObjective(structures, settings),
-        _fitting(settings),
+        fitting,
         "training",
         checkpoints=Checkpoints.for_data(checkpoints, labels, tensors),
         report=report,
@@ -103,18 +111,4 @@ def fit_energy_model(
             "n_samples": len(structures),
             "steps": history.step[-1] if history.step else 0,
         },
-    )
-
-
-def _fitting(settings: EnergyTrainingSettings) -> FitSettings:
-    """A linear model takes no steps."""
-    return FitSettings(
-        settings.steps if settings.hidden else 0,
-        settings.learning_rate,
-        max_seconds=settings.max_seconds,
-        weight_decay=_WEIGHT_DECAY,
-        largest_gradient=_LARGEST_GRADIENT,
-        record_every=_RECORD_EVERY,
-        checkpoint_every=_CHECKPOINT_EVERY,
-        seed=settings.seed,
     )

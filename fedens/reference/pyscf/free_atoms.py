@@ -50,7 +50,8 @@ def free_atom(symbol: str, xc: str, basis: str) -> SphericalAtom:
         FunctionalError: a functional or basis that cannot be used.
         ConvergenceError: the self-consistent field did not converge.
     """
-    path = _cache_folder() / f"{symbol}-{_key(symbol, xc, basis)}.atom"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = cache / "fedens" / "free_atoms" / f"{symbol}-{_key(symbol, xc, basis)}.atom"
     atom = _read(path)
     if atom is None:
         atom = _table(solve_atom(symbol, xc, basis))
@@ -91,11 +92,6 @@ def _table(atom: Any) -> SphericalAtom:
     points = np.column_stack([0 * r, 0 * r, r])
     fields = local_fields(atom.mol, atom.make_rdm1(), atom.xc, points)
     return SphericalAtom(float(atom.mol.atom_charge(0)), r, **{n: fields[n] for n in LOCAL_FIELDS})
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fedens" / "free_atoms"
 
 
 def _key(symbol: str, xc: str, basis: str) -> str:

@@ -13,32 +13,26 @@ density is n; for E_H see :mod:`fedens.reference.pyscf.step_density`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fedens.atoms.spherical import SphericalAtom
 from fedens.data.density import Density
 from fedens.errors import FunctionalError, StructureError
-from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
 from fedens.reference.pyscf.free_atoms import free_atoms
 from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
 from fedens.reference.pyscf.step_density import (
     DensityAt,
     DensityGrid,
-    StepDensity,
     density_of_matrix,
     potential_matrix,
 )
 from fedens.structure import Structure
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[np.float64]
 
@@ -51,7 +45,9 @@ class HarrisStep:
     """What :func:`harris` found; Hartree atomic units.
 
     Attributes:
-        energy: total energy. orbital_energies: (n,). density_matrix: of its orbitals, (n, n).
+        energy: total energy. orbital_energies: (n,).
+        density_matrix: of its orbitals, (n, n); a start for PySCF, ``mean_field.kernel(dm0=...)``,
+            for which a coarse grid will do.
         dipole: moment of nuclei and its orbitals, (3,), elementary charge x bohr.
     """
 
@@ -94,7 +90,15 @@ def harris(
         SpaceError: a density on a space made for other positions.
     """
     mean_field = _mean_field(structure, xc, basis, grid_level)
-    given = _prepared(mean_field, structure, density, space, atoms, (xc, basis))
+    if callable(density) or isinstance(density, Density):
+        atoms = free_atoms(structure.symbols, xc, basis) if atoms is None else atoms
+        grid = DensityGrid(mean_field, structure, atoms)
+        if isinstance(density, Density):
+            given = grid.density_on_space(density)
+        else:
+            given = grid.density_of_function(density, space)
+    else:
+        given = density_of_matrix(mean_field, density)
     _refuse_missing_electrons(mean_field, given.rho[0])
     weights = mean_field.grids.weights
     rho = given.rho[0] if len(given.rho) == 1 else given.rho  # as PySCF wants it
@@ -108,61 +112,6 @@ def harris(
     matrix = np.array(mean_field.make_rdm1(orbitals, occupations))
     dipole = np.asarray(mean_field.dip_moment(unit="AU", dm=matrix, verbose=0))
     return HarrisStep(float(energy), energies, matrix, dipole)
-
-
-def starting_density_matrix(
-    structure: Structure,
-    density: DensityAt | Density,
-    xc: str = "pbe",
-    basis: str = "def2-svp",
-    *,
-    grid_level: int = 1,
-    **options: Any,
-) -> Array:
-    """Density matrix (n, n) to start PySCF from: ``mean_field.kernel(dm0=...)``.
-
-    That of the orbitals of one step, on a coarse grid. Arguments and errors of :func:`harris`.
-    """
-    step = harris(structure, density, xc, basis, grid_level=grid_level, **options)
-    return step.density_matrix
-
-
-def harris_forces(
-    structure: Structure,
-    density_of: Callable[[Structure], DensityAt | Density | ArrayLike],
-    xc: str = "pbe",
-    basis: str = "def2-svp",
-    *,
-    space: SimplexSpace | None = None,
-    step: float = 0.01,
-    **options: Any,
-) -> Array:
-    """Minus the derivative of the energy of :func:`harris`, (n_atoms, 3), hartree/bohr.
-
-    Central differences, 6 energies per atom: PySCF's own gradients need self-consistency. The mesh
-    follows the nuclei, so that its error hardly changes between both ends.
-
-    Args:
-        density_of: what to pass to :func:`harris` for a structure.
-        space: for the structure, when ``density_of`` gives functions.
-        step: displacement to either side, bohr. options: those of :func:`harris`.
-    """
-
-    def energy(positions: Array) -> float:
-        moved = structure.replace(positions=positions)
-        density = density_of(moved)
-        there = None if start is None else start.moved(torch.tensor(positions))
-        return harris(moved, density, xc, basis, space=there, **options).energy
-
-    needs_space = callable(density_of(structure))
-    start = (space or SimplexSpace.for_structure(structure)) if needs_space else None
-    forces = np.zeros_like(structure.positions)
-    for index in np.ndindex(forces.shape):
-        shift = np.zeros_like(forces)
-        shift[index] = step
-        ahead, behind = (energy(structure.positions + sign * shift) for sign in (1, -1))
-        forces[index] = (behind - ahead) / (2 * step)
-    return forces
 
 
 def _mean_field(structure: Structure, xc: str, basis: str, grid_level: int) -> Any:
@@ -183,23 +132,6 @@ def _mean_field(structure: Structure, xc: str, basis: str, grid_level: int) -> A
     mean_field.grids.level = grid_level
     mean_field.grids.build()
     return mean_field
-
-
-def _prepared(
-    mean_field: Any,
-    structure: Structure,
-    density: DensityAt | Density | ArrayLike,
-    space: FunctionSpace | None,
-    atoms: Mapping[str, SphericalAtom] | None,
-    level: tuple[str, str],
-) -> StepDensity:
-    if not (callable(density) or isinstance(density, Density)):
-        return density_of_matrix(mean_field, density)
-    atoms = free_atoms(structure.symbols, *level) if atoms is None else atoms
-    grid = DensityGrid(mean_field, structure, atoms)
-    if isinstance(density, Density):
-        return grid.density_on_space(density)
-    return grid.density_of_function(density, space)
 
 
 def _refuse_missing_electrons(mean_field: Any, density: Array) -> None:

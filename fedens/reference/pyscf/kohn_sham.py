@@ -80,7 +80,9 @@ class KohnShamState:
         kinetic = matrix.ravel() @ molecule.intor("int1e_kin").ravel()
         parts = {"kinetic": kinetic, "hartree": hartree, "xc": xc}
         if self.pseudopotential is not None:
-            parts["projectors"] = _projector_energy(molecule, matrix)
+            from pyscf.scf.atom_hf_pp import get_pp_nl
+
+            parts["projectors"] = matrix.ravel() @ get_pp_nl(molecule).ravel()
         parts["nuclear_attraction"] = external - kinetic - parts.get("projectors", 0.0)
         parts["nuclear_repulsion"] = molecule.energy_nuc()
         parts["total"] = self.energy
@@ -145,10 +147,8 @@ class KohnShamState:
         slower than :func:`fedens.atoms.energy_from_fields.electrostatic_potential`.
         """
         points, _ = _points_and_weights(points)
-        molecule = self.mean_field.mol
-        fields = local_fields(
-            molecule, self.spin_density_matrix, self.mean_field.xc, points, gradient
-        )
+        molecule, matrix = self.mean_field.mol, self.spin_density_matrix
+        fields = local_fields(molecule, matrix, self.mean_field.xc, points, gradient)
         if potential:
             electrons = hartree_potential(molecule, self.density_matrix, points)
             fields["potential"] = electrons + ionic_potential(molecule, points)
@@ -221,9 +221,7 @@ def solve_kohn_sham(
         conv_tol: change of the energy to stop at, hartree.
         grid_level: of PySCF's integration grid, 0 to 9.
         require_convergence: raise when it is not met; otherwise the result says so.
-        density_matrix: to start from, as
-            :func:`fedens.reference.pyscf.harris.starting_density_matrix` gives it; PySCF's
-            superposed atoms (``minao``) by default.
+        density_matrix: to start from; PySCF's superposed atoms (``minao``) by default.
 
     Raises:
         ConvergenceError: not converged (the unfinished :class:`KohnShamState` is in ``.result``).
@@ -304,7 +302,7 @@ class PySCFLabeller:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All that the samples depend on; bohr and hartree."""
+        """Kind and attributes."""
         return {"kind": "pyscf", **asdict(self)}
 
     @classmethod
@@ -329,10 +327,3 @@ def _points_and_weights(space: FunctionSpace | ArrayLike) -> tuple[Array, Array]
             "finite points (n_points, 3) in bohr"
         )
     return points, weights
-
-
-def _projector_energy(molecule: Any, density_matrix: Array) -> float:
-    """Energy of the non-local part of GTH pseudopotentials, hartree."""
-    from pyscf.scf.atom_hf_pp import get_pp_nl
-
-    return float(density_matrix.ravel() @ get_pp_nl(molecule).ravel())

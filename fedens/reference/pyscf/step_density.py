@@ -52,11 +52,7 @@ class StepDensity:
 
 
 def density_of_matrix(mean_field: Any, density: ArrayLike) -> StepDensity:
-    """From a density matrix (n, n) in the basis, for which nothing is approximated.
-
-    Raises:
-        FunctionalError: another shape, or numbers that are not finite.
-    """
+    """From a density matrix (n, n) in the basis, for which nothing is approximated."""
     matrix = np.asarray(density, dtype=np.float64)
     n = mean_field.mol.nao
     if matrix.shape != (n, n) or not np.isfinite(matrix).all():
@@ -90,12 +86,7 @@ class DensityGrid:
         return torch.tensor(self.mean_field.grids.coords)
 
     def density_of_function(self, density: DensityAt, space: FunctionSpace | None) -> StepDensity:
-        """From a function of points; see :func:`fedens.reference.pyscf.harris.harris`.
-
-        Raises:
-            FunctionalError: fields that are missing, not finite or of wrong shape.
-            SpaceError: a space made for other positions.
-        """
+        """From a function of points; see :func:`fedens.reference.pyscf.harris.harris`."""
         fields = density(self.mean_field.grids.coords)
         rho = _checked(fields, _names(self.mean_field), len(self.points))
         if "difference_potential" in fields:
@@ -111,11 +102,7 @@ class DensityGrid:
         )
 
     def density_on_space(self, density: Density) -> StepDensity:
-        """From a density on a space, whose difference to superposed atoms is interpolated.
-
-        Raises:
-            SpaceError: a space made for other positions.
-        """
+        """From a density on a space, whose difference to superposed atoms is interpolated."""
         space = density.space
         space.check_matches(self.structure)
         difference = density.values.detach() - self._superposed(space.points)
