@@ -18,7 +18,7 @@ import numpy as np
 from skfem import Basis, ElementHex1, ElementTetP1, Functional, Mesh, MeshTet
 from skfem.io.meshio import from_meshio
 
-from fedens.fem.mesh import hexahedral_mesh, load_mesh
+from fedens.fem.mesh import hexahedral_mesh, load_mesh, node_coordinates
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
@@ -46,8 +46,7 @@ def icosahedron(bond: float = 5.3) -> np.ndarray:
 
 def crystal_box() -> meshio.Mesh:
     """The default elements of a 32-site aluminium cell, each cut in two along each axis."""
-    mesh = hexahedral_mesh(TensorSpace((CRYSTAL_LENGTH,) * 3), subdivisions=2)
-    return meshio.Mesh(mesh.points, [("hexahedron", mesh.cells)])
+    return _hexahedra(TensorSpace((CRYSTAL_LENGTH,) * 3), 2)
 
 
 def cluster_box() -> meshio.Mesh:
@@ -55,8 +54,12 @@ def cluster_box() -> meshio.Mesh:
     space = TensorSpace.for_structure(
         Structure(["Al"] * 13, icosahedron()), spacing=0.425, order=6, growth=1.6
     )
-    mesh = hexahedral_mesh(space, subdivisions=1)
-    return meshio.Mesh(mesh.points, [("hexahedron", mesh.cells)])
+    return _hexahedra(space, 1)
+
+
+def _hexahedra(space: TensorSpace, subdivisions: int) -> meshio.Mesh:
+    points, cells = hexahedral_mesh(node_coordinates(space, subdivisions))
+    return meshio.Mesh(points, [("hexahedron", cells)])
 
 
 def sphere() -> meshio.Mesh:

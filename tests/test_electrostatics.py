@@ -48,7 +48,7 @@ def some_density(structure, space):
 
 
 def ions_at(structure, space, pseudopotential, positions=None, width=1.2):
-    return Electrostatics(pseudopotential, width).ions(structure, space, positions)
+    return Electrostatics(pseudopotential, width).bind(structure, space, positions=positions)
 
 
 def check_gradient(energy_at, positions, tolerance, picks=((0, 0), (0, 2), (1, 1))):
@@ -227,7 +227,7 @@ def test_width_may_differ_between_elements():
     pseudopotentials = {"Al": GTHFIT, "Mg": GTHLocal(2, 0.9, 2.0)}
     density = some_density(structure, space).normalised(10.0)
     energies = [
-        float(Electrostatics(pseudopotentials, widths).ions(structure, space).energy(density))
+        float(Electrostatics(pseudopotentials, widths).bind(structure, space).energy(density))
         for widths in ({"Al": 1.2, "Mg": 1.2}, {"Al": 1.0, "Mg": 1.5})
     ]
     # the energies differ by the background inside the Gaussians times the missing charge: none

@@ -9,9 +9,8 @@ from systems import GTHFIT
 
 from fedens import Density, EnergyFunctional, TensorSpace
 from fedens.energy.kinetic import THOMAS_FERMI, ThomasFermi, VonWeizsaecker
-from fedens.energy.nonlocal_kinetic import NonlocalKinetic, lindhard
+from fedens.energy.nonlocal_kinetic import NonlocalKinetic, lindhard, screened_response
 from fedens.energy.terms import LocalTerm, local_energy_density
-from fedens.energy.uniform_gas import screened_response
 from fedens.energy.xc import (
     DiracExchange,
     LibxcGradient,

@@ -87,7 +87,7 @@ def predicted(network, structure):
 
 def test_components_are_the_moments_by_order():
     positions = torch.tensor(MOLECULE.positions)
-    by_order = DESCRIPTOR.moments(positions, MOLECULE, positions)
+    by_order = DESCRIPTOR.moments(positions, MOLECULE, positions=positions)
     for l, part in enumerate(split_orders(seen(MOLECULE.positions), ORDER)):
         assert part.shape == (5, 2 * l + 1, 6)
         for m in range(2 * l + 1):

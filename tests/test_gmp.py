@@ -560,7 +560,7 @@ def test_moments_are_differentiable():
     positions = torch.tensor(WATER, requires_grad=True)
 
     def flat(p):
-        return torch.cat([m.flatten() for m in descriptor.moments(LOOK, water(), p)])
+        return torch.cat([m.flatten() for m in descriptor.moments(LOOK, water(), positions=p)])
 
     assert torch.autograd.gradcheck(flat, [positions])
     assert torch.autograd.gradgradcheck(flat, [positions])

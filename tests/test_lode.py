@@ -378,7 +378,7 @@ def test_descriptions():
         ({"exponent": 0.0}, "exponent is 0"),
         ({"exponent": -1}, "exponent"),
         ({"exponent": math.nan}, "exponent"),
-        ({"exponent": []}, "exponents"),
+        ({"exponent": []}, "exponent is"),
         ({"exponent": [1, 1.0]}, "different"),
         ({"smearing": 0.0}, "smearing is 0"),
         ({"smearing": -0.5}, "smearing"),

@@ -6,7 +6,7 @@ import torch
 from ase.data import covalent_radii
 
 from fedens.errors import OutputError, SpaceError
-from fedens.fem.mesh import grid_values, hexahedral_mesh, nodal_values
+from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates
 from fedens.fem.tensor import TensorSpace
 from fedens.output.vtk import write_atoms, write_pvd, write_vtu
 from fedens.structure import Structure
@@ -97,18 +97,20 @@ def test_the_mesh_says_what_it_is(space, tmp_path):
 def test_linear_field_is_exact_at_the_nodes_and_the_walls():
     space = TensorSpace(edges=[[0, 1, 3], [-1, 2, 2.5], [0, 1.5, 4]], order=2, periodic=False)
     x, y, z = space.points.T
-    nodes = hexahedral_mesh(space, 3).points
-    values = nodal_values(space, 1 + 2 * x - 3 * y + 0.5 * z, 3)
-    expected = 1 + nodes @ [2, -3, 0.5]
+    coordinates = node_coordinates(space, 3)
+    values = grid_values(space, 1 + 2 * x - 3 * y + 0.5 * z, coordinates).ravel()
+    expected = 1 + hexahedral_mesh(coordinates)[0] @ [2, -3, 0.5]
     np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
 def test_trigonometric_field_at_the_nodes(space):
     wave = 2 * np.pi / LENGTH
     field = torch.sin(wave * space.points[:, 0]) * torch.cos(wave * space.points[:, 2])
-    nodes = hexahedral_mesh(space).points
+    coordinates = node_coordinates(space, space.order)
+    nodes = hexahedral_mesh(coordinates)[0]
     expected = np.sin(wave * nodes[:, 0]) * np.cos(wave * nodes[:, 2])
-    np.testing.assert_allclose(nodal_values(space, field), expected, atol=2e-6)
+    found = grid_values(space, field, coordinates).ravel()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_density_of_a_root_in_the_space_is_exact_everywhere(space, generator):
@@ -118,7 +120,7 @@ def test_density_of_a_root_in_the_space_is_exact_everywhere(space, generator):
     root += 0.01 * torch.rand(len(root), generator=generator) / (1 + space.laplacian_eigenvalues)
     assert (space.evaluate(root).abs() > 0.01).all()
     x = torch.linspace(-3.0, 20.0, 7, dtype=torch.float64)
-    expected = space.interpolate_on_grid(root, x, x, x) ** 2
+    expected = space.interpolate_at(root, torch.cartesian_prod(x, x, x)).reshape(7, 7, 7) ** 2
     got = grid_values(space, space.evaluate(root) ** 2, [x, x, x], root=True)
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 
@@ -126,14 +128,15 @@ def test_density_of_a_root_in_the_space_is_exact_everywhere(space, generator):
 def test_positive_field_stays_positive_and_close(space):
     """A square with zeros: no negative values beside them, and no kink from a square root."""
     wave = 2 * np.pi / LENGTH
-    nodes = hexahedral_mesh(space).points
+    coordinates = node_coordinates(space, space.order)
 
     def field(x, y, z):
         return (1 + np.sin(4 * wave * x) * np.cos(wave * y)) ** 2 * (1 + np.cos(wave * z)) ** 2
 
-    got = nodal_values(space, field(*space.points.numpy().T))
+    got = grid_values(space, field(*space.points.numpy().T), coordinates).ravel()
     assert got.min() == 0
-    np.testing.assert_allclose(got, field(*nodes.T), atol=0.03 * got.max())
+    expected = field(*hexahedral_mesh(coordinates)[0].T)
+    np.testing.assert_allclose(got, expected, atol=0.03 * got.max())
 
 
 def test_atoms_with_forces(crystal, tmp_path):

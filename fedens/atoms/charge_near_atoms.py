@@ -12,7 +12,6 @@ is next to nothing at the surface of the mesh.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -113,7 +112,8 @@ def split_charge(structure: Structure, space: SimplexSpace, charge: Tensor) -> C
             f"charge has shape {tuple(charge.shape)}: expected finite numbers ({space.n_points},), "
             "one per point of the space"
         )
-    basis = AtomicBasis({symbol: _exponents(structure, symbol) for symbol in structure.symbols})
+    elements = zip(structure.symbols, structure.numbers, strict=True)
+    basis = AtomicBasis({s: _LIGHT if number <= 2 else _HEAVY for s, number in elements})
     points, weights = space.points.detach(), space.weights.detach()
     coefficients = _fit(structure, basis, points, weights, charge.detach())
     return ChargeNearAtoms(space, charge, FittedCharge(structure, basis, coefficients))
@@ -142,11 +142,6 @@ def coulomb_potential(
     if points is None:
         return potential
     return space.interpolate_at(space.project(potential), points)
-
-
-def _exponents(structure: Structure, symbol: str) -> Sequence[Sequence[float]]:
-    number = structure.numbers[structure.symbols.index(symbol)]
-    return _LIGHT if number <= 2 else _HEAVY
 
 
 def _fit(

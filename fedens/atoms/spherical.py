@@ -85,17 +85,12 @@ class SphericalAtom:
         return RadialTable(self.r, np.column_stack([getattr(self, name) for name in LOCAL_FIELDS]))
 
     @cached_property
-    def _enclosed(self) -> tuple[Array, Array]:
-        """Electrons within r, and the potential in r of those beyond."""
+    def _hartree(self) -> Array:
+        """From the electrons within r and those beyond."""
         x, shell = np.log(self.r), 4 * math.pi * self.density * self.r**2
         within = CubicSpline(x, shell * self.r).antiderivative()(x)
         beyond = CubicSpline(x, shell).antiderivative()(x)
-        return within, beyond[-1] - beyond
-
-    @cached_property
-    def _hartree(self) -> Array:
-        within, beyond = self._enclosed
-        return within / self.r + beyond
+        return np.asarray(within / self.r + (beyond[-1] - beyond))
 
     @cached_property
     def _coulomb(self) -> RadialTable:
@@ -199,14 +194,11 @@ def pair_energy(
         for i, first in enumerate(symbols[:j]):
             distance = (positions[i] - positions[j]).norm()[None]
             a, b = find_atom(atoms, first), find_atom(atoms, second)
-            total = total + _pair(a, b, distance)[0]
+            nuclei = a.charge * b.charge / distance
+            of_b, of_a = b.hartree_potential(distance), a.hartree_potential(distance)
+            attraction = a.charge * of_b + b.charge * of_a
+            total = total + (nuclei - attraction + a.overlap_energy(b, distance))[0]
     return total
-
-
-def _pair(a: SphericalAtom, b: SphericalAtom, distance: Tensor) -> Tensor:
-    nuclei = a.charge * b.charge / distance
-    attraction = a.charge * b.hartree_potential(distance) + b.charge * a.hartree_potential(distance)
-    return nuclei - attraction + a.overlap_energy(b, distance)
 
 
 def _positions(structure: Structure, positions: Tensor | None) -> Tensor:

@@ -152,16 +152,11 @@ class Dataset:
         """
         name = key if isinstance(key, str) else self.names[key]
         if name not in self._entries:
-            raise DatasetError(
-                f"data set {self.path} has no sample {name!r}; it has {self._list()}"
-            )
+            some = ", ".join(self.names[:8] + ["..."] * (len(self) > 8)) or "none"
+            raise DatasetError(f"data set {self.path} has no sample {name!r}; it has {some}")
         sample = read_sample(self._file(name))
         self._check_functional(name, sample)
         return sample
-
-    def _list(self) -> str:
-        names = self.names
-        return ", ".join(names[:8] + ["..."] * (len(names) > 8)) or "none"
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.h5"

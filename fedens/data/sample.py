@@ -104,11 +104,7 @@ class Sample:
         return space
 
     def tensor_space(self, device: torch.device | str = "cpu") -> TensorSpace:
-        """The same, for what works on boxes of elements only.
-
-        Raises:
-            DatasetError: also for a sample on another kind of mesh.
-        """
+        """The same, for what works on boxes of elements only; DatasetError for other meshes."""
         space = self.space(device)
         if not isinstance(space, TensorSpace):
             raise DatasetError(

@@ -55,7 +55,6 @@ class Electrostatics(EnergyTerm):
         self.widths = by_symbol(widths)
 
     def describe(self) -> dict[str, Any]:
-        """The pseudopotentials and widths by symbol."""
         return {
             "kind": self.kind,
             "pseudopotentials": {s: p.describe() for s, p in self.pseudopotentials.items()},
@@ -64,7 +63,6 @@ class Electrostatics(EnergyTerm):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Electrostatics:
-        """The term that :meth:`describe` described."""
         pseudopotentials = {
             symbol: pseudopotential_from_description(p)
             for symbol, p in description["pseudopotentials"].items()
@@ -75,17 +73,33 @@ class Electrostatics(EnergyTerm):
         """Valence electrons of a structure: valences times occupancies, minus the charge."""
         return float(self._valences(structure).sum() - structure.charge)
 
-    def ion_energy(self, structure: Structure, positions: Tensor) -> Tensor:
+    def ion_energy(
+        self, structure: Structure, positions: Tensor | None = None, cell: Tensor | None = None
+    ) -> Tensor:
         """Self and short-range pair energy of the Gaussian ions, E_ion(R), hartree.
 
-        Differentiable in the positions (n_atoms, 3), bohr.
+        Differentiable in positions (n_atoms, 3) and cell vectors (3, 3), bohr, which replace the
+        structure's own. No energy density has it.
         """
-        cell = positions.new_tensor(structure.cell) if structure.periodic else None
-        return self._ion_energy(structure, cell, positions)
-
-    def _ion_energy(self, structure: Structure, cell: Tensor | None, positions: Tensor) -> Tensor:
+        if positions is None:
+            positions = torch.tensor(structure.positions)
+        valences = self._valences(structure)
         widths = np.array([self.widths[s] for s in structure.symbols])
-        return _ion_energy(structure, cell, self._valences(structure), widths, positions)
+        self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
+        first, second, shifts, _ = structure.neighbours(_ERFC_REACH * 2 * float(widths.max()))
+        if len(first) == 0:
+            return positions.sum() * 0.0 - self_energy
+        device = positions.device
+        vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
+        if structure.periodic:
+            cell = positions.new_tensor(structure.cell) if cell is None else cell
+            cells = torch.as_tensor(shifts, dtype=positions.dtype, device=device)
+            vectors = vectors + (cells[:, :, None] * cell).sum(dim=1)
+        r = vectors.norm(dim=1)
+        products = torch.as_tensor(valences[first] * valences[second], device=device)
+        mixed = np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2))
+        mixed = torch.as_tensor(mixed, device=device)
+        return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy
 
     def _valences(self, structure: Structure) -> NDArray[np.float64]:
         found = [find_pseudopotential(self.pseudopotentials, s) for s in structure.symbols]
@@ -95,13 +109,8 @@ class Electrostatics(EnergyTerm):
         self,
         structure: Structure,
         space: FunctionSpace,
-        electrons: float,  # noqa: ARG002
+        electrons: float = 0.0,  # noqa: ARG002
         positions: Tensor | None = None,
-    ) -> Ions:
-        return self.ions(structure, space, positions)
-
-    def ions(
-        self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> Ions:
         """The ions of a structure on a space.
 
@@ -121,9 +130,11 @@ class Electrostatics(EnergyTerm):
             centres = positions[mask]
             _refuse_coarse(space, centres, pseudopotential, width, symbol)
             charges = share * pseudopotential.valence
-            charge = charge + _gaussian_charge(space, centres, charges, width)
+            heights = charges / (2 * math.pi * width**2) ** 1.5
+            exponents = torch.full_like(charges, 0.5 / width**2)
+            charge = charge + space.gaussian_sum(centres, exponents, heights)
             short_range = short_range + _short_range(space, centres, share, pseudopotential, width)
-        return Ions(space, charge, short_range, self._ion_energy(structure, space.cell, positions))
+        return Ions(space, charge, short_range, self.ion_energy(structure, positions, space.cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +155,6 @@ class Ions(DensityTerm):
     name = group = "electrostatic"
 
     def energy(self, density: Density) -> Tensor:
-        """Electrostatic energy of the electrons and ions, E_ion included; hartree."""
         hartree = self.space.coulomb_energy(density.values - self.charge)
         return hartree + self.space.integrate(density.values * self.short_range) + self.ion_energy
 
@@ -160,10 +170,6 @@ class Ions(DensityTerm):
     def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:  # noqa: ARG002
         """4 pi / q^2, the Coulomb interaction of the electrons."""
         return 4 * math.pi / q2
-
-    def external_potential(self) -> Tensor:
-        """Whole potential of the ions, (n_points,), hartree; zero-mean Coulomb part if periodic."""
-        return self.short_range - self.space.solve_poisson(self.charge)
 
 
 def find_pseudopotential(
@@ -200,13 +206,6 @@ def _refuse_coarse(
         )
 
 
-def _gaussian_charge(
-    space: FunctionSpace, centres: Tensor, charges: Tensor, width: float
-) -> Tensor:
-    exponents = torch.full_like(charges, 0.5 / width**2)
-    return space.gaussian_sum(centres, exponents, charges / (2 * math.pi * width**2) ** 1.5)
-
-
 def _short_range(
     space: FunctionSpace,
     centres: Tensor,
@@ -227,53 +226,16 @@ def _short_range(
             pseudopotential.cutoff(width),
         )
     exponents, amplitudes, quadratic = (e.to(space.device) for e in expansion)
-    has_quadratic = quadratic != 0
-    total = _spread(space, centres, share, exponents, amplitudes, ~has_quadratic, None)
-    if has_quadratic.any():
-        total = total + _spread(
-            space, centres, share, exponents, amplitudes, has_quadratic, quadratic
+
+    def gaussians(chosen: Tensor, quadratic: Tensor | None) -> Tensor:
+        n = int(chosen.sum())
+        return space.gaussian_sum(
+            centres.repeat_interleave(n, dim=0),
+            exponents[chosen].repeat(len(centres)),
+            (share[:, None] * amplitudes[chosen]).reshape(-1),
+            None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
         )
-    return total
 
-
-def _spread(
-    space: FunctionSpace,
-    centres: Tensor,
-    share: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    chosen: Tensor,
-    quadratic: Tensor | None,
-) -> Tensor:
-    """The chosen Gaussians on every centre, times the share of each site that is filled."""
-    n_atoms, n_gaussians = len(centres), int(chosen.sum())
-    return space.gaussian_sum(
-        centres.repeat_interleave(n_gaussians, dim=0),
-        exponents[chosen].repeat(n_atoms),
-        (share[:, None] * amplitudes[chosen]).reshape(-1),
-        None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
-    )
-
-
-def _ion_energy(
-    structure: Structure,
-    cell: Tensor | None,
-    valences: NDArray[np.float64],
-    widths: NDArray[np.float64],
-    positions: Tensor,
-) -> Tensor:
-    """E_ion of charges, differentiable also in the vectors (3, 3) of a periodic cell, bohr."""
-    self_energy = float((valences**2 / (2 * math.sqrt(math.pi) * widths)).sum())
-    reach = _ERFC_REACH * 2 * float(widths.max())
-    first, second, shifts, _ = structure.neighbours(reach)
-    if len(first) == 0:
-        return positions.sum() * 0.0 - self_energy
-    device = positions.device
-    vectors = positions[torch.as_tensor(second)] - positions[torch.as_tensor(first)]
-    if cell is not None:
-        cells = torch.as_tensor(shifts, dtype=positions.dtype, device=device)
-        vectors = vectors + (cells[:, :, None] * cell).sum(dim=1)
-    r = vectors.norm(dim=1)
-    products = torch.as_tensor(valences[first] * valences[second], device=device)
-    mixed = torch.as_tensor(np.sqrt(2 * (widths[first] ** 2 + widths[second] ** 2)), device=device)
-    return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy
+    has_quadratic = quadratic != 0
+    total = gaussians(~has_quadratic, None)
+    return total + gaussians(has_quadratic, quadratic) if has_quadratic.any() else total

@@ -32,7 +32,7 @@ def hellmann_feynman_forces(
         positions = torch.tensor(structure.positions, device=density.space.device)
     positions = positions.detach().requires_grad_(True)
     with torch.enable_grad():
-        ions = functional.electrostatics.ions(structure, density.space, positions)
+        ions = functional.electrostatics.bind(structure, density.space, positions=positions)
         energy = ions.energy(density)
     (gradient,) = torch.autograd.grad(energy, positions, create_graph=create_graph)
     return -gradient

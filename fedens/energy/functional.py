@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -166,15 +167,6 @@ class EnergyFunctional:
         """Electrons the functional puts around a structure's ions."""
         return self.electrostatics.number_of_electrons(structure)
 
-    def ion_energy(self, structure: Structure, positions: Tensor | None = None) -> Tensor:
-        """E_ion(R), hartree: the part of the energy that no energy density carries.
-
-        Differentiable in positions (n_atoms, 3), bohr, which replace the structure's own.
-        """
-        if positions is None:
-            positions = torch.tensor(structure.positions)
-        return self.electrostatics.ion_energy(structure, positions)
-
     def bind(
         self, structure: Structure, space: FunctionSpace, positions: Tensor | None = None
     ) -> BoundFunctional:
@@ -185,7 +177,7 @@ class EnergyFunctional:
 
         Raises:
             FunctionalError: a non-local kernel without a mean density, a charged periodic cell.
-            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.ions`.
+            PseudopotentialError, SpaceError: see :meth:`.Electrostatics.bind`.
         """
         electrons = self.number_of_electrons(structure)
         if electrons <= 0:
@@ -211,6 +203,7 @@ def _only(terms: list[_Term]) -> _Term:
 _VACUUM_STIFFNESS = 0.35
 
 
+@dataclass(eq=False)
 class BoundFunctional:
     """An energy functional with its ions in place on a space.
 
@@ -219,18 +212,15 @@ class BoundFunctional:
         electrons: number of electrons N.
     """
 
-    def __init__(
-        self,
-        functional: EnergyFunctional,
-        space: FunctionSpace,
-        terms: Sequence[DensityTerm],
-        electrons: float,
-    ):
-        self.functional, self.space = functional, space
-        self.terms, self.electrons = terms, electrons
-        self.ions = next(term for term in terms if isinstance(term, Ions))
-        self._local = [term for term in terms if isinstance(term, LocalTerm)]
-        self._others = [term for term in terms if not isinstance(term, LocalTerm)]
+    functional: EnergyFunctional
+    space: FunctionSpace
+    terms: Sequence[DensityTerm]
+    electrons: float
+
+    def __post_init__(self) -> None:
+        self.ions = next(term for term in self.terms if isinstance(term, Ions))
+        self._local = [term for term in self.terms if isinstance(term, LocalTerm)]
+        self._others = [term for term in self.terms if not isinstance(term, LocalTerm)]
 
     def energy(self, density: Density) -> Tensor:
         """Total energy, hartree; differentiable."""

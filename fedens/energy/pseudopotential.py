@@ -33,6 +33,8 @@ class LocalPseudopotential(ABC):
     """Local potential of an ion with ``valence`` electrons; lengths in bohr, hartree."""
 
     kind: ClassVar[str]
+    #: Names of the constructor's arguments, kept as attributes, that describe it.
+    parameters: ClassVar[tuple[str, ...]] = ()
     valence: float
     #: The short-range part ends where it stays below this, hartree.
     negligible: ClassVar[float] = 1e-11
@@ -43,9 +45,9 @@ class LocalPseudopotential(ABC):
     def potential(self, r: Tensor) -> Tensor:
         """v(r), hartree, at distances r > 0 in bohr."""
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Parameters as a JSON-able dict with the key ``kind``."""
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.parameters}
 
     def short_range(self, r: Tensor, width: float) -> Tensor:
         """v(r) + Z erf(r / (sqrt(2) width)) / r, hartree."""
@@ -115,6 +117,7 @@ class GTHLocal(LocalPseudopotential):
     """
 
     kind = "gth_local"
+    parameters = ("valence", "r_loc", "c1", "c2")
 
     def __init__(self, valence: float, r_loc: float, c1: float = 0.0, c2: float = 0.0):
         if r_loc <= 0 or valence <= 0:
@@ -139,10 +142,6 @@ class GTHLocal(LocalPseudopotential):
         quadratic = np.append(np.zeros_like(t), self.c2 / self.r_loc**2)
         return torch.tensor(exponents), torch.tensor(amplitudes), torch.tensor(quadratic)
 
-    def describe(self) -> dict[str, Any]:
-        names = ("kind", "valence", "r_loc", "c1", "c2")
-        return {name: getattr(self, name) for name in names}
-
 
 class AllElectron(LocalPseudopotential):
     """The bare nucleus, v(r) = -Z/r, with all electrons around it.
@@ -151,6 +150,7 @@ class AllElectron(LocalPseudopotential):
     """
 
     kind = "all_electron"
+    parameters = ("valence",)
     singular = True
 
     def __init__(self, valence: float):
@@ -172,9 +172,6 @@ class AllElectron(LocalPseudopotential):
     def coarsest_spacing(self, width: float) -> float:  # noqa: ARG002
         return math.inf
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "valence": self.valence}
-
 
 class EvanescentCore(LocalPseudopotential):
     """Evanescent core of Fiolhais et al., Phys. Rev. B 51, 14001 (1995).
@@ -184,6 +181,7 @@ class EvanescentCore(LocalPseudopotential):
     """
 
     kind = "evanescent_core"
+    parameters = ("valence", "r", "alpha")
 
     def __init__(self, valence: float, r: float, alpha: float):
         if r <= 0 or valence <= 0 or alpha <= 1:
@@ -200,9 +198,6 @@ class EvanescentCore(LocalPseudopotential):
         safe = x.clamp(min=1e-12)
         inside = -torch.expm1(-a * safe) / safe - b * decay - hump * torch.exp(-x)
         return -(self.valence / self.r) * inside
-
-    def describe(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("kind", "valence", "r", "alpha")}
 
 
 class TabulatedPseudopotential(LocalPseudopotential):
@@ -264,9 +259,6 @@ class GoodwinNeedsHeine(TabulatedPseudopotential):
         bracket = (self.valence - self._height * self._radius) * np.cos(q * self._radius)
         bracket = bracket + self._height * np.sin(q * self._radius) / q
         return q, weights, -4 * math.pi * bracket * np.exp(-((q / self._q_cut) ** 6))
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind}
 
 
 class Recpot(TabulatedPseudopotential):

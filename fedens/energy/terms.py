@@ -94,13 +94,7 @@ class DensityTerm(EnergyTerm):
 
     twice_differentiable: bool = True
 
-    def bind(
-        self,
-        structure: Structure,  # noqa: ARG002
-        space: FunctionSpace,  # noqa: ARG002
-        electrons: float,  # noqa: ARG002
-        positions: Tensor | None = None,  # noqa: ARG002
-    ) -> DensityTerm:
+    def bind(self, *_: Any, **__: Any) -> DensityTerm:
         """The term itself: it asks for nothing but the density."""
         return self
 

@@ -6,6 +6,7 @@ Perdew-Zunger in closed form; everything else from libxc through PySCF.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,7 @@ class DiracExchange(LocalTerm):
     """Exchange of the uniform gas, -(3/4)(3/pi)^(1/3) n^(4/3)."""
 
     kind = code = "lda_x"
-    name = "xc"
-    group = "xc"
+    name = group = "xc"
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:
         potential = (4 / 3) * _EXCHANGE * cube_root
@@ -37,8 +37,7 @@ class PerdewZunger(LocalTerm):
     """LDA of Perdew and Zunger, Phys. Rev. B 23, 5048 (1981), with Dirac exchange."""
 
     kind = code = "lda_pz"
-    name = "xc"
-    group = "xc"
+    name = group = "xc"
 
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:
         rs = _WIGNER_SEITZ / cube_root
@@ -71,19 +70,31 @@ def _high_density(rs: Tensor) -> tuple[Tensor, Tensor]:
 _SHORT = {"lda_pw": "lda_x,lda_c_pw", "pbe": "pbe,pbe"}
 
 
-class LibxcLocal(LocalTerm):
-    """Any LDA of libxc, by its name there (``lda_x,lda_c_pw``), evaluated through PySCF."""
+def _libxc(name: str, rho: Tensor, order: int = 1) -> tuple[Any, ...]:
+    """Energy per electron and derivatives up to an order, as PySCF's ``eval_xc`` gives them."""
+    from pyscf.dft import libxc
 
-    kind = "libxc_lda"
-    name = "xc"
-    group = "xc"
+    result = libxc.eval_xc(_SHORT.get(name, name), rho.detach().cpu().numpy(), deriv=order)
+    return tuple(result)
+
+
+class _ByCode(DensityTerm):
+    """A functional of libxc by its name there, evaluated through PySCF."""
+
+    name = group = "xc"
     parameters = ("code",)
 
     def __init__(self, code: str):
         self.code = code
 
+
+class LibxcLocal(_ByCode, LocalTerm):
+    """Any LDA of libxc, such as ``lda_x,lda_c_pw``."""
+
+    kind = "libxc_lda"
+
     def energy_density_and_potential(self, n: Tensor, cube_root: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        energy, potential = _LibxcLocal.apply(n, _SHORT.get(self.code, self.code))
+        energy, potential = _LibxcLocal.apply(n, self.code)
         return energy, potential
 
 
@@ -92,9 +103,7 @@ class _LibxcLocal(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, n, code):  # type: ignore[no-untyped-def]
-        from pyscf.dft import libxc
-
-        per_electron, (potential, *_) = libxc.eval_xc(code, n.detach().cpu().numpy())[:2]
+        per_electron, (potential, *_) = _libxc(code, n)[:2]
         energy = n * torch.as_tensor(per_electron).to(n)
         potential = torch.as_tensor(potential).to(n)
         ctx.code = code
@@ -104,29 +113,19 @@ class _LibxcLocal(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, energy_upstream, potential_upstream):  # type: ignore[no-untyped-def]
-        from pyscf.dft import libxc
-
         n, potential = ctx.saved_tensors
-        second = libxc.eval_xc(ctx.code, n.detach().cpu().numpy(), deriv=2)[2][0]
-        kernel = torch.as_tensor(second).to(n)
+        kernel = torch.as_tensor(_libxc(ctx.code, n, 2)[2][0]).to(n)
         return energy_upstream * potential + potential_upstream * kernel, None
 
 
-class LibxcGradient(DensityTerm):
-    """Any GGA of libxc, by its name there (``pbe,pbe``), evaluated through PySCF."""
+class LibxcGradient(_ByCode):
+    """Any GGA of libxc, such as ``pbe,pbe``."""
 
     kind = "libxc_gga"
-    name = "xc"
-    group = "xc"
-    parameters = ("code",)
     twice_differentiable = False
 
-    def __init__(self, code: str):
-        self.code = code
-
     def energy_density(self, density: Density) -> Tensor:
-        code = _SHORT.get(self.code, self.code)
-        values: Tensor = _GradientEnergyDensity.apply(density.values, density.gradient, code)
+        values: Tensor = _GradientEnergyDensity.apply(density.values, density.gradient, self.code)
         return values
 
     def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
@@ -137,11 +136,8 @@ class LibxcGradient(DensityTerm):
 class _GradientEnergyDensity(torch.autograd.Function):
     @staticmethod
     def forward(ctx, n, gradient, code):  # type: ignore[no-untyped-def]
-        from pyscf.dft import libxc
-
         n = n.clamp(min=1e-20)
-        rho = torch.cat([n[None], gradient.T]).detach().cpu().numpy()
-        per_electron, (v_rho, v_sigma, *_) = libxc.eval_xc(code, rho)[:2]
+        per_electron, (v_rho, v_sigma, *_) = _libxc(code, torch.cat([n[None], gradient.T]))[:2]
         v_rho, v_sigma = (torch.as_tensor(v).to(n) for v in (v_rho, v_sigma))
         ctx.save_for_backward(v_rho, 2 * v_sigma[:, None] * gradient)
         return n * torch.as_tensor(per_electron).to(n)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Moments, Reduction, no_moments
+from fedens.features.moments import Channels, Moments, Reduction, no_moments
 from fedens.features.probes import Probes
 from fedens.features.surroundings import Surroundings
 from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
@@ -28,14 +28,10 @@ def separable_rows(
     reduction: Reduction,
     space: TensorSpace,
     atoms: Surroundings,
-    channels: Sequence[Sequence[str]],
+    channels: Channels,
     probes: Probes,
 ) -> Tensor:
-    """Rows of a reduction of the moments of each channel, (n_rows, n_points).
-
-    Args:
-        channels: for each channel, the elements that it adds up.
-    """
+    """Rows of a reduction of the moments of each channel, (n_rows, n_points)."""
     products = [_axis_products(space, atoms, channel, probes) for channel in channels]
     n_x, n_y, n_z = space.shape
     n_terms = (probes.max_order + 1) * (probes.max_order + 2) // 2

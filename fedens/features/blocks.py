@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,13 +17,6 @@ def runner(tensors: Iterable[Tensor | None]) -> Callable[..., Tensor]:
     the memory held in between is that of its results.
     """
     wanted = any(t is not None and t.requires_grad for t in tensors)
-    return _economical if wanted and torch.is_grad_enabled() else _plain
-
-
-def _plain(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    return function(*arguments)
-
-
-def _economical(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    result: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return result
+    if wanted and torch.is_grad_enabled():
+        return partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    return lambda function, *arguments: function(*arguments)

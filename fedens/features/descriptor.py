@@ -91,7 +91,10 @@ class Descriptor(ABC):
 class Expansion(Descriptor):
     """A descriptor whose features are made from moments that turn as harmonics.
 
-    The rows of the moments are named by :attr:`moment_names`.
+    The rows of the moments are named by :attr:`moment_names`. All is differentiable in points,
+    positions, cell and occupancies, also twice; memory stays bounded by working in blocks of
+    points, which are computed again for derivatives. On a TensorSpace derivatives with respect to
+    the cell are those of the space: pass ``space.scaled(factors)``.
     """
 
     max_order: int
@@ -106,12 +109,7 @@ class Expansion(Descriptor):
         """For each order l from 0 on, the moments (n_rows, 2l + 1, n_points)."""
 
     def moments(
-        self,
-        points: Points,
-        structure: Structure,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        occupancies: Tensor | None = None,
+        self, points: Points, structure: Structure, **replaced: Tensor | None
     ) -> list[Tensor]:
         """The moments at points; arguments, derivatives and errors are those of the call.
 
@@ -121,7 +119,7 @@ class Expansion(Descriptor):
             :func:`fedens.fem.harmonics.harmonic_coefficients`; products with those of another
             descriptor, summed over m, are invariants of both.
         """
-        return self.expand(Surroundings.at(points, structure, positions, cell, occupancies))
+        return self.expand(Surroundings.at(points, structure, **replaced))
 
 
 def descriptor_from_description(description: Mapping[str, Any]) -> Descriptor:
@@ -165,18 +163,14 @@ class Concatenation(Descriptor):
 
     @property
     def names(self) -> list[str]:
-        """Names of all parts, in order."""
         return list(self._names)
 
     def features(self, around: Surroundings) -> Tensor:
-        """Features of all parts."""
         return torch.cat([part.features(around) for part in self.parts], dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """The descriptions of the parts, in order."""
         return {"kind": self.kind, "parts": [part.describe() for part in self.parts]}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Concatenation:
-        """The concatenation that :meth:`describe` described."""
         return cls([descriptor_from_description(part) for part in description["parts"]])

@@ -69,7 +69,14 @@ def fields_at_points(
         return reduction(points.new_zeros(n_fields, laws.n_harmonics, 0, dtype=dtype))
     run = runner([points, *sources.tensors])
     if sources.cell is None:
-        everything = _all_pairs(laws, sources, reduction, dtype)
+
+        def everything(part: Tensor) -> Tensor:
+            moments = []
+            for indices, strengths in sources.channels:
+                distances = (sources.positions[list(indices)] - part[:, None]).to(dtype)
+                moments.append(_pair_moments(laws, distances, strengths.to(dtype), None))
+            return reduction(torch.cat(moments))
+
         size = max(1, _BLOCK_PAIRS // max(1, sources.n_sources))
         return torch.cat([run(everything, part) for part in points.split(size)], dim=1)
     if width is None:
@@ -114,24 +121,6 @@ def fields_on_space(
     near = [pairs.near(part) for part in space.points.split(size * per_row)]
     blocks = zip(x.split(size), near, strict=True)
     return torch.cat([run(block, rows, indices) for rows, indices in blocks], dim=1)
-
-
-# --- pairs ---------------------------------------------------------------------------------------
-
-
-def _all_pairs(
-    laws: PowerLaws, sources: Sources, reduction: Reduction, dtype: torch.dtype
-) -> Callable[[Tensor], Tensor]:
-    """Moments at points from all atoms of an open structure."""
-
-    def block(points: Tensor) -> Tensor:
-        moments = []
-        for indices, strengths in sources.channels:
-            distances = (sources.positions[list(indices)] - points[:, None]).to(dtype)
-            moments.append(_pair_moments(laws, distances, strengths.to(dtype), None))
-        return reduction(torch.cat(moments))
-
-    return block
 
 
 class _Pairs:
@@ -193,9 +182,6 @@ def _pair_moments(
         for n in range(laws.max_angular + 1)
     ]
     return torch.cat(parts, dim=1)
-
-
-# --- how to split --------------------------------------------------------------------------------
 
 
 def _cheapest_width(

@@ -33,7 +33,7 @@ from fedens.features.descriptor import Descriptor, Expansion
 from fedens.features.laplacian import laplacian_rows
 from fedens.features.moments import Moments, Reduction, moment_rows
 from fedens.features.pair_sum import pair_rows
-from fedens.features.parameters import finite, one_of, positive
+from fedens.features.parameters import different, finite, one_of, positive, whole
 from fedens.features.probes import SCALINGS, Probes
 from fedens.features.spectrum import FORMS, in_form
 from fedens.features.surroundings import Surroundings
@@ -101,8 +101,8 @@ class GMP(Expansion):
                 'channels="element" makes columns for each element in gaussians: pass them, for '
                 'example gaussians={"Al": element_gaussians("Al")} with fedens.species'
             )
-        self.widths = _checked_widths(widths)
-        self.max_order = _checked_order(max_order)
+        self.widths = different("widths", widths)
+        self.max_order = whole("max_order", max_order, MAX_ORDER)
         self.gaussians = _checked_gaussians(
             all_element_gaussians() if gaussians is None else gaussians
         )
@@ -135,7 +135,6 @@ class GMP(Expansion):
         return [f"{element}_{width}" for element in self.gaussians for width in widths]
 
     def describe(self) -> dict[str, Any]:
-        """All parameters, the element Gaussians as numbers."""
         return {
             "kind": self.kind,
             "widths": list(self.widths),
@@ -177,11 +176,8 @@ class GMP(Expansion):
     def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^(n-3) ("squared": its square).
 
-        Differentiable in points, positions, cell and occupancies, also twice; memory stays
-        bounded by working in blocks of points, which are computed again for derivatives. Points in
-        float32 give features in float32, with errors of about 1e-5 of the largest values to order
-        3. On a TensorSpace ``path`` says how the sum over atoms is done; derivatives with respect
-        to the cell are then those of the space: pass ``space.scaled(factors)``.
+        Points in float32 give errors of about 1e-5 of the largest values to order 3. On a
+        TensorSpace ``path`` says how the sum over atoms is done.
 
         Raises:
             DescriptorError: for elements without Gaussians, or functions of the Laplacian in an
@@ -245,19 +241,6 @@ class GMP(Expansion):
         if self.channels == "sum":
             return [list(atoms.of_element)]
         return [[s] if s in atoms.of_element else [] for s in self.gaussians]
-
-
-def _checked_widths(widths: Sequence[float]) -> tuple[float, ...]:
-    result = tuple(positive("a width", width) for width in widths)
-    if not result or len(set(result)) != len(result):
-        raise DescriptorError(f"widths are {list(widths)}: expected different positive lengths")
-    return result
-
-
-def _checked_order(order: int) -> int:
-    if isinstance(order, bool) or int(order) != order or not 0 <= order <= MAX_ORDER:
-        raise DescriptorError(f"max_order is {order}: expected a whole number, 0 to {MAX_ORDER}")
-    return int(order)
 
 
 def _checked_gaussians(

@@ -26,7 +26,7 @@ from torch import Tensor
 from fedens.errors import DescriptorError
 from fedens.features.axis_products import separable_rows
 from fedens.features.blocks import runner
-from fedens.features.moments import Moments, Reduction
+from fedens.features.moments import Channels, Moments, Reduction
 from fedens.features.probes import Probes
 from fedens.features.surroundings import Surroundings
 from fedens.fem.tensor import TensorSpace
@@ -43,13 +43,10 @@ def laplacian_rows(
     reduction: Reduction,
     space: TensorSpace,
     atoms: Surroundings,
-    channels: Sequence[Sequence[str]],
+    channels: Channels,
     probes: Probes,
 ) -> Tensor:
     """Rows of a reduction of the moments of each channel, (n_rows, n_points).
-
-    Args:
-        channels: for each channel, the elements that it adds up.
 
     Raises:
         DescriptorError: for a space that is not periodic, whose fields end at its walls.
@@ -61,7 +58,7 @@ def laplacian_rows(
         )
     widths = sorted(probes.widths)
     variances = [width**2 - widths[0] ** 2 for width in widths]
-    n_exact = bisect_left(variances, _RESOLVED_VARIANCE * _spacing(space) ** 2)
+    n_exact = bisect_left(variances, _RESOLVED_VARIANCE * space.spacing**2)
     n_harmonics = (probes.max_order + 1) ** 2
     exact = replace(probes, widths=tuple(widths[:n_exact]))
     fields = separable_rows(_all_fields, space, atoms, channels, exact)
@@ -87,12 +84,6 @@ def laplacian_rows(
     run = runner([*atoms.tensors, space.axes[0].points] if size < n_y else [])
     blocks = [run(block, slice(start, start + size)) for start in range(0, n_y, size)]
     return torch.cat(blocks, dim=2).flatten(1)
-
-
-def _spacing(space: TensorSpace) -> float:
-    """Length of the longest element over the order, bohr."""
-    longest = max(float(torch.diff(axis.edges.detach()).max()) for axis in space.axes)
-    return longest / space.order
 
 
 def _all_fields(channels: Sequence[Moments]) -> Tensor:

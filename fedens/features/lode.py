@@ -28,7 +28,7 @@ from fedens.errors import DescriptorError
 from fedens.features.descriptor import Expansion
 from fedens.features.ewald import Reduction, fields_at_points, fields_on_space
 from fedens.features.pairs import wrapped
-from fedens.features.parameters import finite, one_of, positive
+from fedens.features.parameters import different, finite, one_of, positive, whole
 from fedens.features.power_law import PowerLaws, log_of_kernel_at_zero
 from fedens.features.spectrum import FORMS, in_form
 from fedens.features.surroundings import Surroundings
@@ -96,8 +96,10 @@ class LODE(Expansion):
                 'channels="element" makes columns for each element in weights: pass them, for '
                 'example weights={"Na": 1.0, "Cl": 1.0}, or channels="sum" for one field of all'
             )
-        self.exponents = _checked_exponents(exponent)
-        self.max_order = _checked_angular(max_angular)
+        self.exponents = different(
+            "exponent", exponent if isinstance(exponent, Sequence) else [exponent]
+        )
+        self.max_order = whole("max_angular", max_angular, MAX_ANGULAR)
         self.smearing = self._checked_smearing(smearing)
         self.weights = None if weights is None else _checked_weights(weights)
         self.form = one_of("form", form, FORMS)
@@ -134,7 +136,6 @@ class LODE(Expansion):
         return columns
 
     def describe(self) -> dict[str, Any]:
-        """All parameters."""
         return {
             "kind": self.kind,
             "exponent": list(self.exponents),
@@ -150,12 +151,8 @@ class LODE(Expansion):
     def features(self, around: Surroundings) -> Tensor:
         """Features at the points, (n_points, n_features), in bohr^-(p+l) ("squared": its square).
 
-        Differentiable in points, positions, cell and occupancies, also twice; memory stays bounded
-        by working in blocks of points, which are computed again for derivatives. Sums over images
-        are good to about 1e-12 of the largest values; points in float32 give features in float32,
-        with errors of a few 1e-5. On a periodic TensorSpace sums over waves factor over the axes;
-        derivatives with respect to the cell are then those of the space: pass
-        ``space.scaled(factors)``.
+        Sums over images are good to about 1e-12 of the largest values, for points in float32 to a
+        few 1e-5. On a periodic TensorSpace sums over waves factor over the axes.
 
         Raises:
             DescriptorError: for elements without weight, slabs and wires.
@@ -164,7 +161,7 @@ class LODE(Expansion):
 
     def expand(self, around: Surroundings) -> list[Tensor]:
         """The F_lm, fields in the order of :attr:`moment_names`, in bohr^-(p+l)."""
-        rows = self._rows(_flat, around)
+        rows = self._rows(lambda moments: moments.flatten(0, 1), around)
         n_harmonics = (self.max_order + 1) ** 2
         moments = rows.reshape(len(self.moment_names), n_harmonics, rows.shape[1])
         return list(moments.split([2 * n + 1 for n in range(self.max_order + 1)], dim=1))
@@ -220,26 +217,6 @@ class LODE(Expansion):
             product = (of_order[first] * of_order[second]).sum(dim=1)
             columns.append(in_form(product, self.form, self.smoothing))
         return torch.cat(columns)
-
-
-def _flat(moments: Tensor) -> Tensor:
-    return moments.flatten(0, 1)
-
-
-def _checked_exponents(exponent: float | Sequence[float]) -> tuple[float, ...]:
-    given = exponent if isinstance(exponent, Sequence) else [exponent]
-    result = tuple(positive("exponent", p) for p in given)
-    if not result or len(set(result)) != len(result):
-        raise DescriptorError(f"exponents are {list(given)}: expected different positive numbers")
-    return result
-
-
-def _checked_angular(max_angular: int) -> int:
-    if isinstance(max_angular, bool) or int(max_angular) != max_angular:
-        raise DescriptorError(f"max_angular is {max_angular}: expected a whole number")
-    if not 0 <= max_angular <= MAX_ANGULAR:
-        raise DescriptorError(f"max_angular is {max_angular}: expected 0 to {MAX_ANGULAR}")
-    return int(max_angular)
 
 
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+#: For each channel, the elements that it adds up.
+Channels: TypeAlias = Sequence[Sequence[str]]
 #: Density (...) and, for each order n, moments (n_widths, 2n + 1, ...) at points.
 Moments: TypeAlias = tuple[Tensor, list[Tensor]]
 #: What is kept of the moments of each channel, as rows (n_rows, ...).

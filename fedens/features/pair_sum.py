@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedens.features.blocks import runner
-from fedens.features.moments import Moments, Reduction, added, no_moments
+from fedens.features.moments import Channels, Moments, Reduction, added, no_moments
 from fedens.features.pairs import Images, compact_groups, wrapped
 from fedens.features.probes import ProbedGaussians, Probes
 from fedens.features.surroundings import Surroundings
@@ -41,7 +41,7 @@ def pair_rows(
     reduction: Reduction,
     points: Tensor,
     atoms: Surroundings,
-    channels: Sequence[Sequence[str]],
+    channels: Channels,
     probes: Probes,
     cutoff: float | None,
     dtype: torch.dtype,
@@ -50,7 +50,6 @@ def pair_rows(
 
     Args:
         points: (n_points, 3), float64, bohr.
-        channels: for each channel, the elements that it adds up.
         cutoff: distance at which the sum ends, bohr, or None.
         dtype: of the result.
     """

@@ -126,24 +126,14 @@ def _near_images(
         return torch.arange(len(atoms)), atoms.new_zeros(len(atoms), 3)
     where, vectors = atoms.detach().cpu().numpy(), cell.detach().cpu().numpy()
     at = points.detach().cpu().numpy()
-    shifts = _shifts(where, vectors, at, cutoff)
+    inverse = np.linalg.inv(vectors)
+    reach = cutoff * np.linalg.norm(inverse, axis=0)  # in units of the distance of cell planes
+    fractions, homes = at @ inverse, where @ inverse
+    first = np.floor(fractions.min(axis=0) - homes.max(axis=0) - reach)
+    last = np.ceil(fractions.max(axis=0) - homes.min(axis=0) + reach)
+    ranges = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+    shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     images = where[:, None, :] + shifts @ vectors
     low, high = at.min(axis=0) - cutoff, at.max(axis=0) + cutoff
     owner, shift = np.nonzero(((images >= low) & (images <= high)).all(axis=2))
     return torch.as_tensor(owner), torch.as_tensor(shifts[shift], dtype=atoms.dtype)
-
-
-def _shifts(
-    atoms: NDArray[np.float64],
-    cell: NDArray[np.float64],
-    points: NDArray[np.float64],
-    cutoff: float,
-) -> NDArray[np.float64]:
-    """All cells (n, 3) that may hold an image within the cutoff of a point."""
-    inverse = np.linalg.inv(cell)
-    reach = cutoff * np.linalg.norm(inverse, axis=0)  # in units of the distance of cell planes
-    fractions, homes = points @ inverse, atoms @ inverse
-    first = np.floor(fractions.min(axis=0) - homes.max(axis=0) - reach)
-    last = np.ceil(fractions.max(axis=0) - homes.min(axis=0) + reach)
-    ranges = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
-    return np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -146,9 +146,8 @@ class PointSet:
             assert self.spacing is not None
             assert self.order is not None
             space = TensorSpace.for_structure(structure, self.spacing, self.order)
-        if self.kind == "quadrature":
-            assert space is not None
-            return space, space.weights
+            if self.kind == "quadrature":
+                return space, space.weights
         return reference_points(
             structure,
             self.kind,

@@ -51,13 +51,12 @@ class PowerLaws:
 
     def kernels(self, r2: Tensor, width: float | None = None) -> Tensor:
         """K_l of each exponent, (n_exponents, max_angular + 1, ...); less those of a width."""
-        result = torch.stack([self._of(p, self.smearing, r2) for p in self.exponents])
-        if width is None:
-            return result
-        return result - torch.stack([self._of(p, width, r2) for p in self.exponents])
 
-    def _of(self, exponent: float, smearing: float, r2: Tensor) -> Tensor:
-        return harmonic_kernels(exponent, smearing, self.max_angular, r2)
+        def of(smearing: float) -> Tensor:
+            kernels = (harmonic_kernels(p, smearing, self.max_angular, r2) for p in self.exponents)
+            return torch.stack(list(kernels))
+
+        return of(self.smearing) if width is None else of(self.smearing) - of(width)
 
     def constant(self, exponent: float, width: float) -> float:
         """Term k = 0 of the transform of v_{p,eta}; p <= 3: what makes it zero for v_{p,s}."""
@@ -78,12 +77,9 @@ class PowerLaws:
 
 
 def boys_functions(order: float, x: Tensor, count: int = 1) -> Tensor:
-    """B_a(x) for a = order, order + 1, ..., (count, ...); differentiable in x to any order.
+    """B_a(x) for a = order > 0, order + 1, ..., (count, ...), at x >= 0 of any shape.
 
-    Args:
-        order: smallest a, positive.
-        x: any shape, not negative.
-        count: number of functions.
+    Differentiable in x to any order.
     """
     values: Tensor = _Boys.apply(x, order, count)
     return values
@@ -170,17 +166,13 @@ class _ExponentialIntegral(torch.autograd.Function):
 
 def _integral_values(nu: float, y: Tensor) -> Tensor:
     """By Gauss quadrature in log t, up to where exp(-y t) has died out."""
-    end = torch.log1p(_decay_length(nu) / y)
+    # where t^(1 - nu) exp(-y (t - 1)) is negligible
+    end = torch.log1p((40.0 + 6.0 * max(0.0, 1 - nu)) / y)
     total = torch.zeros_like(y)
     for node, weight in zip(*_gauss(), strict=True):
         u = node * end
         total += weight * torch.exp((1 - nu) * u - y * torch.expm1(u))
     return torch.exp(-y) * end * total
-
-
-def _decay_length(nu: float) -> float:
-    """y (t - 1) at which t^(1 - nu) exp(-y (t - 1)) is negligible."""
-    return 40.0 + 6.0 * max(0.0, 1 - nu)
 
 
 @lru_cache(maxsize=1)
@@ -194,13 +186,8 @@ def harmonic_kernels(exponent: float, smearing: float, max_angular: int, r2: Ten
     """K_l(r^2) with S_lm(grad) v_{p,s} = K_l S_lm(-r), (max_angular + 1, ...).
 
     K_l = 2^l (p/2)_l v_{p+2l,s}(r), where S_lm = r^l Y_lm and (a)_l = a (a+1) ... (a+l-1);
-    -r points from where the derivative is taken to the source.
-
-    Args:
-        exponent: p > 0.
-        smearing: s > 0, bohr.
-        max_angular: largest l.
-        r2: squared distances, any shape, bohr^2.
+    -r points from where the derivative is taken to the source. Exponent p > 0, smearing s > 0
+    (bohr), squared distances r2 of any shape (bohr^2).
     """
     half = exponent / 2
     values = boys_functions(half, r2 / (2 * smearing**2), max_angular + 1)

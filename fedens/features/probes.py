@@ -1,11 +1,7 @@
 """Gaussians of the elements as the probes of :class:`fedens.features.gmp.GMP` see them.
 
-An atomic Gaussian B exp(-beta r^2) at d, through a probe A exp(-alpha r^2) S_n(r), is
-
-    c R_nm(v),  c = A B (pi/(alpha+beta))^(3/2) exp(-alpha beta d^2/(alpha+beta)),
-    v = beta d/(alpha+beta),
-
-times the root of (2n-1)!! n! 4 pi/(2n+1), so that squares summed over m are F_n^2.
+Moments are c R_nm(v) as there, times the root of (2n-1)!! n! 4 pi/(2n+1), so that their squares
+summed over m are F_n^2.
 """
 
 from __future__ import annotations

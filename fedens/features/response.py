@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedens.energy.functional import EnergyFunctional
-from fedens.energy.uniform_gas import screened_response
+from fedens.energy.nonlocal_kinetic import screened_response
 from fedens.errors import DescriptorError
 from fedens.features.descriptor import Descriptor
 from fedens.features.surroundings import Surroundings
@@ -82,7 +82,7 @@ class ResponseFields(Descriptor):
         bound = self.functional.bind(around.structure, space, around.positions)
         mean = bound.mean_density
         response = screened_response(space, mean, self.functional.xc_term)
-        external = space.test(bound.ions.external_potential())
+        external = space.test(bound.ions.short_range - space.solve_poisson(bound.ions.charge))
         change = response * external / mean
         coulomb = space.coulomb_kernel * mean
         eigenvalues = space.laplacian_eigenvalues

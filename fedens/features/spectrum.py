@@ -63,13 +63,11 @@ class PowerSpectrum(Descriptor):
         ]
 
     def features(self, around: Surroundings) -> Tensor:
-        """Features (n_points, n_features)."""
         orders = zip(self.first.expand(around), self.second.expand(around), strict=False)
         products = [torch.einsum("amp,bmp->abp", a, b).flatten(0, 1) for a, b in orders]
         return torch.cat(products).T
 
     def describe(self) -> dict[str, Any]:
-        """The descriptions of both."""
         return {
             "kind": self.kind,
             "first": self.first.describe(),
@@ -78,7 +76,6 @@ class PowerSpectrum(Descriptor):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> PowerSpectrum:
-        """The power spectrum that :meth:`describe` described."""
         first = descriptor_from_description(description["first"])
         second = descriptor_from_description(description["second"])
         return cls(first, second)

@@ -88,11 +88,7 @@ class Surroundings:
 
 
 def point_tensor(points: Points) -> Tensor:
-    """Points as a (n_points, 3) float64 tensor, bohr; a function space gives its own.
-
-    Raises:
-        DescriptorError: for another shape or numbers that are not finite.
-    """
+    """Points as a (n_points, 3) float64 tensor, bohr; a function space gives its own."""
     result = torch.as_tensor(getattr(points, "points", points), dtype=torch.float64)
     if result.ndim != 2 or result.shape[1] != 3:
         raise DescriptorError(f"points have shape {tuple(result.shape)}, expected (n_points, 3)")
@@ -118,11 +114,7 @@ def atom_tensors(
     """Positions (n_atoms, 3), cell (3, 3) or None, occupancies (n_atoms,), float64.
 
     What is given replaces the structure's own and keeps its history for differentiation.
-    The cell is None for structures that are not periodic.
-
-    Raises:
-        DescriptorError: for shapes that do not fit the structure, numbers that are not finite,
-            or a cell for a structure that is not periodic.
+    The cell is None for structures that are not periodic. Raises as :meth:`Surroundings.at`.
     """
     n_atoms = len(structure)
     atoms = _given_or(positions, structure.positions, (n_atoms, 3), "positions")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -60,8 +59,9 @@ class Axis:
         length = edges[-1] - edges[0]
         # Unit axes are cached: cells of one size or another share the same eigenproblem.
         relative = tuple(np.round((edges - edges[0]) / length, 14))
-        unit = _unit_axis(relative, order, periodic)
-        return unit.scaled(torch.tensor(length)).shifted(float(edges[0]))
+        axis = _unit_axis(relative, order, periodic).scaled(torch.tensor(length))
+        start = float(edges[0])
+        return replace(axis, edges=axis.edges + start, points=axis.points + start)
 
     @property
     def length(self) -> float:
@@ -92,18 +92,10 @@ class Axis:
             eigenvalues=self.eigenvalues / factor**2,
         )
 
-    def shifted(self, offset: float) -> Axis:
-        """The axis moved by ``offset`` bohr."""
-        return replace(self, edges=self.edges + offset, points=self.points + offset)
-
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
-        tensors: dict[str, Any] = {
-            field.name: getattr(self, field.name).to(device)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, **tensors)
+        names = [field.name for field in fields(self) if field.type == "Tensor"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def longest_element_at(self, x: Tensor) -> float:
         """Length of the longest element that holds or touches a position of ``x`` (n,), bohr."""
@@ -152,7 +144,6 @@ def _legendre(t: Tensor, order: int) -> Tensor:
     return torch.stack(result)
 
 
-@lru_cache(maxsize=256)
 def _solve_unit(
     edges: tuple[float, ...], order: int, periodic: bool
 ) -> tuple[Basis, NDArray[np.float64], NDArray[np.float64]]:

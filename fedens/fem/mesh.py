@@ -7,10 +7,8 @@ along each axis. Values at the new nodes come from the polynomials inside each e
 
 from __future__ import annotations
 
-import math
 import sysconfig
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,66 +41,30 @@ _HEXAHEDRON_FACES = [(0, 3, 4, 7), (1, 2, 5, 6), (0, 1, 4, 5), (2, 3, 6, 7)]
 _HEXAHEDRON_FACES += [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
-@dataclass(frozen=True, eq=False)
-class HexahedralMesh:
-    """Linear hexahedra.
-
-    Attributes:
-        points: corners, (n_nodes, 3), bohr; z runs fastest.
-        cells: corners of each hexahedron in VTK's order, (n_cells, 8).
-        subdivisions: linear cells per finite element and axis.
-    """
-
-    points: NDArray[np.float64]
-    cells: NDArray[np.int64]
-    subdivisions: int
-
-
-def hexahedral_mesh(space: TensorSpace, subdivisions: int | None = None) -> HexahedralMesh:
-    """A space's elements, each cut into ``subdivisions``^3 linear hexahedra.
-
-    Args:
-        subdivisions: linear cells per element and axis; default: the order of the elements,
-            so that there are as many nodes as degrees of freedom.
+def node_coordinates(space: TensorSpace, subdivisions: int) -> list[NDArray[np.float64]]:
+    """Where the nodes of elements cut into ``subdivisions``^3 hexahedra lie along x, y, z, bohr.
 
     Raises:
         SpaceError: if ``subdivisions`` is less than 1.
     """
-    subdivisions = space.order if subdivisions is None else subdivisions
-    coordinates = node_coordinates(space, subdivisions)
-    grids = np.meshgrid(*coordinates, indexing="ij")
-    points = np.stack([grid.ravel() for grid in grids], axis=1)
-    return HexahedralMesh(points, hexahedra([len(c) for c in coordinates]), subdivisions)
-
-
-def hexahedra(shape: Sequence[int]) -> NDArray[np.int64]:
-    """Cells (n_cells, 8) of a grid with ``shape`` nodes (z fastest), corners in VTK's order."""
-    nodes = np.arange(math.prod(shape)).reshape(tuple(shape))
-    low, high = slice(None, -1), slice(1, None)
-    square = [(low, low), (high, low), (high, high), (low, high)]
-    corners = [nodes[x, y, z] for z in (low, high) for x, y in square]
-    return np.stack([corner.ravel() for corner in corners], axis=1)
-
-
-def node_coordinates(space: TensorSpace, subdivisions: int) -> list[NDArray[np.float64]]:
-    """Coordinates of the cut elements' nodes along each axis, three ascending arrays, bohr."""
     if subdivisions < 1:
         raise SpaceError(f"subdivisions is {subdivisions}; expected 1 or more")
     return [_cut(_numpy(axis.edges), subdivisions) for axis in space.axes]
 
 
-def nodal_values(
-    space: TensorSpace,
-    field: Tensor | ArrayLike,
-    subdivisions: int | None = None,
-    root: bool = False,
-) -> NDArray[np.float64]:
-    """A field (n_points,) at the nodes of :func:`hexahedral_mesh`, (n_nodes,).
+def hexahedral_mesh(
+    coordinates: Sequence[ArrayLike],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Corners (n_nodes, 3) and cells (n_cells, 8) of the grid of three coordinate lists x, y, z.
 
-    ``root``: see :func:`grid_values`.
+    z runs fastest; the corners of a cell are in VTK's order.
     """
-    subdivisions = space.order if subdivisions is None else subdivisions
-    return grid_values(space, field, node_coordinates(space, subdivisions), root=root).ravel()
+    grids = np.meshgrid(*coordinates, indexing="ij")
+    nodes = np.arange(grids[0].size).reshape(grids[0].shape)
+    low, high = slice(None, -1), slice(1, None)
+    square = [(low, low), (high, low), (high, high), (low, high)]
+    corners = [nodes[x, y, z].ravel() for z in (low, high) for x, y in square]
+    return np.stack([grid.ravel() for grid in grids], axis=1), np.stack(corners, axis=1)
 
 
 def grid_values(
@@ -137,11 +99,8 @@ def grid_values(
         for axis, c in zip(space.axes, coordinates, strict=True)
     ]
     shape = [len(matrix) for matrix in matrices]
-    if (values < 0).any():
-        return kronecker_product(values, *matrices).numpy().reshape(shape)
-    if root:
-        return kronecker_product(values.sqrt(), *matrices).numpy().reshape(shape) ** 2
-    return kronecker_product(values, *matrices).numpy().reshape(shape).clip(min=0.0)
+    found = _shown(values, lambda given: kronecker_product(given, *matrices), root)
+    return found.reshape(shape)
 
 
 def interpolation_matrix(axis: Axis, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,12 +141,15 @@ def vtk_values(
     Raises:
         SpaceError: for a field of the wrong shape.
     """
-    values = _checked_field(space, field)
+    return _shown(_checked_field(space, field), space.nodal_values, root)
+
+
+def _shown(values: Tensor, at_nodes: Callable[[Tensor], Tensor], root: bool) -> NDArray[np.float64]:
     if (values < 0).any():
-        return space.nodal_values(values).numpy()
+        return at_nodes(values).numpy()
     if root:
-        return space.nodal_values(values.sqrt()).numpy() ** 2
-    return space.nodal_values(values).numpy().clip(min=0.0)
+        return at_nodes(values.sqrt()).numpy() ** 2
+    return at_nodes(values).numpy().clip(min=0.0)
 
 
 def _checked_field(space: FunctionSpace, field: Tensor | ArrayLike) -> Tensor:

@@ -29,6 +29,12 @@ QUADRUPOLES = torch.tensor(
 ) / math.sqrt(2)
 
 
+def moment_functions(r: Tensor) -> Tensor:
+    """What moments are integrals of at r (n, 3): 1, x, y, z and the quadrupoles; (9, n)."""
+    second = torch.einsum("kij,ni,nj->kn", QUADRUPOLES.to(r.device), r, r)
+    return torch.cat([torch.ones_like(r[:, :1]).T, r.T, second])
+
+
 class MultipoleBoundary:
     """Multipole correction for a charge in an isolated box.
 
@@ -43,9 +49,7 @@ class MultipoleBoundary:
         low, high = points.min(dim=0).values, points.max(dim=0).values
         width = width or float((high - low).min()) / 12.0
         r = points - (low + high) / 2
-        quadrupoles = QUADRUPOLES.to(points.device)
-        second = torch.einsum("kij,ni,nj->kn", quadrupoles, r, r)
-        moments = torch.cat([torch.ones_like(weights)[None], r.T, second])
+        moments = moment_functions(r)
         r2 = (r**2).sum(dim=1)
         a2 = 1.0 / (2 * width**2)
         gaussian = (a2 / math.pi) ** 1.5 * torch.exp(-a2 * r2)

@@ -65,33 +65,19 @@ def gaussian_sum(
     total = axes[0].points.new_zeros(nx, ny * nz)
     for start in range(0, len(centres), per_chunk):
         part = slice(start, start + per_chunk)
-        total = total + _gaussian_products(
-            axes,
-            centres[part],
-            exponents[part],
-            amplitudes[part],
-            None if quadratic is None else quadratic[part],
+        x, y, z = (
+            gaussian_factors(axis, centres[part, i], exponents[part], 0 if quadratic is None else 2)
+            for i, axis in enumerate(axes)
         )
+        plane = y[0][:, None, :] * (z[0] * amplitudes[part])
+        if quadratic is None:
+            total = total + x[0] @ plane.flatten(0, 1).T
+            continue
+        factors = quadratic[part]
+        bare = y[0][:, None, :] * (z[0] * factors)
+        plane = plane + y[2][:, None, :] * (z[0] * factors) + y[0][:, None, :] * (z[2] * factors)
+        total = total + (x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T)
     return total.reshape(-1)
-
-
-def _gaussian_products(
-    axes: Axes,
-    centres: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    quadratic: Tensor | None,
-) -> Tensor:
-    power = 0 if quadratic is None else 2
-    x, y, z = (
-        gaussian_factors(axis, centres[:, i], exponents, power) for i, axis in enumerate(axes)
-    )
-    plane = y[0][:, None, :] * (z[0] * amplitudes)
-    if quadratic is None:
-        return x[0] @ plane.flatten(0, 1).T
-    bare = y[0][:, None, :] * (z[0] * quadratic)
-    plane = plane + y[2][:, None, :] * (z[0] * quadratic) + y[0][:, None, :] * (z[2] * quadratic)
-    return x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T
 
 
 def radial_sum(

@@ -76,7 +76,7 @@ class FunctionSpace(Protocol):
         """Gradient (..., n_points, 3) of coefficients (..., n_coefficients), per bohr."""
 
     def interpolate_at(self, coefficients: Tensor, points: Tensor) -> Tensor:
-        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr."""
+        """Fields (..., n) of coefficients (..., n_coefficients) at points (n, 3), bohr, inside."""
 
     def test(self, field: Tensor) -> Tensor:
         """Load vector: integrals of a field (..., n_points) with each basis function."""
@@ -115,7 +115,9 @@ class FunctionSpace(Protocol):
     def solve_poisson(self, charge: Tensor) -> Tensor:
         """Potential (n_points,) of a charge density (n_points,), -lap phi = 4 pi charge; hartree.
 
-        In free space; in periodic cells of zero mean, beside a neutralising background.
+        In free space, up to quadrupoles at the walls; in periodic cells of zero mean, beside a
+        neutralising background. A symmetric linear function of the charge, so that it is the
+        exact derivative of :meth:`coulomb_energy`.
         """
 
     def coulomb_energy(self, charge: Tensor) -> Tensor:

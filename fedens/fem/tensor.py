@@ -152,19 +152,16 @@ class TensorSpace:
 
     @property
     def volume(self) -> float:
-        """Box volume, bohr^3."""
         return math.prod(self.lengths)
 
     @property
     def cell(self) -> Tensor | None:
-        """Vectors (3, 3) of the box, bohr, differentiable in its scaling; None if isolated."""
         if not any(self.periodic):
             return None
         return torch.diag(torch.stack([axis.edges[-1] - axis.edges[0] for axis in self.axes]))
 
     @property
     def spacing(self) -> float:
-        """Largest element length over order, bohr: mean distance of degrees of freedom."""
         return max(float(torch.diff(axis.edges.detach()).max()) for axis in self.axes) / self.order
 
     @property
@@ -173,7 +170,6 @@ class TensorSpace:
         return max(float(torch.diff(axis.edges.detach()).min()) for axis in self.axes) / self.order
 
     def spacing_at(self, points: Tensor) -> float:
-        """Longest element length over order among the elements that hold points (n, 3), bohr."""
         lengths = [axis.longest_element_at(points[:, i]) for i, axis in enumerate(self.axes)]
         return max(lengths) / self.order
 
@@ -187,8 +183,7 @@ class TensorSpace:
 
     @cached_property
     def points(self) -> Tensor:
-        grids = torch.meshgrid(*(axis.points for axis in self.axes), indexing="ij")
-        return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
+        return torch.cartesian_prod(*(axis.points for axis in self.axes))
 
     @cached_property
     def weights(self) -> Tensor:
@@ -197,15 +192,13 @@ class TensorSpace:
 
     @cached_property
     def nodes(self) -> tuple[Tensor, Tensor]:
-        """Vertices of the elements (n, 3), bohr, and the integrals of the linear hat functions
-        there (n,), bohr^3, which sum to the volume. A vertex on a periodic face comes once."""
+        # a vertex on a periodic face comes once
         axes = [axis.vertices for axis in self.axes]
         weights = torch.cartesian_prod(*(weights for _, weights in axes)).prod(dim=1)
         return torch.cartesian_prod(*(positions for positions, _ in axes)), weights
 
     @cached_property
     def laplacian_eigenvalues(self) -> Tensor:
-        """Eigenvalues of minus the Laplacian, (n_coefficients,), bohr^-2."""
         x, y, z = (axis.eigenvalues for axis in self.axes)
         return (x[:, None, None] + y[:, None] + z).reshape(-1)
 
@@ -231,18 +224,15 @@ class TensorSpace:
         return x, y, z
 
     def project(self, field: Tensor) -> Tensor:
-        """Coefficients of the least-squares projection; the mass matrix is the identity."""
         return self.test(field)
 
     def integrate(self, field: Tensor) -> Tensor:
         return field @ self.weights
 
     def mass(self, coefficients: Tensor) -> Tensor:
-        """Coefficients to the load vector of their field: the same, as the basis is orthonormal."""
-        return coefficients
+        return coefficients  # the basis is orthonormal
 
     def inverse_mass(self, load: Tensor) -> Tensor:
-        """Load vector to the coefficients of its projection: the same."""
         return load
 
     def norm2(self, coefficients: Tensor) -> Tensor:
@@ -252,11 +242,9 @@ class TensorSpace:
         return torch.dot(self.laplacian_eigenvalues, coefficients**2)
 
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:
-        """``function(-Laplacian)`` applied to a field (..., n_points), in two transforms."""
         return self.evaluate(function(self.laplacian_eigenvalues) * self.test(field))
 
     def preconditioner(self, stiffness: float, mass: float) -> Callable[[Tensor], Tensor]:
-        """Exact inverse of ``stiffness`` times minus the Laplacian plus ``mass``, as a map."""
         diagonal = stiffness * self.laplacian_eigenvalues + mass
         return lambda load: load / diagonal
 
@@ -267,7 +255,6 @@ class TensorSpace:
         amplitudes: Tensor,
         quadratic: Tensor | None = None,
     ) -> Tensor:
-        """Sum of Gaussians at the points, images included, as products over the axes."""
         return separable.gaussian_sum(self.axes, centres, exponents, amplitudes, quadratic)
 
     def radial_sum(
@@ -282,13 +269,6 @@ class TensorSpace:
         return torch.cat([eigenvalues.new_zeros(1), 4 * math.pi / eigenvalues])
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
-        """Potential of a charge density (n_points,), from -lap phi = 4 pi charge; hartree.
-
-        Periodic boxes: zero mean, any net charge is neutralised by a uniform background.
-        Isolated boxes: the potential in free space up to quadrupoles at the walls; a symmetric
-        linear function of the charge, so that it is the exact derivative of
-        :meth:`coulomb_energy`.
-        """
         if self.is_periodic:
             return self.evaluate(self.coulomb_kernel * self.test(charge))
         return self._multipoles.potential(charge, self._solve_dirichlet)
@@ -311,7 +291,6 @@ class TensorSpace:
         return MultipoleBoundary(self.points, self.weights)
 
     def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 4096) -> Tensor:
-        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr."""
         grid = coefficients.unflatten(-1, self.coefficient_shape)
         result = []
         for part in points.split(chunk):
@@ -320,19 +299,12 @@ class TensorSpace:
             result.append(torch.einsum("...nab,na,nb->...n", along_z, x, y))
         return torch.cat(result, dim=-1)
 
-    def interpolate_on_grid(self, coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Field of coefficients on the grid of three coordinate lists, (len x, len y, len z)."""
-        modes = [axis.modes_at(c) for axis, c in zip(self.axes, (x, y, z), strict=True)]
-        return kronecker_product(coefficients, *modes).reshape(len(x), len(y), len(z))
-
     def scaled(self, factors: Tensor) -> TensorSpace:
-        """The space stretched about the origin by three factors (3,), differentiable in them."""
         x, y, z = (axis.scaled(factors[i]) for i, axis in enumerate(self.axes))
         return self._from_axes((x, y, z))
 
     def moved(self, positions: Tensor) -> TensorSpace:  # noqa: ARG002
-        """The space itself: the mesh does not follow the nuclei."""
-        return self
+        return self  # the mesh does not follow the nuclei
 
     def to(self, device: torch.device | str) -> TensorSpace:
         """The same space with its tensors on another device."""
@@ -358,11 +330,9 @@ class TensorSpace:
     @property
     def element_lengths(self) -> Tensor:
         """Edges of the elements, (n_elements, 3), bohr, in the order of :meth:`element_blocks`."""
-        grids = torch.meshgrid(*(torch.diff(axis.edges) for axis in self.axes), indexing="ij")
-        return torch.stack([grid.reshape(-1) for grid in grids], dim=1)
+        return torch.cartesian_prod(*(torch.diff(axis.edges) for axis in self.axes))
 
     def describe(self) -> dict[str, Any]:
-        """Element edges (bohr), order and periodicity: all that defines the space."""
         return {
             "order": self.order,
             "periodic": list(self.periodic),
@@ -373,7 +343,6 @@ class TensorSpace:
     def from_description(
         cls, description: Mapping[str, Any], device: torch.device | str = "cpu"
     ) -> TensorSpace:
-        """The space of :meth:`describe`."""
         return cls(
             edges=description["edges_bohr"],
             order=description["order"],
@@ -382,7 +351,7 @@ class TensorSpace:
         )
 
     def check_matches(self, structure: Structure) -> None:
-        """Raise unless the box fits the structure: same cell, or all atoms inside."""
+        """Raise unless it has the same cell, or all atoms are inside."""
         if structure.periodic != self.is_periodic:
             raise SpaceError(
                 f"structure is {'periodic' if structure.periodic else 'isolated'}, the space is "

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedens.errors import OutputError
-from fedens.fem.mesh import hexahedral_mesh, nodal_values, vtk_cells, vtk_values
+from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates, vtk_cells, vtk_values
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import field_unit, is_density
@@ -87,16 +87,16 @@ def write_vtu(
         points, parts, origin = space.all_nodes.numpy(), 1, [0.0, 0.0, 0.0]
         at_nodes = partial(vtk_values, space)
     else:
-        mesh = hexahedral_mesh(space, subdivisions)
-        name_of_cells, cells = "HEXAHEDRON", mesh.cells
-        points, parts = mesh.points, mesh.subdivisions
+        parts = space.order if subdivisions is None else subdivisions
+        coordinates = node_coordinates(space, parts)
+        name_of_cells, (points, cells) = "HEXAHEDRON", hexahedral_mesh(coordinates)
         origin = [float(axis.edges[0]) for axis in space.axes]
-        at_nodes = partial(nodal_values, space, subdivisions=parts)
+        at_nodes = partial(grid_values, space, coordinates=coordinates)
     kinds = {pyvista.CellType[name_of_cells]: cells}
     grid = pyvista.UnstructuredGrid(kinds, (points * BOHR_IN_ANGSTROM).astype(np.float32))
     for name, values in fields.items():
         label, factor = _label(name, units)
-        nodal = at_nodes(values, root=is_density(name))
+        nodal = at_nodes(values, root=is_density(name)).ravel()
         grid.point_data[label] = (factor * nodal).astype(np.float32)
     grid.field_data["subdivisions"] = np.array([parts])
     grid.field_data["element_order"] = np.array([space.order])

@@ -215,7 +215,6 @@ class Cells:
 
     @cached_property
     def points(self) -> Tensor:
-        """Quadrature points, (n_points, 3), bohr."""
         parts = [
             torch.einsum("qv,cvi->cqi", b.shapes, self.vertices[b.corners]) for b in self.blocks
         ]
@@ -223,7 +222,6 @@ class Cells:
 
     @cached_property
     def weights(self) -> Tensor:
-        """Quadrature weights, (n_points,), bohr^3; they sum to the volume."""
         parts = [
             torch.linalg.det(jacobian).abs() * torch.tensor(b.rule[1])
             for b, jacobian in zip(self.blocks, self._jacobians, strict=True)

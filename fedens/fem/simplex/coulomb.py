@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -12,16 +11,6 @@ from torch import Tensor
 from fedens.fem.simplex.cells import Cells
 from fedens.fem.simplex.matrices import Matrices
 from fedens.fem.simplex.surface import SurfaceMultipoles
-
-
-@dataclass(frozen=True, eq=False)
-class _Surface:
-    """The multipoles at the surface; harmonic functions at nodes and points, R_m at points."""
-
-    multipoles: SurfaceMultipoles
-    nodal: Tensor
-    fields: Tensor
-    shapes: Tensor
 
 
 class Coulomb:
@@ -37,11 +26,11 @@ class Coulomb:
 
     def potential(self, charge: Tensor) -> Tensor:
         """In free space, (n_points,), hartree."""
-        surface, weights = self._surface, self._cells.weights
-        moments = surface.shapes @ (weights * charge)
-        mirrored = surface.fields @ (weights * charge) - self.response @ moments
+        charges = self._cells.weights * charge
+        moments = self._shapes @ charges
+        mirrored = self._fields @ charges - self.response @ moments
         confined = self._cells.evaluate(self._cells.with_surface(self.solve_confined(charge)))
-        return confined + moments @ surface.fields + mirrored @ surface.shapes
+        return confined + moments @ self._fields + mirrored @ self._shapes
 
     def solve_confined(self, charge: Tensor) -> Tensor:
         """Values at the nodes inside of the potential that is zero at the surface, hartree."""
@@ -65,9 +54,9 @@ class Coulomb:
         int rho phi - |grad phi|^2 / (8 pi) is stationary in phi inside, so that phi may be taken
         as a constant; so is the energy of the harmonic part.
         """
-        cells, surface = self._cells, self._surface
-        moments = surface.multipoles.shapes(cells.points) @ (cells.weights * charge)
-        harmonic = moments @ surface.nodal
+        cells = self._cells
+        moments = self._multipoles.shapes(cells.points) @ (cells.weights * charge)
+        harmonic = moments @ self._harmonics
         potential = harmonic + self._cells.with_surface(
             self.solve_confined(charge.detach()).detach()
         )
@@ -77,15 +66,26 @@ class Coulomb:
         return energy - field / (8 * math.pi) - mirrored
 
     @cached_property
-    def _surface(self) -> _Surface:
-        cells = self._cells
-        multipoles = SurfaceMultipoles(cells.nodes[cells.n_inside :])
-        coupling = self._matrices.stiffness[: cells.n_inside, cells.n_inside :]
-        loads = torch.tensor((coupling @ multipoles.values.numpy().T).T)
+    def _multipoles(self) -> SurfaceMultipoles:
+        return SurfaceMultipoles(self._cells.nodes[self._cells.n_inside :])
+
+    @cached_property
+    def _harmonics(self) -> Tensor:
+        """chi_m at all nodes, (9, n_nodes)."""
+        n, values = self._cells.n_inside, self._multipoles.values
+        loads = torch.tensor((self._matrices.stiffness[:n, n:] @ values.numpy().T).T)
         inside = [-self._matrices.inverse_stiffness(load) for load in loads]
-        nodal = torch.cat([torch.stack(inside), multipoles.values], dim=1)
-        shapes = multipoles.shapes(cells.points.detach())
-        return _Surface(multipoles, nodal, cells.evaluate(nodal), shapes)
+        return torch.cat([torch.stack(inside), values], dim=1)
+
+    @cached_property
+    def _fields(self) -> Tensor:
+        """chi_m at the quadrature points, (9, n_points)."""
+        return self._cells.evaluate(self._harmonics)
+
+    @cached_property
+    def _shapes(self) -> Tensor:
+        """R_m there."""
+        return self._multipoles.shapes(self._cells.points.detach())
 
     @cached_property
     def response(self) -> Tensor:
@@ -93,4 +93,4 @@ class Coulomb:
         if self._given_response is not None:
             return self._given_response
         points, weights = self._cells.points.detach(), self._cells.weights.detach()
-        return self._surface.multipoles.response(points, weights, self._surface.fields)
+        return self._multipoles.response(points, weights, self._fields)

@@ -50,7 +50,22 @@ class Matrices:
 
     @cached_property
     def _from_linear(self) -> csr_matrix | None:
-        return _from_linear(self._cells)
+        """Values at the nodes inside of linear elements on the same mesh; None if we are those."""
+        cells = self._cells
+        if cells.order == 1:
+            return None
+        places = cells.element.doflocs.T
+        local = reference_basis(cells.mesh.elem(), places)[0].numpy()
+        node, corner = np.nonzero(local)
+        rows = np.argsort(cells.order_of_nodes)[cells.basis.element_dofs[node]].ravel()
+        columns = cells.mesh.t[corner].ravel()
+        # a node belongs to several cells, which agree
+        _, first = np.unique(rows * cells.mesh.nvertices + columns, return_index=True)
+        values = np.repeat(local[node, corner], cells.mesh.nelements)[first]
+        shape = (cells.n_nodes, cells.mesh.nvertices)
+        matrix = csr_matrix((values, (rows[first], columns[first])), shape)
+        inside = np.setdiff1d(np.arange(cells.mesh.nvertices), cells.corners_at_surface)
+        return matrix[: cells.n_inside][:, inside].tocsr()
 
 
 def _assembled(cells: Cells, form: BilinearForm, degree: int) -> csr_matrix:
@@ -66,21 +81,3 @@ def _assembled(cells: Cells, form: BilinearForm, degree: int) -> csr_matrix:
         )
     order = cells.order_of_nodes
     return matrix[order][:, order].tocsr()
-
-
-def _from_linear(cells: Cells) -> csr_matrix | None:
-    """Values at the nodes inside of linear elements on the same mesh; None if we are those."""
-    if cells.order == 1:
-        return None
-    places = cells.element.doflocs.T
-    local = reference_basis(cells.mesh.elem(), places)[0].numpy()
-    node, corner = np.nonzero(local)
-    rows = np.argsort(cells.order_of_nodes)[cells.basis.element_dofs[node]].ravel()
-    columns = cells.mesh.t[corner].ravel()
-    # a node belongs to several cells, which agree
-    _, first = np.unique(rows * cells.mesh.nvertices + columns, return_index=True)
-    values = np.repeat(local[node, corner], cells.mesh.nelements)[first]
-    shape = (cells.n_nodes, cells.mesh.nvertices)
-    matrix = csr_matrix((values, (rows[first], columns[first])), shape)
-    inside = np.setdiff1d(np.arange(cells.mesh.nvertices), cells.corners_at_surface)
-    return matrix[: cells.n_inside][:, inside].tocsr()

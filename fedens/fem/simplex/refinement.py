@@ -44,7 +44,9 @@ def graded_tetrahedra(nuclei: Array, finest: Array, growth: float, margin: float
             f"finest is {list(finest)} bohr, growth {growth}, margin {margin} bohr: all must be "
             "positive numbers"
         )
-    room = _ROOM * _distances_to_next(nuclei, margin)
+    apart = np.linalg.norm(nuclei[:, None] - nuclei, axis=-1)
+    np.fill_diagonal(apart, margin)
+    room = _ROOM * apart.min(axis=1)
     finest = np.minimum(finest, room)
     mesh = _box(nuclei, margin)
     waiting = list(range(len(nuclei)))
@@ -78,12 +80,6 @@ def _box(nuclei: Array, margin: float) -> MeshTet:
     counts = 2 * np.round((high - low) / (2 * margin)).astype(int)
     axes = [np.linspace(a, b, n + 1) for a, b, n in zip(low, high, counts, strict=True)]
     return MeshTet.init_tensor(*axes)
-
-
-def _distances_to_next(nuclei: Array, margin: float) -> Array:
-    distances = np.linalg.norm(nuclei[:, None] - nuclei, axis=-1)
-    np.fill_diagonal(distances, margin)
-    return np.asarray(distances.min(axis=1))
 
 
 def _distances(mesh: MeshTet, nuclei: Array) -> Array:

@@ -17,7 +17,6 @@ from skfem import MeshHex1, MeshTet1
 from torch import Tensor
 
 from fedens.errors import SpaceError
-from fedens.fem import point_sums
 from fedens.fem.multipole import coulomb_energy
 from fedens.fem.simplex.cells import AT_CORNER, Cells
 from fedens.fem.simplex.coulomb import Coulomb
@@ -202,14 +201,12 @@ class SimplexSpace:
 
     @property
     def laplacian_eigenvalues(self) -> Tensor:
-        """Not known on such a mesh: SpaceError."""
         raise SpaceError(
             "functions of the Laplacian need its eigenmodes, which a mesh of tetrahedra or "
             "hexahedra does not have: use a TensorSpace"
         )
 
     def apply(self, function: Callable[[Tensor], Tensor], field: Tensor) -> Tensor:  # noqa: ARG002
-        """A function of the Laplacian: SpaceError, as for :attr:`laplacian_eigenvalues`."""
         return self.laplacian_eigenvalues
 
     def preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
@@ -222,20 +219,24 @@ class SimplexSpace:
         amplitudes: Tensor,
         quadratic: Tensor | None = None,
     ) -> Tensor:
-        return point_sums.gaussian_sum(self.points, centres, exponents, amplitudes, quadratic)
+        total = self.points.new_zeros(self.n_points)
+        for i, centre in enumerate(centres):
+            r2 = ((self.points - centre) ** 2).sum(dim=1)
+            factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
+            total = total + factor * torch.exp(-exponents[i] * r2)
+        return total
 
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
     ) -> Tensor:
-        return point_sums.radial_sum(self.points, centres, function, cutoff)
+        total = centres.new_zeros(self.n_points)
+        for centre in centres:
+            r2 = ((self.points - centre) ** 2).sum(dim=1)
+            inside = torch.nonzero(r2.detach() < cutoff**2)[:, 0]
+            total = total.index_add(0, inside, function(torch.sqrt(r2[inside])))
+        return total
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
-        """Potential (n_points,) of a charge density (n_points,), -lap phi = 4 pi charge; hartree.
-
-        That in free space, with values at the surface from the charge's monopole, dipole and
-        quadrupole; a symmetric linear function of the charge, so that it is the exact derivative
-        of :meth:`coulomb_energy`. See :mod:`fedens.fem.simplex.surface`.
-        """
         return self._coulomb.potential(charge)
 
     def solve_confined(self, charge: Tensor) -> Tensor:
@@ -256,20 +257,12 @@ class SimplexSpace:
         return coulomb_energy(self, charge)
 
     def interpolate_at(self, coefficients: Tensor, points: Tensor, chunk: int = 65536) -> Tensor:
-        """Fields (..., n) of coefficients (..., n_coefficients) at any points (n, 3), bohr.
-
-        Raises:
-            SpaceError: points outside the mesh.
-        """
         nodal = self._cells.with_surface(coefficients.detach())
         parts = [self._cells.interpolate(nodal, part.detach()) for part in points.split(chunk)]
         return torch.cat(parts, dim=-1)
 
     def moved(self, positions: Tensor) -> SimplexSpace:
-        """The space with its nuclei at other positions (n, 3), bohr, and the mesh following.
-
-        Differentiable in the positions; cells and coefficients stay what they are. See
-        :func:`fedens.fem.simplex.refinement.following_weights`.
+        """The space with its mesh following the nuclei; cells and coefficients stay the same.
 
         Raises:
             SpaceError: when a cell would lose its volume.
@@ -292,7 +285,6 @@ class SimplexSpace:
         return space
 
     def scaled(self, factors: Tensor) -> SimplexSpace:  # noqa: ARG002
-        """Stretching is for periodic cells: SpaceError."""
         raise SpaceError("a SimplexSpace is isolated and has no cell to be stretched")
 
     @cached_property
@@ -313,7 +305,6 @@ class SimplexSpace:
         return float(self._longest_edges[touching].max()) / self.order
 
     def describe(self) -> dict[str, Any]:
-        """All that defines the space: order, nuclei, and how the mesh was made or what it is."""
         common = {
             "cells": "tetrahedra" if isinstance(self.mesh, MeshTet1) else "hexahedra",
             "order": self.order,
@@ -334,28 +325,23 @@ class SimplexSpace:
         Raises:
             SpaceError: a mesh that is not made as it was by another version of fedens.
         """
+        order = description["order"]
         if "sizes_bohr" in description:
-            return cls._remade(description)
+            recipe = {key: description[key] for key in ("sizes_bohr", "growth", "margin_bohr")}
+            space = cls._graded(np.array(description["nuclei_bohr"]), order, recipe)
+            if space.mesh.nelements != description["n_cells"]:
+                raise SpaceError(
+                    f"the mesh had {description['n_cells']} cells, made again it has "
+                    f"{space.mesh.nelements}: it is of another version of fedens; make the data "
+                    "again"
+                )
+            return space
         kind = {"tetrahedra": MeshTet1, "hexahedra": MeshHex1}[description["cells"]]
         vertices = np.ascontiguousarray(np.array(description["vertices_bohr"]).T)
         corners = np.ascontiguousarray(np.array(description["corners"]).T)
         near = np.zeros(corners.shape[1], dtype=bool)
         near[description["cells_near_nuclei"]] = True
-        return cls(kind(vertices, corners), description["order"], description["nuclei_bohr"], near)
-
-    @classmethod
-    def _remade(cls, description: Mapping[str, Any]) -> SimplexSpace:
-        space = cls._graded(
-            np.array(description["nuclei_bohr"]),
-            description["order"],
-            {key: description[key] for key in ("sizes_bohr", "growth", "margin_bohr")},
-        )
-        if space.mesh.nelements != description["n_cells"]:
-            raise SpaceError(
-                f"the mesh had {description['n_cells']} cells, made again it has "
-                f"{space.mesh.nelements}: it is of another version of fedens; make the data again"
-            )
-        return space
+        return cls(kind(vertices, corners), order, description["nuclei_bohr"], near)
 
     def check_matches(self, structure: Structure) -> None:
         """Raise unless the structure is isolated and its atoms are where the mesh expects them."""

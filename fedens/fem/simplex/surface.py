@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedens.fem.multipole import QUADRUPOLES
+from fedens.fem.multipole import moment_functions
 
 #: Width of the charges C_m, share of the shortest edge of the box around the mesh.
 _WIDTH = 1 / 8
@@ -39,9 +39,7 @@ class SurfaceMultipoles:
 
     def shapes(self, points: Tensor) -> Tensor:
         """Solid harmonics R_m at points (n, 3), whose integrals with a charge are its moments."""
-        r = points - self._centre
-        second = torch.einsum("kij,ni,nj->kn", QUADRUPOLES, r, r)
-        return torch.cat([torch.ones_like(r[:, :1]).T, r.T, second])
+        return moment_functions(points - self._centre)
 
     def response(self, points: Tensor, weights: Tensor, harmonics: Tensor) -> Tensor:
         """A (9, 9), from the values (9, n_points) of chi at quadrature points."""

@@ -162,7 +162,7 @@ def atomic_moments(descriptor: GMP, structure: Structure, positions: Tensor) -> 
     Args:
         positions: (n_atoms, 3), bohr; the result is differentiable in them.
     """
-    by_order = descriptor.moments(positions, structure, positions)
+    by_order = descriptor.moments(positions, structure, positions=positions)
     return torch.cat([a.permute(2, 1, 0).flatten(1) for a in by_order], dim=1)
 
 

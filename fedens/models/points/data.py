@@ -107,7 +107,7 @@ def _labels(
     forces = torch.tensor(sample.forces).flatten() if with_forces else None
     if functional is None:
         return sample.total_energy, forces
-    ions = functional.ion_energy(sample.structure, positions)
+    ions = functional.electrostatics.ion_energy(sample.structure, positions)
     return without_closed(sample.total_energy, forces, ions, positions)
 
 

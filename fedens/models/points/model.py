@@ -190,7 +190,7 @@ class EnergyModel(Model):
     ) -> Tensor:
         total = positions.new_zeros(())
         if self.functional is not None:
-            total = self.functional.ion_energy(structure, positions)
+            total = self.functional.electrostatics.ion_energy(structure, positions)
         return total + torch.stack([w @ columns[:, 0] for _, w, columns in outputs]).sum()
 
     def tensors(self) -> dict[str, Tensor]:
