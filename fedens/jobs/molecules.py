@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,6 @@ from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.training import MolecularTrainingSettings, train_molecules
 from fedens.output.vtk import write_vtu
 from fedens.reference.pyscf.free_atoms import free_atoms
-from fedens.reference.pyscf.kohn_sham import PySCFLabeller
 from fedens.report.molecules import write_molecules_report
 from fedens.report.sections import summary_table
 from fedens.sources.conformers import normal_modes, relaxed
@@ -61,10 +61,10 @@ class MoleculesRun(Run[MoleculesConfiguration]):
         return torch.device("cpu")
 
     @property
-    def labeller(self) -> PySCFLabeller:
+    def labelling(self) -> dict[str, Any]:
         """Kohn-Sham calculations."""
         options = self.configuration
-        return PySCFLabeller(**options.theory.model_dump(), **options.space.model_dump())
+        return {"kind": "pyscf", **options.theory.model_dump(), **options.space.model_dump()}
 
     @cached_property
     def structures(self) -> dict[str, Structure]:

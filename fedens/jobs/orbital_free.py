@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,7 +12,6 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.jobs.run import Run
 from fedens.learning.devices import resolve_device
-from fedens.reference.orbital_free import OrbitalFreeLabeller
 
 Options = TypeVar("Options", Configuration, ReferencePointsConfiguration)
 
@@ -40,16 +39,11 @@ class OrbitalFreeRun(Run[Options]):
         )
 
     @property
-    def labeller(self) -> OrbitalFreeLabeller:
+    def labelling(self) -> dict[str, Any]:
         """Ground states as the configuration asks for them."""
         space, solver = self.configuration.space, self.configuration.solver
-        return OrbitalFreeLabeller(
-            self.functional,
-            space.spacing,
-            space.order,
-            solver.residual_tolerance,
-            solver.max_evaluations,
-        )
+        chosen = {**space.model_dump(), **solver.model_dump()}
+        return {"kind": "orbital_free", "functional": self.functional.describe(), **chosen}
 
     def generate(self) -> dict[str, str]:
         """Label all structures; returns those that did not converge."""

@@ -27,7 +27,6 @@ import torch
 from fedens.configuration import JobOptions
 from fedens.configuration.loading import read_options
 from fedens.data.dataset import Dataset
-from fedens.data.sample import Sample
 from fedens.errors import ConfigurationError, ConvergenceError
 from fedens.files import write_atomically
 from fedens.jobs.lock import release_lock, take_lock
@@ -37,6 +36,7 @@ from fedens.models.base import Model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
 from fedens.progress import Progress
+from fedens.reference.labeller import Labeller, labeller_from_description
 from fedens.report.page import ReportTable
 from fedens.structure import Structure
 
@@ -218,9 +218,14 @@ class Run(ABC, Generic[Options]):
         return Dataset.open(self.folder / "data", create=True)
 
     @property
-    def labeller(self) -> Callable[[Structure], Sample]:
-        """Reference data of a structure: a function of it and the configuration alone."""
+    def labelling(self) -> dict[str, Any]:
+        """Kind and settings of the labeller, see :data:`fedens.reference.labeller.LABELLERS`."""
         raise NotImplementedError
+
+    @cached_property
+    def labeller(self) -> Labeller:
+        """Reference data of a structure: a function of it and the configuration alone."""
+        return labeller_from_description(self.labelling)
 
     @property
     def failures(self) -> dict[str, str]:
