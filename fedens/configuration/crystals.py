@@ -20,7 +20,7 @@ from fedens.configuration.material import (
     Structures,
     ThermalCellsOptions,
 )
-from fedens.configuration.options import JobOptions, Layers, Lengths, Options, disagree
+from fedens.configuration.options import JobOptions, Layers, Lengths, Options, refuse
 
 
 class GMPOptions(Options):
@@ -125,9 +125,9 @@ class Configuration(JobOptions):
     def _sections_agree(self) -> Configuration:
         functional, structures = self.functional, self.structures
         if functional.kinetic != "tfvw" and functional.vw_weight != 1.0:
-            disagree("functional.vw_weight", f"must be 1 for kinetic: {functional.kinetic}")
+            refuse("functional.vw_weight", f"must be 1 for kinetic: {functional.kinetic}")
         if self.rounds.add > self.rounds.candidates:
-            disagree(
+            refuse(
                 "rounds.add",
                 f"is {self.rounds.add}, but rounds.candidates is {self.rounds.candidates}: "
                 "there must be at least as many to choose from",
@@ -135,13 +135,13 @@ class Configuration(JobOptions):
         if not isinstance(structures, ThermalCellsOptions):
             return self
         if self.training.train_count >= structures.count:
-            disagree(
+            refuse(
                 "training.train_count",
                 f"is {self.training.train_count}, but structures.count is {structures.count}: "
                 "at least one structure must be held out",
             )
         if structures.element not in functional.pseudopotentials:
-            disagree(
+            refuse(
                 "functional.pseudopotentials",
                 f"has no pseudopotential for structures.element {structures.element}",
             )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from fedens.configuration.options import JobOptions, Lengths, Options, Symbol, disagree
+from fedens.configuration.options import JobOptions, Lengths, Options, Symbol, refuse
 
 Kind = Literal["energy", "forces", "virial", "force_constants"]
 DefectKind = Literal["vacancy", "divacancy", "dumbbell"]
@@ -78,7 +78,7 @@ class FitOptions(Options):
         for kinds in self.observations:
             missing = [kind for kind in kinds if kind not in self.targets]
             if missing or not kinds:
-                disagree("targets", f"has none for {', '.join(missing) or 'an empty set'}")
+                refuse("targets", f"has none for {', '.join(missing) or 'an empty set'}")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from fedens.configuration.options import FilePath, Index, JobOptions, Options, disagree
+from fedens.configuration.options import FilePath, Index, JobOptions, Options, refuse
 
 
 class MoleculeOptions(Options):
@@ -28,9 +28,9 @@ class MoleculeOptions(Options):
     @model_validator(mode="after")
     def _complete(self) -> MoleculeOptions:
         if (self.molecule is None) == (self.file is None):
-            disagree("molecule", "give either molecule, a name, or file")
+            refuse("molecule", "give either molecule, a name, or file")
         if self.train + self.test == 0:
-            disagree("train", "train and test are both 0: there is nothing to do")
+            refuse("train", "train and test are both 0: there is nothing to do")
         return self
 
 
@@ -116,11 +116,11 @@ class MoleculesConfiguration(JobOptions):
     def _sections_agree(self) -> MoleculesConfiguration:
         train = sum(one.train for one in self.molecules.values())
         if train == 0:
-            disagree("molecules", "no molecule has train above 0: nothing to learn from")
+            refuse("molecules", "no molecule has train above 0: nothing to learn from")
         if sum(one.test for one in self.molecules.values()) == 0:
-            disagree("molecules", "no molecule has test above 0: nothing to compare with")
+            refuse("molecules", "no molecule has test above 0: nothing to compare with")
         if self.learning_curve and max(self.learning_curve) >= train:
-            disagree(
+            refuse(
                 "learning_curve", f"is {self.learning_curve}: sizes must be below {train}, train"
             )
         return self

@@ -74,6 +74,6 @@ class JobOptions(Options):
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def disagree(place: str, message: str) -> None:
+def refuse(place: str, message: str) -> None:
     """Refuse a value that does not go with others; ``place`` is its dotted name in the section."""
     raise PydanticCustomError("disagreement", "{message}", {"place": place, "message": message})

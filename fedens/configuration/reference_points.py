@@ -13,7 +13,7 @@ from fedens.configuration.material import (
     SpaceOptions,
     ThermalCellsOptions,
 )
-from fedens.configuration.options import JobOptions, Layers, Options, disagree
+from fedens.configuration.options import JobOptions, Layers, Options, refuse
 from fedens.features.points import PointSet
 
 
@@ -94,7 +94,7 @@ class ReferencePointsConfiguration(JobOptions):
     def _sections_agree(self) -> ReferencePointsConfiguration:
         needed = max(self.sizes) + self.held_out
         if needed > self.structures.count:
-            disagree(
+            refuse(
                 "structures.count",
                 f"is {self.structures.count}, but the largest of sizes and held_out need {needed}",
             )
