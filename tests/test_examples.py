@@ -19,7 +19,7 @@ SCRIPTS: dict[str, tuple[float, str | None]] = {
     "equation_of_state.py": (0.5, "runs/equation_of_state/curves.png"),  # %
     "long_range.py": (1e-3, "runs/long_range/errors.png"),  # share of the spread
     "reference_points.py": (190.0, None),  # meV/angstrom
-    "vacancy.py": (0.5, "runs/vacancy/density.vtu"),  # meV
+    "vacancy.py": (2.6, "runs/vacancy/density.vtu"),  # meV
     "vacancy_density.py": (15.0, "runs/vacancy_density_quick/energy_errors.png"),  # meV
 }
 #: Those that train networks of their own; three others share that of ``_model.py``.
@@ -81,9 +81,9 @@ def test_aluminium_configuration_in_small(tmp_path, training_seed, bounded):
     assert result.exit_code == 0, result.output
     held_out = json.loads((tmp_path / "run" / "metrics.json").read_text())["held_out"]
     limits = {
-        "nmape_percent": 0.4,
-        "energy_error_functional_mev_per_atom": 0.5,
-        "force_mae_functional_mev_per_angstrom": 3,
+        "nmape_percent": 0.58,
+        "energy_error_functional_mev_per_atom": 0.9,
+        "force_mae_functional_mev_per_angstrom": 5.4,
     }
     for name, limit in limits.items():
         bounded(name, held_out[name]["mean"], limit)

@@ -144,7 +144,7 @@ def test_errors_are_small_for_held_out_molecules(finished, bounded):
     limits = {
         "kinetic_difference_error_percent": 28,
         "xc_difference_error_percent": 21,
-        "charge_error_by_quadrature_e": 2.2e-4,
+        "charge_error_by_quadrature_e": 2.4e-4,
         "dipole_error_debye": 0.15,
         "energy_error_kcal_per_mol": 4.1,
     }
