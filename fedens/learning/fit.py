@@ -74,7 +74,7 @@ class FitSettings:
 
 @dataclass
 class History:
-    """Losses at some steps; ``validation_loss`` is NaN where nothing is held out."""
+    """Losses at some steps; ``validation_loss`` is empty where nothing is held out."""
 
     step: list[int] = field(default_factory=list)
     training_loss: list[float] = field(default_factory=list)
@@ -225,12 +225,11 @@ class _Fit:
         if self.step % self.settings.record_every != 0 and not last:
             return
         value = float(loss.detach())
-        held_out = math.nan
         if validation is not None:
             held_out = float(self.objective.loss(network, validation).detach())
+            self.history.validation_loss.append(held_out)
         self.history.step.append(self.step)
         self.history.training_loss.append(value)
-        self.history.validation_loss.append(held_out)
         self.report(Advance(self.label, self.step, self.settings.steps, value))
 
     def _save(self, optimiser: torch.optim.Optimizer) -> None:
