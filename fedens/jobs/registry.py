@@ -6,8 +6,8 @@ The configuration comes first: it is read and checked before the job's own modul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from fedens.configuration import (
@@ -39,6 +39,6 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
 
 def open_run(configuration: JobOptions, folder: str | Path | None, progress: Progress) -> Run[Any]:
     """The run of a configuration in a folder, by default ``runs/<name>``; see :meth:`Run.open`."""
-    module, _, name = JOBS[configuration.job][0].partition(":")
     folder = Path("runs") / configuration.name if folder is None else Path(folder)
-    return getattr(import_module(module), name).open(configuration, folder, progress)
+    run: type[Run[Any]] = resolve_name(JOBS[configuration.job][0])
+    return run.open(configuration, folder, progress)

@@ -165,9 +165,9 @@ class Run(ABC, Generic[Options]):
 
     def chosen(self, *names: str) -> dict[str, Any]:
         """Parts of the configuration by their dotted names, as inputs of a section."""
-        values: dict[str, Any] = {}
+        values, every = {}, self.configuration.model_dump(mode="json")
         for name in names:
-            value: Any = self.configuration.model_dump(mode="json")
+            value: Any = every
             for part in name.split("."):
                 value = value[part]
             values[name] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from fedens.errors import ModelError
@@ -23,5 +23,4 @@ def model_class(kind: object) -> Any:
     """
     if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"no model of kind {kind!r} is known; expected one of {', '.join(KINDS)}")
-    module, _, name = KINDS[kind].partition(":")
-    return getattr(import_module(module), name)
+    return resolve_name(KINDS[kind])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from fedens.data.sample import Sample
@@ -47,6 +47,5 @@ def labeller_from_description(description: Mapping[str, Any]) -> Labeller:
         raise ConfigurationError(
             f"no labeller of kind {kind!r} is known; expected one of {expected}"
         )
-    module, _, name = LABELLERS[kind].partition(":")
-    labeller: Labeller = getattr(import_module(module), name).from_description(settings)
+    labeller: Labeller = resolve_name(LABELLERS[kind]).from_description(settings)
     return labeller
