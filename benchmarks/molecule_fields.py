@@ -44,7 +44,7 @@ from fedens.atoms.spherical import SphericalAtom, superposed_fields
 from fedens.fem.simplex import SimplexSpace
 from fedens.files import write_atomically
 from fedens.reference.pyscf.free_atoms import free_atom, free_atoms, solve_atom
-from fedens.reference.pyscf.kohn_sham import KohnShamState, solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import PySCFState, solve_with_pyscf
 from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential
 from fedens.structure import Structure
 
@@ -80,7 +80,7 @@ class Reference:
     (attraction to the nuclei), ``hartree`` (energy of the difference with itself).
     """
 
-    state: KohnShamState
+    state: PySCFState
     atoms: Mapping[str, SphericalAtom]
     exact: Mapping[str, float]
 
@@ -99,7 +99,7 @@ def solve(name: str, basis: str) -> Reference:
     """The reference of a molecule of g2."""
     from pyscf.scf.hf import get_jk
 
-    state = solve_kohn_sham(Structure.from_ase(molecule(name)), XC, basis, grid_level=GRID_LEVEL)
+    state = solve_with_pyscf(Structure.from_ase(molecule(name)), XC, basis, grid_level=GRID_LEVEL)
     symbols, gaussians = state.structure.symbols, state.mean_field.mol
     atoms = free_atoms(symbols, XC, basis)
     own = {symbol: solve_atom(symbol, XC, basis).make_rdm1() for symbol in atoms}

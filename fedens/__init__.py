@@ -25,7 +25,7 @@ _PUBLIC = {
     "solve_ground_state": "fedens.reference.orbital_free",
     "GroundState": "fedens.reference.orbital_free",
     "kohn_sham": "fedens.reference.pyscf.kohn_sham",
-    "solve_kohn_sham": "fedens.reference.pyscf.kohn_sham",
+    "solve_with_pyscf": "fedens.reference.pyscf.kohn_sham",
     "free_atoms": "fedens.reference.pyscf.free_atoms",
     "harris": "fedens.reference.pyscf.harris",
     "conformers": "fedens.sources.conformers",

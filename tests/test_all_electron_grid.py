@@ -18,7 +18,7 @@ from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.output import all_electron_grid as module
 from fedens.output.all_electron_grid import all_electron_grid, sample_grid
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
 
@@ -161,7 +161,7 @@ def test_cores_of_neighbours_do_not_overlap_and_follow_the_spacing():
 
 @pytest.fixture(scope="module")
 def state():
-    return solve_kohn_sham(WATER)
+    return solve_with_pyscf(WATER)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedens.errors import ConvergenceError, StructureError
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.sources.conformers import (
     conformers,
     modes_of_hessian,
@@ -29,15 +29,15 @@ def modes(minimum):
 
 
 def test_relaxed_structure_has_no_forces(minimum):
-    forces = solve_kohn_sham(minimum, **LEVEL).forces
+    forces = solve_with_pyscf(minimum, **LEVEL).forces
     assert np.linalg.norm(forces, axis=1).max() < 2.5e-4
-    assert np.linalg.norm(solve_kohn_sham(WATER, **LEVEL).forces, axis=1).max() > 0.02
+    assert np.linalg.norm(solve_with_pyscf(WATER, **LEVEL).forces, axis=1).max() > 0.02
 
 
 def test_wave_numbers_are_those_of_pyscf(minimum, modes):
     from pyscf.hessian.thermo import harmonic_analysis
 
-    mean_field = solve_kohn_sham(minimum, **LEVEL).mean_field
+    mean_field = solve_with_pyscf(minimum, **LEVEL).mean_field
     hessian = mean_field.Hessian().kernel()
     expected = harmonic_analysis(mean_field.mol, hessian)["freq_wavenumber"]
     # the masses and constants of ASE and PySCF differ in the fifth digit
@@ -49,7 +49,7 @@ def test_energy_along_a_mode_curves_as_its_frequency_says(minimum, modes):
     step = 3.0  # bohr m_e^(1/2), 0.05 bohr on hydrogen
     shift = step * modes.displacements[1]
     ahead, middle, behind = (
-        solve_kohn_sham(minimum.replace(positions=minimum.positions + s * shift), **LEVEL).energy
+        solve_with_pyscf(minimum.replace(positions=minimum.positions + s * shift), **LEVEL).energy
         for s in (1, 0, -1)
     )
     curvature = (ahead - 2 * middle + behind) / step**2

@@ -11,7 +11,7 @@ from fedens.atoms.spherical import pair_energy, superposed_fields
 from fedens.errors import FunctionalError
 from fedens.fem.simplex import SimplexSpace
 from fedens.reference.pyscf.free_atoms import free_atom, free_atoms, solve_atom
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.structure import Structure
 
 #: Edges of the tetrahedra at the nuclei, bohr: short where the core is small.
@@ -36,7 +36,7 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def state():
-    return solve_kohn_sham(water(), grid_level=5)
+    return solve_with_pyscf(water(), grid_level=5)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def attraction_of_difference(state, atoms):
 @pytest.mark.slow
 def test_integrals_of_differences_in_a_triple_zeta_basis():
     """At most 150,000 points: 1e-6 electrons, 0.05, 0.02 and 0.1 mHa."""
-    state = solve_kohn_sham(water(), basis="def2-tzvp", grid_level=5)
+    state = solve_with_pyscf(water(), basis="def2-tzvp", grid_level=5)
     atoms = free_atoms(["O", "H"], "pbe", "def2-tzvp")
     space = SimplexSpace.for_structure(water(), finest=FINEST, growth=0.7, margin=9.0)
     assert space.n_points <= 150_000

@@ -11,7 +11,7 @@ from fedens.errors import FunctionalError, SpaceError, StructureError
 from fedens.fem.simplex import SimplexSpace
 from fedens.reference.pyscf.free_atoms import free_atoms, solve_atom
 from fedens.reference.pyscf.harris import harris
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.structure import Structure
 
 PBE, LDA = ({"xc": xc, "basis": "sto-3g"} for xc in ("pbe", "lda_pz"))
@@ -59,7 +59,7 @@ def exact(state):
 
 @pytest.fixture(scope="module")
 def water():
-    return solve_kohn_sham(WATER, **PBE, grid_level=1)
+    return solve_with_pyscf(WATER, **PBE, grid_level=1)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def coarse():
 @pytest.mark.parametrize("level", [PBE, LDA], ids=["gga", "lda"])
 def test_exact_density_matrix_gives_the_energy(level):
     options = {**level, "grid_level": 1}
-    state = solve_kohn_sham(WATER, **options)
+    state = solve_with_pyscf(WATER, **options)
     step = harris(WATER, state.density_matrix, **options)
     assert step.energy == pytest.approx(state.energy, abs=1e-8)
     assert step.density_matrix == pytest.approx(state.density_matrix, abs=1e-5)
@@ -129,7 +129,7 @@ def test_error_of_the_mesh(water, coarse):
 @pytest.mark.parametrize("structure", [WATER, AMMONIA], ids=["water", "ammonia"])
 def test_prediction_saves_cycles(structure):
     """A density with a twentieth of the error of superposed atoms."""
-    state = solve_kohn_sham(structure, **PBE, grid_level=1)
+    state = solve_with_pyscf(structure, **PBE, grid_level=1)
     mean_field, cycles = state.mean_field, []
     predicted = mixed(exact(state), superposed(structure, PBE), 0.05)
     space = SimplexSpace.for_structure(structure, *COARSE)
@@ -182,8 +182,8 @@ def test_self_consistency_from_a_prediction(water_model, water_samples, bounded)
     prediction = water_model.predict(structure)
     options = {**PBE, "grid_level": 1}
     step = harris(structure, prediction.density_at, **options, atoms=water_model.atoms)
-    plain = solve_kohn_sham(structure, **options)
-    started = solve_kohn_sham(structure, **options, density_matrix=step.density_matrix)
+    plain = solve_with_pyscf(structure, **options)
+    started = solve_with_pyscf(structure, **options, density_matrix=step.density_matrix)
     assert started.energy == pytest.approx(plain.energy, abs=1e-9)
     bounded("cycles over PySCF's", started.cycles / plain.cycles, 1)
 

@@ -152,7 +152,7 @@ def test_description_makes_the_same_pseudopotential(name):
 
 
 def test_unknown_kind_is_named():
-    with pytest.raises(PseudopotentialError, match=r"'ghost'; known: gth_local, evanescent_core"):
+    with pytest.raises(PseudopotentialError, match=r"'ghost'; known: gth_local, all_electron"):
         pseudopotential_from_description({"kind": "ghost"})
 
 

@@ -18,7 +18,7 @@ from fedens.models.molecule.data import atoms_energy
 from fedens.models.molecule.model import MolecularModel
 from fedens.models.molecule.prediction import MolecularPrediction
 from fedens.reference.pyscf.harris import harris
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.units import (
     ELECTRON_BOHR_IN_DEBYE,
     HARTREE_IN_KCAL_PER_MOL,
@@ -149,8 +149,8 @@ def _self_consistency(prediction: MolecularPrediction, sample: Sample) -> dict[s
         for n in (grid_level, 1)
     )
     run = level | {"grid_level": grid_level, "conv_tol": sample.provenance["conv_tol_hartree"]}
-    plain = solve_kohn_sham(structure, **run)
-    started = solve_kohn_sham(structure, **run, density_matrix=start.density_matrix)
+    plain = solve_with_pyscf(structure, **run)
+    started = solve_with_pyscf(structure, **run, density_matrix=start.density_matrix)
     wrong = np.linalg.norm(step.dipole - plain.dipole)
     return {
         "dipole_error_one_kohn_sham_step_debye": ELECTRON_BOHR_IN_DEBYE * float(wrong),

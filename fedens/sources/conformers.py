@@ -23,7 +23,7 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from fedens.errors import ConvergenceError, StructureError
-from fedens.reference.pyscf.kohn_sham import solve_kohn_sham
+from fedens.reference.pyscf.kohn_sham import solve_with_pyscf
 from fedens.structure import Structure
 from fedens.units import (
     ATOMIC_MASS_IN_ELECTRON_MASSES,
@@ -146,9 +146,9 @@ def normal_modes(structure: Structure, xc: str = "pbe", basis: str = "def2-svp")
     Raises:
         StructureError: forces too large for a minimum, or a single atom.
         ConvergenceError, FunctionalError: see
-            :func:`fedens.reference.pyscf.kohn_sham.solve_kohn_sham`.
+            :func:`fedens.reference.pyscf.kohn_sham.solve_with_pyscf`.
     """
-    state = solve_kohn_sham(structure, xc, basis)
+    state = solve_with_pyscf(structure, xc, basis)
     largest = float(np.abs(state.forces).max())
     if largest > _LARGEST_FORCE:
         raise StructureError(
@@ -231,7 +231,7 @@ class _KohnSham(Calculator):
         assert self.atoms is not None
         positions = Structure.from_ase(self.atoms).positions
         moved = self._structure.replace(positions=positions)
-        state = solve_kohn_sham(moved, *self._level, density_matrix=self._start)
+        state = solve_with_pyscf(moved, *self._level, density_matrix=self._start)
         # the next structure is close to this one
         self._start = state.spin_density_matrix
         self.results = {

@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class KohnShamState:
-    """What :func:`solve_kohn_sham` found; Hartree atomic units.
+class PySCFState:
+    """What :func:`solve_with_pyscf` found; Hartree atomic units.
 
     Attributes:
         structure: the molecule. xc, basis, pseudopotential: names, the level of theory.
@@ -202,7 +202,7 @@ class KohnShamState:
         return result
 
 
-def solve_kohn_sham(
+def solve_with_pyscf(
     structure: Structure,
     xc: str = "pbe",
     basis: str = "def2-svp",
@@ -212,7 +212,7 @@ def solve_kohn_sham(
     max_cycles: int = 100,
     require_convergence: bool = True,
     density_matrix: ArrayLike | None = None,
-) -> KohnShamState:
+) -> PySCFState:
     """Self-consistent Kohn-Sham orbitals of a molecule; spin-polarised where its spin is not 0.
 
     Args:
@@ -224,7 +224,7 @@ def solve_kohn_sham(
         density_matrix: to start from; PySCF's superposed atoms (``minao``) by default.
 
     Raises:
-        ConvergenceError: not converged (the unfinished :class:`KohnShamState` is in ``.result``).
+        ConvergenceError: not converged (the unfinished :class:`PySCFState` is in ``.result``).
         StructureError, FunctionalError, PseudopotentialError: see
             :func:`fedens.reference.pyscf.molecule.build_molecule`.
     """
@@ -236,7 +236,7 @@ def solve_kohn_sham(
     mean_field.max_cycle = max_cycles
     mean_field.grids.level = grid_level
     mean_field.kernel(dm0=None if density_matrix is None else np.asarray(density_matrix))
-    state = KohnShamState(structure, xc, basis, pseudopotential, mean_field)
+    state = PySCFState(structure, xc, basis, pseudopotential, mean_field)
     if require_convergence and not state.converged:
         raise ConvergenceError(
             f"{structure.formula}: no self-consistent field within {conv_tol:g} hartree after "
@@ -259,12 +259,12 @@ def kohn_sham(
 ) -> Sample:
     """Kohn-Sham fields of a molecule at the points of a space, or at bare points (n_points, 3).
 
-    The arguments and errors of :func:`solve_kohn_sham` and :meth:`KohnShamState.to_sample`.
+    The arguments and errors of :func:`solve_with_pyscf` and :meth:`PySCFState.to_sample`.
     """
     _points_and_weights(space)
     if hasattr(space, "check_matches"):
         space.check_matches(structure)
-    state = solve_kohn_sham(structure, xc, basis, pseudopotential, **settings)
+    state = solve_with_pyscf(structure, xc, basis, pseudopotential, **settings)
     return state.to_sample(space, gradient, potential)
 
 
@@ -273,7 +273,7 @@ class PySCFLabeller:
     """Kohn-Sham samples of molecules on tetrahedra; a :class:`fedens.reference.labeller.Labeller`.
 
     Attributes:
-        xc, basis, grid_level, conv_tol: level of theory, see :func:`solve_kohn_sham`.
+        xc, basis, grid_level, conv_tol: level of theory, see :func:`solve_with_pyscf`.
         finest: cells at a nucleus of charge 1, bohr; divided by the charge.
         growth, margin, order: see :meth:`SimplexSpace.for_structure`.
     """

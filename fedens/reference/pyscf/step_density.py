@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyscf.gto import Mole
 
 Array = NDArray[np.float64]
-#: A density at any points (n, 3), bohr, under the names of :meth:`KohnShamState.fields`.
+#: A density at any points (n, 3), bohr, under the names of :meth:`PySCFState.fields`.
 DensityAt = Callable[[Array], Mapping[str, ArrayLike]]
 
 _NAMES = ("density", "gradient_x", "gradient_y", "gradient_z")
