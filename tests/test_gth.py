@@ -88,6 +88,7 @@ LITHIUM = GTH.load("Li", "gth-pade-q3")
 SILICON = GTH.load("Si", "gth-pade-q4")
 #: Three projectors of l = 0, two of l = 1 and 2 each.
 GOLD = GTH.load("Au", "gth-pade-q19")
+QUARTIC = GTHLocal(3, 0.5, 0.0, 0.0, 0.3)
 
 
 @pytest.mark.parametrize("key", PARAMETERS, ids=" ".join)
@@ -132,7 +133,7 @@ def test_local_part_in_closed_form():
     assert LITHIUM.local == GTHLocal(3, 0.4, c1, c2, c3, c4)
 
 
-@pytest.mark.parametrize("one", [LITHIUM, SILICON, GTHLocal(3, 0.5, 0.0, 0.0, 0.3)])
+@pytest.mark.parametrize("one", [LITHIUM, SILICON, QUARTIC])
 def test_short_range_part_as_gaussians(one):
     r = torch.linspace(1e-3, 10.0, 500, dtype=torch.float64)
     exponents, amplitudes = one.gaussians(1.2)
@@ -142,12 +143,13 @@ def test_short_range_part_as_gaussians(one):
     assert torch.allclose(found, one.short_range(r, 1.2), rtol=0, atol=1e-10)
 
 
-def test_ions_on_a_mesh_are_the_sum_of_their_potentials():
+@pytest.mark.parametrize("one", [LITHIUM, QUARTIC])
+def test_ions_on_a_mesh_are_the_sum_of_their_potentials(one):
     structure = Structure(["Li"] * 4, rattled().positions, rattled().cell, True)
     space = TensorSpace.for_structure(structure, 0.4, 5)
-    ions = Electrostatics(LITHIUM).bind(structure, space)
+    ions = Electrostatics(one).bind(structure, space)
     centres = torch.tensor(structure.positions)
-    expected = space.radial_sum(centres, lambda r: LITHIUM.short_range(r, 1.2), 12.0)
+    expected = space.radial_sum(centres, lambda r: one.short_range(r, 1.2), 12.0)
     assert torch.allclose(ions.short_range, expected, rtol=0, atol=1e-9)
     assert expected.abs().max() > 1.0
 
