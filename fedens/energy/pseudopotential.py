@@ -35,6 +35,8 @@ class LocalPseudopotential(ABC):
     negligible: ClassVar[float] = 1e-11
     #: Whether v(r) is infinite at the nucleus.
     singular: ClassVar[bool] = False
+    #: Its non-local part, none of it here.
+    projectors: tuple[Any, ...] = ()
 
     @abstractmethod
     def potential(self, r: Tensor) -> Tensor:
