@@ -1,113 +1,81 @@
-"""Non-local parts of pseudopotentials in a basis of modes.
-
-V = sum_l sum_ij sum_m |p_i^lm> h_ij^l <p_j^lm| (Goedecker, Teter, Hutter, Phys. Rev. B 54, 1703
-(1996); Hartwigsen, Goedecker, Hutter, ibid. 58, 3641 (1998)). A projector is a polynomial times a
-Gaussian, so that its overlaps with products of modes are sums of products of 1-D integrals.
-"""
+"""Projectors of separable pseudopotentials, and how fine a mesh their waves need."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from scipy.special import eval_genlaguerre
 
-from fedens.energy.electrostatics import find_pseudopotential
-from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import PseudopotentialError
-from fedens.fem.harmonics import Powers, harmonic_coefficients, monomials
-from fedens.fem.modes import ModeBasis, gaussian_overlaps
-from fedens.structure import Structure
 
 
-@dataclass(frozen=True, eq=False)
-class Projectors:
-    """All projectors of a structure in a basis of n modes.
+@dataclass(frozen=True)
+class ProjectorChannel:
+    """Projectors p_1, p_2, ... of one angular momentum l, as Hartwigsen et al. define them.
+
+    p_i(r) = sqrt2 r^(l+2(i-1)) exp(-(r/r_l)^2/2) / (r_l^(l+(4i-1)/2) sqrt(Gamma(l+(4i-1)/2))),
+    of norm int p_i^2 r^2 dr = 1; Phys. Rev. B 58, 3641 (1998).
 
     Attributes:
-        overlaps: <p|mode>, (n_projectors, n). weighted: the same times the matrices h, hartree.
-    """
-
-    overlaps: Tensor
-    weighted: Tensor
-
-    def apply(self, coefficients: Tensor) -> Tensor:
-        """V applied to orbitals (b, n)."""
-        return (coefficients @ self.overlaps.T) @ self.weighted.conj()
-
-    def expectation(self, coefficients: Tensor) -> Tensor:
-        """<psi|V|psi> of orbitals (b, n): (b,), hartree; differentiable."""
-        left, right = coefficients @ self.overlaps.T, coefficients @ self.weighted.T
-        return (left.conj() * right).sum(dim=1).real
-
-
-def bind_projectors(
-    pseudopotentials: Mapping[str, LocalPseudopotential],
-    structure: Structure,
-    basis: ModeBasis,
-    positions: Tensor | None = None,
-) -> Projectors | None:
-    """The projectors of a structure's atoms in a basis, differentiable; None where all are local.
-
-    Args:
-        pseudopotentials: by chemical symbol.
-        positions: (n_atoms, 3), bohr, in place of the structure's.
+        order: l.
+        radius: r_l, bohr.
+        strengths: h, the full symmetric matrix (n, n), hartree.
 
     Raises:
-        PseudopotentialError: partly occupied sites.
+        PseudopotentialError: for a negative l, a radius that is not positive, or a matrix that is
+            empty, not square or not symmetric.
     """
-    device = basis.index.device
-    if positions is None:
-        positions = torch.tensor(structure.positions, device=device)
-    overlaps, weighted = [], []
-    for symbol in dict.fromkeys(structure.symbols):
-        channels = find_pseudopotential(pseudopotentials, symbol).projectors
-        mask = np.array(structure.symbols) == symbol
-        if channels and (structure.occupancies[mask] != 1).any():
+
+    order: int
+    radius: float
+    strengths: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.strengths)
+        square = count > 0 and all(len(row) == count for row in self.strengths)
+        if not square or tuple(zip(*self.strengths, strict=True)) != self.strengths:
             raise PseudopotentialError(
-                f"{symbol} sites are partly occupied: projectors belong to whole atoms; use a "
-                "local pseudopotential"
+                f"strengths of l = {self.order} are {self.strengths}: expected a full symmetric "
+                "matrix, as a tuple of its rows"
             )
-        centres = positions[torch.as_tensor(mask, device=device)]
-        for channel in channels:
-            p = _channel_overlaps(basis, centres, channel)
-            h = torch.tensor(channel.strengths, dtype=torch.float64, device=device).to(p.dtype)
-            overlaps.append(p.flatten(0, 2))
-            weighted.append(torch.einsum("ij,jamn->iamn", h, p).flatten(0, 2))
-    return Projectors(torch.cat(overlaps), torch.cat(weighted)) if overlaps else None
+        if self.order < 0 or self.radius <= 0:
+            raise PseudopotentialError(
+                f"projectors of l = {self.order} and radius {self.radius} bohr: expected l of 0, "
+                "1, ... and a positive radius"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The attributes as a JSON-able dict."""
+        strengths = [list(row) for row in self.strengths]
+        return {"order": self.order, "radius": self.radius, "strengths": strengths}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> ProjectorChannel:
+        """The channel of :meth:`describe`."""
+        strengths = tuple(tuple(map(float, row)) for row in description["strengths"])
+        return cls(int(description["order"]), float(description["radius"]), strengths)
+
+    def coarsest_spacing(self) -> float:
+        """The spacing whose shortest wave holds all but a hundredth of every projector, bohr."""
+        last = len(self.strengths) - 1  # the sharpest
+        x = np.linspace(0.0, 20.0, 4000)
+        # r^(l+2k) exp(-r^2/2) has the transform q^l L_k^(l+1/2)(q^2/2) exp(-q^2/2)
+        transform = x**self.order * eval_genlaguerre(last, self.order + 0.5, x**2 / 2)
+        return self.radius * spacing_for_waves(x, x * transform * np.exp(-(x**2) / 2))
 
 
-def _channel_overlaps(basis: ModeBasis, centres: Tensor, channel: Any) -> Tensor:
-    """(n_radial, n_centres, 2 l + 1, n_modes)."""
-    exponent = 0.5 / channel.radius**2
-    n_radial = len(channel.strengths)
-    top = channel.order + 2 * (n_radial - 1)
-    x, y, z = (
-        gaussian_overlaps(axis, centres[:, i], exponent, top)[..., place]
-        for i, (axis, place) in enumerate(zip(basis.axes, basis.places, strict=True))
-    )
-    rows = []
-    for i, m in product(range(n_radial), range(2 * channel.order + 1)):
-        polynomial = _polynomial(channel.order, m, i, channel.radius)
-        rows.append(sum(v * x[a] * y[b] * z[c] for (a, b, c), v in polynomial.items()))
-    stacked = torch.stack([torch.as_tensor(row) for row in rows])
-    return stacked.unflatten(0, (n_radial, -1)).transpose(1, 2)
+def spacing_for_waves(q: NDArray[np.float64], amplitude: NDArray[np.float64]) -> float:
+    """Spacing whose shortest wave, q = pi / spacing, holds all but a hundredth of a norm, bohr.
 
-
-def _polynomial(order: int, m: int, i: int, radius: float) -> dict[Powers, float]:
-    """p_(i+1)^lm without its Gaussian: r^(2i) times a solid harmonic, normalised."""
-    power = order + (4 * i + 3) / 2
-    norm = math.sqrt(2) / (radius**power * math.sqrt(math.gamma(power)))
-    harmonic = harmonic_coefficients(order)[m]
-    terms: Counter[Powers] = Counter()
-    for (a, b, c), value in zip(monomials(order), harmonic.tolist(), strict=True):
-        for u, v, w in monomials(i):
-            ways = math.factorial(i) / math.prod(math.factorial(k) for k in (u, v, w))
-            terms[a + 2 * u, b + 2 * v, c + 2 * w] += norm * value * ways
-    return {powers: value for powers, value in terms.items() if value}
+    Args:
+        q: equidistant wave numbers from near zero on, 1/bohr.
+        amplitude: q times the form factor there.
+    """
+    norm = np.cumsum(amplitude**2)
+    lost = 1 - np.sqrt(norm / norm[-1])
+    return math.pi / float(q[np.argmax(lost < 1e-2)])
