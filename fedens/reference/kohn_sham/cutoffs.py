@@ -125,7 +125,7 @@ class _Atom:
 def _solve_atom(waves: SphericalWaves, pseudopotential: LocalPseudopotential) -> _Atom:
     """In the local-density approximation, whatever the functional: it moves no cutoff."""
     valence, shell = pseudopotential.valence, 4 * math.pi * waves.weights
-    mixer = AndersonMixer(precondition=lambda r: r, inner=lambda a, b: shell @ (a * b), damping=0.4)
+    mixer = AndersonMixer(lambda a, b: shell @ (a * b), damping=0.4)
     ion = _ion(waves, pseudopotential)
     density = torch.exp(-waves.r)
     density *= valence / (shell @ density)
