@@ -137,7 +137,7 @@ def test_an_element_without_pseudopotential_is_named():
 
 @pytest.mark.parametrize("name", ["gthfit", "Al-q3", "O-q6"])
 def test_the_loss_is_what_fewer_waves_cost(name):
-    """Against the lowest levels of the Hamiltonian in the first waves of each l."""
+    """A bound, and a close one, to the rise of the levels in the first waves of each l."""
     waves = SphericalWaves(5.0, 2, 60)
     atom = solve_atom(waves, pseudopotential(name), Smearing(0.001))
     lost = atom.energy_beyond().sum(dim=0)
@@ -145,4 +145,4 @@ def test_the_loss_is_what_fewer_waves_cost(name):
     hamiltonian = atom.hamiltonian[:, :few, :few]
     rise = torch.linalg.eigvalsh(hamiltonian) - atom.levels[:, :few]
     expected = float((rise * atom.electrons[:, :few]).sum())
-    assert float(lost[few]) == pytest.approx(expected, rel=0.02)
+    assert expected < float(lost[few]) < 1.1 * expected
