@@ -55,10 +55,11 @@ class Operation:
 
     def move_field(self, field: Tensor) -> Tensor:
         """The values (..., n_points) taken along to the images of the points."""
-        x, y, z = self.points
-        grid = field.unflatten(-1, (len(x), len(y), len(z)))
-        grid = grid.movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
-        return grid[..., x[:, None, None], y[:, None], z].flatten(-3)
+        lengths = [len(points) for points in self.points]
+        grid = field.unflatten(-1, lengths).movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
+        for axis, points in enumerate(self.points):
+            grid = grid.index_select(axis - 3, points)
+        return grid.flatten(-3)
 
     def move_forces(self, forces: Tensor) -> Tensor:
         """The forces (n_atoms, 3) turned, and taken along to the images of the atoms."""
