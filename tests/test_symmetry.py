@@ -300,7 +300,7 @@ def test_a_graded_mesh_keeps_its_own_symmetry():
     edges = [EDGE * np.array([0, 0.2, 0.5, 0.8, 1]), *[EDGE * np.linspace(0, 1, 5)] * 2]
     space = TensorSpace(edges=edges, order=4)
     assert Symmetry.of(fcc(EDGE), space).order == 2 * 8 * 2
-    lopsided = [EDGE * np.array([0, 0.2, 0.45, 0.7, 1]), *edges[1:]]
+    lopsided = [EDGE * np.array([0, 0.2, 0.5, 0.7, 0.85, 1]), *edges[1:]]
     assert Symmetry.of(fcc(EDGE), TensorSpace(edges=lopsided, order=4)).order == 8 * 2
 
 

@@ -177,10 +177,8 @@ class _Crystal:
 
     def operations(self, rotation: Integers, shifts: Array) -> Iterator[Operation]:
         """Those of one rotation (3, 3) and translations (n, 3) that keep atoms and mesh."""
-        axes = np.abs(rotation).argmax(axis=1)
-        edges = self.lengths[axes]
-        keeps_box = np.allclose(edges, self.lengths, rtol=_SAME_COORDINATE, atol=0)
-        if not keeps_box or np.count_nonzero(rotation) > 3:
+        axes = np.abs(rotation).argmax(axis=1)  # a box has no rotations but those of its axes
+        if not np.allclose(self.lengths[axes], self.lengths, rtol=_SAME_COORDINATE, atol=0):
             return
         for shift in shifts:
             operation = self._operation(rotation, axes, shift)
@@ -211,8 +209,7 @@ class _Crystal:
         _, nearest = mesh.query(_wrapped(source[0] + shift))
         exact = float(points[nearest, 0] - source[0, 0])
         distances, images = mesh.query(_wrapped(source + exact))
-        same = len(source) == len(points) and distances.max() < _SAME_COORDINATE
-        return exact, np.argsort(images) if same else None
+        return exact, np.argsort(images) if distances.max() < _SAME_COORDINATE else None
 
     def _onto_atoms(self, images: Array) -> Integers | None:
         """Which atom comes to the place of each one; ``None`` if not all come to one."""
