@@ -214,6 +214,9 @@ def _short_range(
     width: float,
 ) -> Tensor:
     expansion = pseudopotential.gaussians(width)
+    waves = pseudopotential.form_factor(width)
+    if waves is not None and space.is_periodic:
+        return space.fourier_sum(centres, share, *waves)
     if expansion is None:
         if (share != 1).any():
             raise PseudopotentialError(
