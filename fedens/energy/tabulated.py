@@ -47,8 +47,9 @@ class TabulatedPseudopotential(LocalPseudopotential):
         return _form_factor(self, width)
 
     def short_range_samples(self, width: float) -> tuple[Array, Array]:
-        """q and v(q) + (4 pi Z/q^2) exp(-q^2 width^2/2)."""
+        """q and v(q) + (4 pi Z/q^2) exp(-q^2 width^2/2), as far as densities have waves."""
         step, v = self.samples()
+        v = v[: math.ceil(_LARGEST_WAVE / step)]
         q = step * np.arange(len(v))
         coulomb = 4 * math.pi * self.valence * np.exp(-0.5 * (q[1:] * width) ** 2) / q[1:] ** 2
         origin = v[0] - 2 * math.pi * self.valence * width**2
@@ -101,7 +102,7 @@ def _form_factor(
     pseudopotential: TabulatedPseudopotential, width: float
 ) -> tuple[Callable[[Tensor], Tensor], float]:
     q, values = pseudopotential.short_range_samples(width)
-    alive = np.flatnonzero((np.abs(values) > 1e-6) & (q < _LARGEST_WAVE))
+    alive = np.flatnonzero(np.abs(values) > 1e-6)
     return _Spline(float(q[1]), values), float(q[alive[-1]])
 
 
@@ -200,8 +201,10 @@ def _step_of_whole_charge(v: Array, step: float, valence: float) -> float:
 
 def _xc_family(text: str) -> str | None:
     words = set(re.split(r"[^a-z]+", text.lower()))
-    families = {"lda"} & words | {"gga" for _ in {"gga", "pbe"} & words}
-    return families.pop() if len(families) == 1 else None
+    lda, gga = "lda" in words, not words.isdisjoint({"gga", "pbe"})
+    if lda == gga:
+        return None
+    return "lda" if lda else "gga"
 
 
 def _read_recpot(path: Path) -> tuple[str, float, Array]:
