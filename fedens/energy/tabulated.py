@@ -47,13 +47,14 @@ class TabulatedPseudopotential(LocalPseudopotential):
         return _form_factor(self, width)
 
     def short_range_samples(self, width: float) -> tuple[Array, Array]:
-        """q and v(q) + (4 pi Z/q^2) exp(-q^2 width^2/2), as far as densities have waves."""
+        """q, 1/bohr, and v(q) + (4 pi Z/q^2) exp(-q^2 width^2/2); q as far as densities have it."""
         step, v = self.samples()
         v = v[: math.ceil(_LARGEST_WAVE / step)]
-        q = step * np.arange(len(v))
+        q = np.arange(len(v), dtype=np.float64) * step
         coulomb = 4 * math.pi * self.valence * np.exp(-0.5 * (q[1:] * width) ** 2) / q[1:] ** 2
         origin = v[0] - 2 * math.pi * self.valence * width**2
-        return q, np.append(origin, v[1:] + coulomb)
+        short_range: Array = np.append(origin, v[1:] + coulomb)
+        return q, short_range
 
     def ended(self, r: Array, values: Array) -> Array:  # noqa: ARG002
         """The short-range part in real space, (n,), with an end where its tail is noise."""
@@ -181,7 +182,8 @@ class Recpot(TabulatedPseudopotential):
         # what is left keeps the integral, v(q = 0) of the table: that shifts all energies
         _, form_factor = self.short_range_samples(self._reference_width)
         lost = form_factor[0] - shell @ (window * values)
-        return window * (values + lost / (shell @ window))
+        finite: Array = window * (values + lost / (shell @ window))
+        return finite
 
     def describe(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
