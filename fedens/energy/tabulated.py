@@ -103,7 +103,7 @@ def _form_factor(
     pseudopotential: TabulatedPseudopotential, width: float
 ) -> tuple[Callable[[Tensor], Tensor], float]:
     q, values = pseudopotential.short_range_samples(width)
-    alive = np.flatnonzero(np.abs(values) > 1e-6)
+    alive = np.flatnonzero(np.abs(values) > 1e-9)
     return _Spline(float(q[1]), values), float(q[alive[-1]])
 
 
