@@ -184,9 +184,7 @@ def exchange_correlation(name: str) -> DensityTerm:
     )
 
 
-def warn_of_mixture(
-    xc: DensityTerm, pseudopotentials: Mapping[str, LocalPseudopotential], stacklevel: int = 3
-) -> None:
+def warn_of_mixture(xc: DensityTerm, pseudopotentials: Mapping[str, LocalPseudopotential]) -> None:
     """Warn where a pseudopotential was made for an LDA and ``xc`` is a GGA, or the reverse.
 
     Terms that are neither, and pseudopotentials that don't say, are passed over.
@@ -201,5 +199,5 @@ def warn_of_mixture(
                 f"{str(made_for).upper()}, but xc is {getattr(xc, 'code', xc)!r}: take one made "
                 f"for a {str(family).upper()}, or another xc",
                 MixtureWarning,
-                stacklevel=stacklevel + 1,
+                stacklevel=3,
             )
