@@ -50,9 +50,8 @@ def solve(name: str, space: TensorSpace | None, cutoff: float, shift: Sequence[f
 
 
 def table(title: str, labels: list[str], states: list[tuple[KohnShamState, float]]) -> None:
-    print(
-        f"\n{title}\n{'':>20s} {'points':>8s} {'modes':>7s} {'meV/atom':>10s} {'meV/A':>8s} {'s':>7s}"
-    )
+    print(f"\n{title}")
+    print(f"{'':>20s} {'points':>8s} {'modes':>7s} {'meV/atom':>10s} {'meV/A':>8s} {'s':>7s}")
     last = states[-1][0]
     for label, (state, seconds) in zip(labels, states, strict=True):
         n = len(state.structure)

@@ -246,8 +246,8 @@ def test_a_uniform_gas_has_the_levels_of_plane_waves():
 @pytest.mark.slow
 def test_a_supercell_with_the_folded_mesh_is_the_same_crystal():
     small = displaced()
-    large = Structure(["Al"] * 8, np.vstack([small.positions, small.positions + [EDGE, 0, 0]]),
-                      cell=[2 * EDGE, EDGE, EDGE], pbc=True)  # fmt: skip
+    copies = np.vstack([small.positions, small.positions + np.array([EDGE, 0, 0])])
+    large = Structure(["Al"] * 8, copies, cell=[2 * EDGE, EDGE, EDGE], pbc=True)
     mesh = monkhorst_pack((4, 1, 1))
     folded = monkhorst_pack((2, 1, 1))
     one = quick(small, kpoints=mesh)

@@ -289,7 +289,6 @@ class _Calculation:
             message=message,
         )
 
-
     def _advice(self, occupation: Occupation) -> str:
         if occupation.gap is not None and occupation.gap < _SMALL_GAP:
             return f"the gap is {occupation.gap:.1e} hartree: give a smearing such as 0.01 hartree"
