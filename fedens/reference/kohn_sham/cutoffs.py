@@ -32,7 +32,8 @@ def default_cutoff(structure: Structure, functional: KohnSham, accuracy: float =
     """Kinetic energy up to which orbitals need modes, whole hartree.
 
     The largest :func:`atomic_cutoff` of the structure's elements. At the accuracy of 2e-5
-    hartree/atom energies of crystals and molecules are within 1 meV/atom of their limit.
+    hartree/atom energies of crystals and molecules are within 1 meV/atom of their limit; K and
+    Ca get more than they need.
 
     Raises:
         PseudopotentialError: an element without a pseudopotential, or a bare nucleus.
@@ -47,6 +48,8 @@ def default_cutoff(structure: Structure, functional: KohnSham, accuracy: float =
 @lru_cache(maxsize=256)
 def atomic_cutoff(pseudopotential: LocalPseudopotential, accuracy: float) -> float:
     """Lowest whole cutoff, hartree, that leaves an atom's energy too high by ``accuracy`` at most.
+
+    Never above 1600 hartree, where the atom's own waves end.
 
     Raises:
         PseudopotentialError: a bare nucleus.
