@@ -40,18 +40,27 @@ NOT_CHOSEN_BY = {
     "Li-pade-q3": {110: 1.84e-4, 138: 1.97e-5, 160: 3.85e-6},  # bcc, a = 6.6 bohr
     "Li-pade-q1": {8: 1.91e-4, 12: 1.66e-5, 13: 8.57e-6, 16: 9.53e-7},  # bcc, 6.6
     "C-pade-q4": {60: 4.45e-4, 87: 2.13e-5, 110: 1.62e-6},  # diamond, 6.74
-    "Na-pade-q1": {7: 4.43e-6},  # bcc, 7.98
+    "Mg-pade-q2": {9: 2.61e-5, 11: 8.68e-6},  # fcc, 8.5
     "P-pade-q5": {25: 4.47e-4, 39: 3.17e-5},  # simple cubic, 4.5
     "Cu-pade-q11": {100: 1.14e-3, 128: 2.09e-5},  # fcc, 6.8
     "Ga-pade-q3": {8: 1.85e-3, 14: 1.07e-5},  # fcc, 8.2
     "Ge-pade-q4": {20: 3.09e-4, 30: 1.69e-5},  # diamond, 10.6
     "Sn-pade-q4": {12: 2.95e-4, 19: 1.65e-5},  # diamond, 12.2
 }
-MEASURED = [
-    pytest.param(name, errors, id=f"{name}{mark}")
-    for table, mark in ((CHOSEN_BY, ""), (NOT_CHOSEN_BY, "-not-chosen-by"))
-    for name, errors in table.items()
-]
+# The warm atom has electrons in p and d levels that these hardly use.
+GENEROUS = {
+    "Na-pade-q1": {4: 6.47e-5, 6: 6.30e-6, 7: 4.43e-6, 9: 3.53e-7},  # bcc, 7.98
+    "K-pade-q1": {8: 3.22e-4, 13: 3.49e-6},  # bcc, 9.9
+    "Ca-pade-q2": {15: 7.99e-5, 26: 3.60e-7},  # fcc, 10.4
+}
+# Metallic: squeezed far beyond what a molecule of it is.
+SQUEEZED = {"H-pade-q1": {60: 5.47e-4, 80: 1.57e-4, 96: 5.12e-5}}  # bcc, 3.2
+# Where the atom loses the default accuracy and the ratio is this or more, it is 1 meV at most.
+ENOUGH = ACCURACY / MEV
+
+
+def measured(table, low, high):
+    return [(name, errors, low, high) for name, errors in table.items()]
 
 
 def pseudopotential(name):
@@ -62,29 +71,26 @@ def pseudopotential(name):
     return GTH.load(symbol, f"gth-{kind}")
 
 
-@pytest.mark.parametrize(("name", "errors"), MEASURED)
-def test_an_atom_loses_what_crystals_and_molecules_lose(name, errors):
+@pytest.mark.parametrize(
+    ("name", "errors", "low", "high"),
+    measured(CHOSEN_BY, ENOUGH, 2.2)
+    + measured(NOT_CHOSEN_BY, ENOUGH, 2.2)
+    + measured(GENEROUS, ENOUGH, 80)
+    + measured(SQUEEZED, ENOUGH / 2, 2.2),
+)
+def test_an_atom_loses_what_crystals_and_molecules_lose(name, errors, low, high):
     lost = energy_lost(pseudopotential(name), list(errors))
     ratio = lost / np.array(list(errors.values()))
-    # where the atom loses the default accuracy, these lose 1 meV at most
-    assert ratio.min() > ACCURACY / MEV
-    assert ratio.max() < 2.2
+    assert low < ratio.min()
+    assert ratio.max() < high
 
 
-@pytest.mark.parametrize("name", [*CHOSEN_BY, *NOT_CHOSEN_BY, "K-pade-q1", "Ca-pade-q2"])
+@pytest.mark.parametrize("name", sorted({*CHOSEN_BY, *NOT_CHOSEN_BY, *GENEROUS}))
 def test_a_cutoff_is_the_lowest_whole_one(name):
     cutoff = atomic_cutoff(pseudopotential(name), ACCURACY)
     assert cutoff == round(cutoff)
     below, at = energy_lost(pseudopotential(name), [cutoff - 1, cutoff])
     assert at <= ACCURACY < below
-
-
-@pytest.mark.parametrize(("name", "error"), [("K-pade-q1", 3.5e-6), ("Ca-pade-q2", 3.6e-7)])
-def test_elements_with_empty_d_levels_get_more_than_they_need(name, error):
-    """Their warm atoms have more d electrons than the crystals (ABINIT, bcc K, fcc Ca)."""
-    cutoff = {"K-pade-q1": 13, "Ca-pade-q2": 26}[name]
-    assert atomic_cutoff(pseudopotential(name), ACCURACY) == cutoff
-    assert energy_lost(pseudopotential(name), [cutoff])[0] > 2.2 * error
 
 
 @pytest.mark.parametrize("name", ["gthfit", "evanescent"])

@@ -32,8 +32,8 @@ def default_cutoff(structure: Structure, functional: KohnSham, accuracy: float =
     """Kinetic energy up to which orbitals need modes, whole hartree.
 
     The largest :func:`atomic_cutoff` of the structure's elements. At the accuracy of 2e-5
-    hartree/atom energies of crystals and molecules are within 1 meV/atom of their limit; K and
-    Ca get more than they need.
+    hartree/atom energies of crystals and molecules are within 1 meV/atom of their limit. Alkali
+    metals and Ca get more than they need, metallic hydrogen a little less (1.5 meV/atom).
 
     Raises:
         PseudopotentialError: an element without a pseudopotential, or a bare nucleus.
