@@ -87,7 +87,7 @@ def read_output(text: str) -> dict[str, Any]:
         "energy": float(energy[1]),
         "forces": [values[i : i + 3] for i in range(0, len(values), 3)],
         "evaluations": len(re.findall(r"^ ETOT\s*\d+", text, re.MULTILINE)),
-        "converged": "not converged" not in text,
+        "converged": "not enough SCF cycles" not in text,
         "size": int(waves[1]) if waves else 0,
     }
 

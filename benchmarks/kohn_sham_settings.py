@@ -7,6 +7,7 @@ would cost each code an hour.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +24,25 @@ class Choice:
     limit: float | None = None
 
 
-#: Not searched yet for fedens; of ABINIT and PySCF found by hand with the lists below.
+def _gaussians(basis: str, cutoff: float, limit: float | None) -> Choice:
+    setting = {"basis": basis, "ke_cutoff": cutoff, "energy_change": 1e-6, "forces": True}
+    return Choice(setting, limit)
+
+
+#: For fedens a guess until a search has run; limits of PySCF's Al4 are not known either.
 CHOICES = {
     ("al4", "fedens"): Choice({"order": 10, "elements": 3, "cutoff": 24.0, "residual": 1e-5}),
     ("si8", "fedens"): Choice({"order": 10, "elements": 4, "cutoff": 28.0, "residual": 1e-5}),
     ("al4", "abinit"): Choice(
-        {"ecut": 25, "boxcutmin": 1.2, "tolvrs": 1e-4, "bands": 10, "nline": 2}, -8.3937436648
+        {"ecut": 24, "boxcutmin": 1.2, "tolvrs": 1e-4, "bands": 10, "nline": 2}, -8.3937436648
     ),
     ("si8", "abinit"): Choice(
-        {"ecut": 28, "boxcutmin": 1.2, "tolvrs": 1e-4, "bands": 16}, -31.333641486
+        {"ecut": 27, "boxcutmin": 1.2, "tolvrs": 1e-4, "bands": 16}, -31.333641486
     ),
+    ("al4", "pyscf gth-szv"): _gaussians("gth-szv", 10.0, None),
+    ("si8", "pyscf gth-szv"): _gaussians("gth-szv", 14.0, -31.045417730),
+    ("al4", "pyscf gth-dzvp"): _gaussians("gth-dzvp", 10.0, None),
+    ("si8", "pyscf gth-dzvp"): _gaussians("gth-dzvp", 14.0, -31.268520813),
 }
 
 
@@ -54,11 +64,11 @@ def catalogue(code: str, system: dict[str, Any]) -> Catalogue:
     """What a search may try of one code."""
     if code == "abinit":
         return _abinit(10 if system["smearing"] else 16)
-    return _fedens() if code == "fedens" else _pyscf(code.split()[1])
+    return _fedens(system["length"]) if code == "fedens" else _pyscf(code.split()[1])
 
 
 def _abinit(bands: int) -> Catalogue:
-    """Cutoffs and transforms' meshes; ``tolvrs`` 1e-4 leaves F to 1e-7, forces to 1e-4 hartree."""
+    """Cutoffs and transforms' meshes; ``tolvrs`` 1e-4 leaves F to 1e-6, forces to 1e-4 hartree."""
     tight = {"tolvrs": 1e-4, "bands": bands}
     return Catalogue(
         limit={"ecut": 44, "boxcutmin": 2.0, "tolvrs": 1e-8, "bands": bands},
@@ -72,18 +82,20 @@ def _abinit(bands: int) -> Catalogue:
     )
 
 
-def _fedens() -> Catalogue:
+def _fedens(length: float) -> Catalogue:
+    """Meshes, each with every cutoff: what one mesh can't hold a coarser one can't either."""
+    finest = math.ceil(length / 2)
     return Catalogue(
-        limit={"order": 10, "elements": 4, "cutoff": 44.0, "residual": 1e-7},
+        limit={"order": 10, "elements": finest, "cutoff": 44.0, "residual": 1e-7},
         tight={"residual": 1e-6},
         meshes=[
             Mesh(
                 {"order": order, "elements": elements, "cutoff": cutoff},
-                rank=(elements, round(cutoff)),
-                family=order,
+                rank=(elements,),
+                family=(order, cutoff),
             )
             for order, elements, cutoff in itertools.product(
-                (8, 10), (2, 3, 4), (12.0, 14.0, 16.0, 18.0, 20.0, 22.0, 24.0, 26.0, 28.0)
+                (8, 10), range(math.ceil(length / 4), finest + 1), (16.0, 20.0, 22.0, 24.0, 28.0)
             )
         ],
         minimisers=[{"residual": residual} for residual in (1e-4, 1e-5, 1e-6)],
