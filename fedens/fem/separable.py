@@ -2,13 +2,16 @@
 
 A Gaussian times a monomial factors over x, y and z, so a sum over atoms at all points is a
 product of three per-axis matrices: exact, differentiable, and far cheaper than a pair sum. Other
-radial functions are summed over the points within their cutoff, found axis by axis.
+radial functions are summed over the points within their cutoff, found axis by axis; in periodic
+cells also by their Fourier series, whose waves factor just so.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -52,32 +55,37 @@ def gaussian_factors(axis: Axis, centres: Tensor, exponents: Tensor, max_power: 
     return torch.stack(terms).sum(dim=-1)
 
 
-def gaussian_sum(
-    axes: Axes,
-    centres: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    quadratic: Tensor | None = None,
-) -> Tensor:
+def gaussian_sum(axes: Axes, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
     """See :meth:`fedens.fem.space.FunctionSpace.gaussian_sum`."""
+    amplitudes = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
+    powers = amplitudes.shape[1]
     nx, ny, nz = (len(axis.points) for axis in axes)
     per_chunk = max(1, _CHUNK_ENTRIES // (ny * nz))
     total = axes[0].points.new_zeros(nx, ny * nz)
     for start in range(0, len(centres), per_chunk):
         part = slice(start, start + per_chunk)
         x, y, z = (
-            gaussian_factors(axis, centres[part, i], exponents[part], 0 if quadratic is None else 2)
+            gaussian_factors(axis, centres[part, i], exponents[part], 2 * powers - 2)[::2]
             for i, axis in enumerate(axes)
         )
-        plane = y[0][:, None, :] * (z[0] * amplitudes[part])
-        if quadratic is None:
-            total = total + x[0] @ plane.flatten(0, 1).T
-            continue
-        factors = quadratic[part]
-        bare = y[0][:, None, :] * (z[0] * factors)
-        plane = plane + y[2][:, None, :] * (z[0] * factors) + y[0][:, None, :] * (z[2] * factors)
-        total = total + (x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T)
+        for a in range(powers):
+            plane = _plane(a, y, z, amplitudes[part])
+            total = total + x[a] @ plane.flatten(0, 1).T
     return total.reshape(-1)
+
+
+def _plane(a: int, y: Tensor, z: Tensor, amplitudes: Tensor) -> Tensor:
+    """What stands beside x^2a in the sum of amplitude_p r^2p, Gaussians included; (ny, nz, n).
+
+    The factor of x^2a y^2b z^2c in r^2p, p = a + b + c, is p!/(a! b! c!).
+    """
+
+    def line(b: int) -> Tensor:
+        factors = (math.comb(a + b + c, a) * math.comb(b + c, b) for c in range(len(z) - a - b))
+        terms = (z[c] * (f * amplitudes[:, a + b + c]) for c, f in enumerate(factors))
+        return reduce(operator.add, terms)
+
+    return reduce(operator.add, (y[b][:, None] * line(b) for b in range(len(y) - a)))
 
 
 def radial_sum(
@@ -94,6 +102,51 @@ def radial_sum(
         index = (ix[:, None, None] * ny + iy[:, None]) * nz + iz
         distances = torch.sqrt(r2[inside] + 1e-30)
         total = total.index_add(0, index[inside], function(distances))
+    return total
+
+
+def fourier_sum(
+    axes: Axes,
+    centres: Tensor,
+    amplitudes: Tensor,
+    transform: Callable[[Tensor], Tensor],
+    largest: float,
+) -> Tensor:
+    """See :meth:`fedens.fem.space.FunctionSpace.fourier_sum`."""
+    lengths = [axis.edges[-1] - axis.edges[0] for axis in axes]
+    waves = [_wave_numbers(length, largest) for length in lengths]
+    waves[0] = waves[0][len(waves[0]) // 2 :]  # those of opposite sign are the complex conjugate
+    kx, ky, kz = waves
+    q = torch.sqrt(kx[:, None, None] ** 2 + ky[:, None] ** 2 + kz**2 + 1e-30)
+    form = torch.where(q < largest, transform(q), 0.0) / (lengths[0] * lengths[1] * lengths[2])
+    form = torch.cat([form[:1], 2 * form[1:]])
+    coefficients = form * _structure_factor(waves, centres, amplitudes).reshape(form.shape)
+    x, y, z = (_phases(axis.points, k) for axis, k in zip(axes, waves, strict=True))
+    planes = (y @ (coefficients @ z.T)).flatten(1)
+    return (x.real @ planes.real - x.imag @ planes.imag).reshape(-1)
+
+
+def _wave_numbers(length: Tensor, largest: float) -> Tensor:
+    highest = math.floor(largest * float(length.detach()) / (2 * math.pi))
+    numbers = torch.arange(-highest, highest + 1, device=length.device, dtype=length.dtype)
+    return 2 * math.pi / length * numbers
+
+
+def _phases(points: Tensor, waves: Tensor) -> Tensor:
+    angles = points[:, None] * waves
+    return torch.complex(torch.cos(angles), torch.sin(angles))
+
+
+def _structure_factor(waves: list[Tensor], centres: Tensor, amplitudes: Tensor) -> Tensor:
+    """sum_A amplitude_A exp(-i k R_A), (n_kx, n_ky * n_kz)."""
+    kx, ky, kz = waves
+    per_chunk = max(1, _CHUNK_ENTRIES // (len(ky) * len(kz)))
+    total = torch.zeros(len(kx), len(ky) * len(kz), dtype=torch.complex128, device=kx.device)
+    for start in range(0, len(centres), per_chunk):
+        part = slice(start, start + per_chunk)
+        x, y, z = (_phases(-centres[part, i], k) for i, k in enumerate(waves))
+        plane = (y[:, :, None] * z[:, None, :]).flatten(1)
+        total = total + (amplitudes[part, None] * x).T @ plane
     return total
 
 

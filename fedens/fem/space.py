@@ -123,18 +123,12 @@ class FunctionSpace(Protocol):
     def coulomb_energy(self, charge: Tensor) -> Tensor:
         """(1/2) integral of charge x potential, hartree."""
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
-        """sum_i (amplitude_i + quadratic_i r_i^2) exp(-exponent_i r_i^2), images included.
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        """sum_i (a_i0 + a_i1 r_i^2 + a_i2 r_i^4 + ...) exp(-exponent_i r_i^2), images included.
 
         Args:
-            centres: (n, 3), bohr. exponents, amplitudes: (n,).
-            quadratic: (n,) factors of r^2, or None.
+            centres: (n, 3), bohr. exponents: (n,), bohr^-2.
+            amplitudes: a, (n, k), factors of r^0, r^2, ..., r^(2k-2); or (n,) of r^0 alone.
 
         Returns:
             (n_points,), differentiable in everything.
@@ -151,6 +145,27 @@ class FunctionSpace(Protocol):
 
         Returns:
             (n_points,), differentiable in the centres and in the space's geometry.
+        """
+
+    def fourier_sum(
+        self,
+        centres: Tensor,
+        amplitudes: Tensor,
+        transform: Callable[[Tensor], Tensor],
+        largest: float,
+    ) -> Tensor:
+        """sum_i amplitude_i f(|r - R_i|), images included, by the Fourier series of periodic cells.
+
+        Args:
+            centres: (n, 3), bohr. amplitudes: (n,).
+            transform: of wave numbers of any shape, 1/bohr: integral of f(r) exp(-i q r).
+            largest: wave number where the series ends, 1/bohr.
+
+        Returns:
+            (n_points,), differentiable in centres, amplitudes and the space's geometry.
+
+        Raises:
+            SpaceError: the space is not periodic.
         """
 
     def moved(self, positions: Tensor) -> FunctionSpace:

@@ -248,19 +248,24 @@ class TensorSpace:
         diagonal = stiffness * self.laplacian_eigenvalues + mass
         return lambda load: load / diagonal
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
-        return separable.gaussian_sum(self.axes, centres, exponents, amplitudes, quadratic)
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        return separable.gaussian_sum(self.axes, centres, exponents, amplitudes)
 
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float
     ) -> Tensor:
         return separable.radial_sum(self.axes, centres, function, cutoff)
+
+    def fourier_sum(
+        self,
+        centres: Tensor,
+        amplitudes: Tensor,
+        transform: Callable[[Tensor], Tensor],
+        largest: float,
+    ) -> Tensor:
+        if not self.is_periodic:
+            raise SpaceError("only periodic cells have Fourier series: use radial_sum")
+        return separable.fourier_sum(self.axes, centres, amplitudes, transform, largest)
 
     @cached_property
     def coulomb_kernel(self) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 
 from fedens.configuration import Configuration, ReferencePointsConfiguration
 from fedens.energy.functional import EnergyFunctional
-from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.jobs.run import Run
 from fedens.learning.devices import resolve_device
 
@@ -31,8 +30,7 @@ class OrbitalFreeRun(Run[Options]):
         """The energy functional the configuration asks for."""
         options = self.configuration.functional
         pseudopotentials = {
-            symbol: pseudopotential_from_description(one.model_dump(mode="json"))
-            for symbol, one in options.pseudopotentials.items()
+            symbol: one.pseudopotential(symbol) for symbol, one in options.pseudopotentials.items()
         }
         return EnergyFunctional.orbital_free(
             options.kinetic, options.vw_weight, options.xc, pseudopotentials, options.gaussian_width

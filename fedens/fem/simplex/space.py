@@ -212,18 +212,13 @@ class SimplexSpace:
     def preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
         return self._matrices.preconditioner(stiffness, mass)
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        amplitudes = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
         total = self.points.new_zeros(self.n_points)
-        for i, centre in enumerate(centres):
+        for centre, exponent, factors in zip(centres, exponents, amplitudes, strict=True):
             r2 = ((self.points - centre) ** 2).sum(dim=1)
-            factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
-            total = total + factor * torch.exp(-exponents[i] * r2)
+            polynomial = sum(factor * r2**power for power, factor in enumerate(factors))
+            total = total + polynomial * torch.exp(-exponent * r2)
         return total
 
     def radial_sum(
@@ -235,6 +230,15 @@ class SimplexSpace:
             inside = torch.nonzero(r2.detach() < cutoff**2)[:, 0]
             total = total.index_add(0, inside, function(torch.sqrt(r2[inside])))
         return total
+
+    def fourier_sum(
+        self,
+        centres: Tensor,  # noqa: ARG002
+        amplitudes: Tensor,  # noqa: ARG002
+        transform: Callable[[Tensor], Tensor],  # noqa: ARG002
+        largest: float,  # noqa: ARG002
+    ) -> Tensor:
+        raise SpaceError("only periodic cells have Fourier series: use radial_sum")
 
     def solve_poisson(self, charge: Tensor) -> Tensor:
         return self._coulomb.potential(charge)
