@@ -24,12 +24,12 @@ class Choice:
     limit: float | None = None
 
 
-def _gaussians(basis: str, cutoff: float, limit: float | None) -> Choice:
+def _gaussians(basis: str, cutoff: float, limit: float) -> Choice:
     setting = {"basis": basis, "ke_cutoff": cutoff, "energy_change": 1e-6, "forces": True}
     return Choice(setting, limit)
 
 
-#: For fedens a guess until a search has run; limits of PySCF's Al4 are not known either.
+#: For fedens a guess until a search has run.
 CHOICES = {
     ("al4", "fedens"): Choice({"order": 10, "elements": 3, "cutoff": 24.0, "residual": 1e-5}),
     ("si8", "fedens"): Choice({"order": 10, "elements": 4, "cutoff": 28.0, "residual": 1e-5}),
@@ -39,9 +39,9 @@ CHOICES = {
     ("si8", "abinit"): Choice(
         {"ecut": 27, "boxcutmin": 1.2, "tolvrs": 1e-4, "bands": 16}, -31.333641486
     ),
-    ("al4", "pyscf gth-szv"): _gaussians("gth-szv", 10.0, None),
+    ("al4", "pyscf gth-szv"): _gaussians("gth-szv", 10.0, -8.272218215),
     ("si8", "pyscf gth-szv"): _gaussians("gth-szv", 14.0, -31.045417730),
-    ("al4", "pyscf gth-dzvp"): _gaussians("gth-dzvp", 10.0, None),
+    ("al4", "pyscf gth-dzvp"): _gaussians("gth-dzvp", 10.0, -8.369290336),
     ("si8", "pyscf gth-dzvp"): _gaussians("gth-dzvp", 14.0, -31.268520813),
 }
 
