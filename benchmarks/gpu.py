@@ -1,7 +1,7 @@
 """The same Kohn-Sham calculation on two cores and on a GPU: are the numbers the same?
 
-Compares free energy, forces and eigenvalues to 1e-9 hartree (and hartree/bohr), prints both
-times and their ratio. Without a GPU it says so and does nothing.
+Compares free energy, forces and eigenvalues of occupied bands to 1e-9 hartree (and hartree/bohr),
+prints both times and their ratio. Without a GPU it says so and does nothing.
 """
 
 from __future__ import annotations
@@ -45,10 +45,14 @@ def compare_kohn_sham(name: str) -> bool:
     solve("si8", "cuda")  # the device's libraries load on first use
     slow, seconds = solve(name, "cpu")
     quick, gpu_seconds = solve(name, "cuda")
+    occupied = torch.as_tensor(slow.occupations).cpu() > 1e-6  # the bands above are a buffer
     differences = {
         "free energy": abs(float(slow.free_energy) - float(quick.free_energy)),
         "forces": largest_difference(slow.forces, quick.forces),
-        "eigenvalues": largest_difference(slow.eigenvalues, quick.eigenvalues),
+        "eigenvalues": largest_difference(
+            torch.as_tensor(slow.eigenvalues).cpu()[occupied],
+            torch.as_tensor(quick.eigenvalues).cpu()[occupied],
+        ),
     }
     print(f"{TITLES[name]}: {seconds:.2f} s on 2 cores, {gpu_seconds:.2f} s on the GPU")
     print(f"ratio {seconds / gpu_seconds:.2f}; {slow.iterations} and {quick.iterations} steps")
