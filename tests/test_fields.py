@@ -51,6 +51,19 @@ def test_the_first_word_tells_the_field(name):
     assert is_density(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("effective_potential", "effective_potential"),
+        ("effective potential error", "effective_potential"),
+        ("potential_error", "potential"),
+        ("effective", None),
+    ],
+)
+def test_the_longest_entry_tells_the_field(name, entry):
+    assert field_of(name) is FIELDS.get(entry)
+
+
 @pytest.mark.parametrize("name", ["densityerror", "root_density", "", "points"])
 def test_other_names_tell_nothing(name):
     assert field_of(name) is None
