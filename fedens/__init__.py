@@ -17,6 +17,7 @@ _PUBLIC = {
     "SimplexSpace": "fedens.fem.simplex",
     "Density": "fedens.data.density",
     "EnergyFunctional": "fedens.energy.functional",
+    "GTH": "fedens.energy.gth",
     "GTHLocal": "fedens.energy.gth",
     "AllElectron": "fedens.energy.pseudopotential",
     "EvanescentCore": "fedens.energy.pseudopotential",

@@ -119,9 +119,9 @@ def test_short_range_part_ends_at_its_cutoff(name, width):
 @pytest.mark.parametrize("r_loc", [0.2, 0.4, 0.7473, 1.2, 1.7])
 def test_gth_short_range_is_a_sum_of_gaussians(r_loc, width):
     pseudopotential = GTHLocal(3, r_loc, 4.9546, -0.8993)
-    exponents, amplitudes, quadratic = pseudopotential.gaussians(width)
+    exponents, amplitudes = pseudopotential.gaussians(width)
     r2 = R[:, None] ** 2
-    total = ((amplitudes + quadratic * r2) * torch.exp(-exponents * r2)).sum(dim=1)
+    total = ((amplitudes[:, 0] + amplitudes[:, 1] * r2) * torch.exp(-exponents * r2)).sum(dim=1)
     exact = pseudopotential.short_range(R, width)
     assert torch.allclose(total, exact, rtol=0, atol=1e-10)
 
@@ -152,7 +152,7 @@ def test_description_makes_the_same_pseudopotential(name):
 
 
 def test_unknown_kind_is_named():
-    with pytest.raises(PseudopotentialError, match=r"'ghost'; known: gth_local, all_electron"):
+    with pytest.raises(PseudopotentialError, match=r"'ghost'; known: gth_local, gth, all_electron"):
         pseudopotential_from_description({"kind": "ghost"})
 
 

@@ -131,11 +131,10 @@ def test_the_kit_notices_forgotten_images():
     space = SPACES["periodic"][0]()
     cell = space.cell
 
-    def alone(right, centres, *given):
+    def alone(right, centres, exponents, amplitudes):
         away = (space.points - centres[0] + 0.5 * cell.diagonal()) % cell.diagonal()
-        exponents, amplitudes = given[:2]
         r2 = ((away - 0.5 * cell.diagonal()) ** 2).sum(dim=1)
-        rest = right(centres[1:], exponents[1:], amplitudes[1:], *(q[1:] for q in given[2:]))
+        rest = right(centres[1:], exponents[1:], amplitudes[1:])
         return rest + amplitudes[0] * torch.exp(-exponents[0] * r2)
 
     with pytest.raises(AssertionError, match="gaussian_sum is not the sum over images"):

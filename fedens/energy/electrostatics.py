@@ -225,17 +225,15 @@ def _short_range(
             lambda r: pseudopotential.short_range(r, width),
             pseudopotential.cutoff(width),
         )
-    exponents, amplitudes, quadratic = (e.to(space.device) for e in expansion)
+    exponents, amplitudes = (e.to(space.device) for e in expansion)
 
-    def gaussians(chosen: Tensor, quadratic: Tensor | None) -> Tensor:
-        n = int(chosen.sum())
+    def gaussians(exponents: Tensor, amplitudes: Tensor) -> Tensor:
         return space.gaussian_sum(
-            centres.repeat_interleave(n, dim=0),
-            exponents[chosen].repeat(len(centres)),
-            (share[:, None] * amplitudes[chosen]).reshape(-1),
-            None if quadratic is None else (share[:, None] * quadratic[chosen]).reshape(-1),
+            centres.repeat_interleave(len(exponents), dim=0),
+            exponents.repeat(len(centres)),
+            (share[:, None, None] * amplitudes).flatten(0, 1),
         )
 
-    has_quadratic = quadratic != 0
-    total = gaussians(~has_quadratic, None)
-    return total + gaussians(has_quadratic, quadratic) if has_quadratic.any() else total
+    bare = (amplitudes[:, 1:] == 0).all(dim=1)  # most are, and powers of r cost more
+    total = gaussians(exponents[bare], amplitudes[bare, :1])
+    return total + gaussians(exponents[~bare], amplitudes[~bare])

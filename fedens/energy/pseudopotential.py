@@ -19,6 +19,7 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from fedens.energy.projectors import ProjectorChannel, spacing_for_waves
 from fedens.errors import PseudopotentialError
 
 LARGEST_CUTOFF = 30.0
@@ -35,6 +36,8 @@ class LocalPseudopotential(ABC):
     negligible: ClassVar[float] = 1e-11
     #: Whether v(r) is infinite at the nucleus.
     singular: ClassVar[bool] = False
+    #: What acts on orbitals beside v(r); empty for a potential that a density alone can carry.
+    projectors: tuple[ProjectorChannel, ...] = ()
 
     @abstractmethod
     def potential(self, r: Tensor) -> Tensor:
@@ -48,11 +51,12 @@ class LocalPseudopotential(ABC):
         """v(r) + Z erf(r / (sqrt(2) width)) / r, hartree."""
         return self.potential(r) + self.valence * erf_over_r(r, 1 / (math.sqrt(2) * width))
 
-    def gaussians(self, width: float) -> tuple[Tensor, Tensor, Tensor] | None:  # noqa: ARG002
-        """The short-range part as sum (amplitude + quadratic r^2) exp(-exponent r^2), if it is one.
+    def gaussians(self, width: float) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """The short-range part as a sum of Gaussians times polynomials of r^2, if it is one.
 
         Returns:
-            exponents, amplitudes, quadratic factors, each (n,); or None.
+            exponents (n,) and amplitudes (n, k) as :meth:`.FunctionSpace.gaussian_sum` takes
+            them; or None.
         """
         return None
 
@@ -100,9 +104,7 @@ def _coarsest_spacing(pseudopotential: LocalPseudopotential, width: float) -> fl
     values = pseudopotential.short_range(torch.tensor(r), width).numpy()
     q = np.linspace(0.1, 40.0, 400)
     form_factor = np.sin(np.outer(q, r)) @ (r * values) * dr / q
-    norm = np.cumsum((q * form_factor) ** 2)
-    lost = 1 - np.sqrt(norm / norm[-1])
-    return math.pi / float(q[np.argmax(lost < 1e-2)])
+    return spacing_for_waves(q, q * form_factor)
 
 
 class AllElectron(LocalPseudopotential):
@@ -165,6 +167,7 @@ class EvanescentCore(LocalPseudopotential):
 #: Kind -> "module:class".
 PSEUDOPOTENTIALS: dict[str, str] = {
     "gth_local": "fedens.energy.gth:GTHLocal",
+    "gth": "fedens.energy.gth:GTH",
     "all_electron": "fedens.energy.pseudopotential:AllElectron",
     "evanescent_core": "fedens.energy.pseudopotential:EvanescentCore",
     "goodwin_needs_heine": "fedens.energy.tabulated:GoodwinNeedsHeine",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -32,6 +33,8 @@ class Axis:
         order: polynomial order of the elements.
         periodic: whether the last edge is the first one again; otherwise functions vanish
             at both ends (Dirichlet).
+        phase: kappa of periodic axes: functions take the factor exp(2 pi i kappa) from one
+            period to the next. Modes are real where kappa is a multiple of 1/2.
         points, weights: Gauss points, order + 1 in each element, (n_points,), bohr.
         values, derivatives: eigenmodes and their slopes at the points, (n_points, n_modes).
         eigenvalues: of minus the second derivative, ascending, (n_modes,), bohr^-2.
@@ -45,9 +48,12 @@ class Axis:
     values: Tensor
     derivatives: Tensor
     eigenvalues: Tensor
+    phase: float = 0.0
 
     @classmethod
-    def build(cls, edges: NDArray[np.float64], order: int, periodic: bool) -> Axis:
+    def build(
+        cls, edges: NDArray[np.float64], order: int, periodic: bool, phase: float = 0.0
+    ) -> Axis:
         """Axis on the given element boundaries (bohr, ascending)."""
         edges = np.asarray(edges, dtype=np.float64)
         if not 1 <= order <= MAX_ORDER:
@@ -59,7 +65,7 @@ class Axis:
         length = edges[-1] - edges[0]
         # Unit axes are cached: cells of one size or another share the same eigenproblem.
         relative = tuple(np.round((edges - edges[0]) / length, 14))
-        axis = _unit_axis(relative, order, periodic).scaled(torch.tensor(length))
+        axis = _unit_axis(relative, order, periodic, phase).scaled(torch.tensor(length))
         start = float(edges[0])
         return replace(axis, edges=axis.edges + start, points=axis.points + start)
 
@@ -92,6 +98,40 @@ class Axis:
             eigenvalues=self.eigenvalues / factor**2,
         )
 
+    def with_phase(self, phase: float) -> Axis:
+        """The same periodic axis for functions with a phase, folded to -1/2 < kappa <= 1/2."""
+        if not self.periodic and phase:
+            raise SpaceError(f"phase {phase} along an axis that does not repeat; it must be 0")
+        folded = round(0.5 - (0.5 - phase) % 1.0, 12)
+        if folded == self.phase:
+            return self
+        edges = self.edges.detach().cpu().numpy()
+        return Axis.build(edges, self.order, self.periodic, folded).to(self.edges.device)
+
+    def lowest(self, count: int) -> Axis:
+        """The axis with its first ``count`` modes only."""
+        return replace(
+            self,
+            values=self.values[:, :count].contiguous(),
+            derivatives=self.derivatives[:, :count].contiguous(),
+            eigenvalues=self.eigenvalues[:count],
+        )
+
+    def refined(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gauss points, ``count`` in each element, with their weights and the modes there.
+
+        Returns:
+            points and weights (n_elements count,), bohr; modes (n_elements count, n_modes).
+        """
+        nodes, weights = np.polynomial.legendre.leggauss(count)
+        t, w = (torch.as_tensor(a).to(self.edges) for a in (nodes, weights))
+        edges = self.edges.detach()
+        halves = torch.diff(edges)[:, None] / 2
+        points = (edges[1:] + edges[:-1])[:, None] / 2 + halves * t
+        modes = self._legendre_coefficients
+        values = torch.einsum("kq,kem->eqm", _legendre(t, self.order).to(modes.dtype), modes)
+        return points.reshape(-1), (halves * w).reshape(-1), values.reshape(points.numel(), -1)
+
     def to(self, device: torch.device | str) -> Axis:
         """The axis with its tensors on another device."""
         names = [field.name for field in fields(self) if field.type == "Tensor"]
@@ -121,7 +161,8 @@ class Axis:
         element = (torch.searchsorted(edges, x.contiguous()) - 1).clamp(0, len(edges) - 2)
         low, high = edges[element], edges[element + 1]
         polynomials = _legendre((2 * x - low - high) / (high - low), self.order)
-        return torch.einsum("kn,knm->nm", polynomials, self._legendre_coefficients[:, element])
+        coefficients = self._legendre_coefficients[:, element]
+        return torch.einsum("kn,knm->nm", polynomials.to(coefficients.dtype), coefficients)
 
     @cached_property
     def _legendre_coefficients(self) -> Tensor:
@@ -133,7 +174,8 @@ class Axis:
         weights = self.weights.detach().reshape(n_elements, -1) / lengths
         values = self.values.detach().reshape(*points.shape, -1)
         norms = 2 * torch.arange(self.order + 1, dtype=points.dtype, device=points.device) + 1
-        return torch.einsum("keq,eqm,k->kem", polynomials * weights, values, norms)
+        weighted = (polynomials * weights * norms[:, None, None]).to(values.dtype)
+        return torch.einsum("keq,eqm->kem", weighted, values)
 
 
 def _legendre(t: Tensor, order: int) -> Tensor:
@@ -145,35 +187,37 @@ def _legendre(t: Tensor, order: int) -> Tensor:
 
 
 def _solve_unit(
-    edges: tuple[float, ...], order: int, periodic: bool
-) -> tuple[Basis, NDArray[np.float64], NDArray[np.float64]]:
+    edges: tuple[float, ...], order: int, periodic: bool, phase: float
+) -> tuple[Basis, NDArray[np.float64], NDArray[Any]]:
     # scikit-fem asks for its own classes where they exist
     element = {1: ElementLineP1, 2: ElementLineP2}.get(order, partial(ElementLinePp, order))()
     basis = Basis(MeshLine(np.array(edges)), element, intorder=2 * order + 1)
-    reduction = _boundary_reduction(basis, periodic)
-    stiffness = reduction.T @ (laplace.assemble(basis) @ reduction)
-    masses = reduction.T @ (mass.assemble(basis) @ reduction)
+    reduction = _boundary_reduction(basis, periodic, phase)
+    adjoint = reduction.conj().T
+    stiffness = adjoint @ (laplace.assemble(basis) @ reduction)
+    masses = adjoint @ (mass.assemble(basis) @ reduction)
     eigenvalues, vectors = scipy.linalg.eigh(stiffness, masses)
-    if periodic:
+    if periodic and not phase:
         eigenvalues[0] = 0.0  # the constant, exact in every order
     return basis, eigenvalues, reduction @ vectors
 
 
-def _boundary_reduction(basis: Basis, periodic: bool) -> NDArray[np.float64]:
-    """Map from free coefficients to all of them: ends joined, or fixed at zero."""
-    everything = np.eye(basis.N)
+def _boundary_reduction(basis: Basis, periodic: bool, phase: float) -> NDArray[Any]:
+    """Map from free coefficients to all of them: ends joined by a phase, or fixed at zero."""
+    factor = {0.0: 1.0, 0.5: -1.0}.get(phase, np.exp(2j * np.pi * phase))
+    everything = np.eye(basis.N, dtype=type(factor))
     x = basis.mesh.p[0]
     first = basis.nodal_dofs[0, np.argmin(x)]
     last = basis.nodal_dofs[0, np.argmax(x)]
     if periodic:
-        everything[last, first] = 1.0
+        everything[last, first] = factor
         return np.delete(everything, last, axis=1)
     return np.delete(everything, [first, last], axis=1)
 
 
-@lru_cache(maxsize=256)
-def _unit_axis(edges: tuple[float, ...], order: int, periodic: bool) -> Axis:
-    basis, eigenvalues, modes = _solve_unit(edges, order, periodic)
+@lru_cache(maxsize=1024)
+def _unit_axis(edges: tuple[float, ...], order: int, periodic: bool, phase: float) -> Axis:
+    basis, eigenvalues, modes = _solve_unit(edges, order, periodic, phase)
     n_elements, n_quadrature = basis.dx.shape
     values = np.zeros((n_elements, n_quadrature, basis.N))
     slopes = np.zeros_like(values)
@@ -192,4 +236,5 @@ def _unit_axis(edges: tuple[float, ...], order: int, periodic: bool) -> Axis:
         values=torch.tensor(values.reshape(flat) @ modes),
         derivatives=torch.tensor(slopes.reshape(flat) @ modes),
         eigenvalues=torch.tensor(eigenvalues),
+        phase=phase,
     )

@@ -8,7 +8,9 @@ radial functions are summed over the points within their cutoff, found axis by a
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -52,32 +54,37 @@ def gaussian_factors(axis: Axis, centres: Tensor, exponents: Tensor, max_power: 
     return torch.stack(terms).sum(dim=-1)
 
 
-def gaussian_sum(
-    axes: Axes,
-    centres: Tensor,
-    exponents: Tensor,
-    amplitudes: Tensor,
-    quadratic: Tensor | None = None,
-) -> Tensor:
+def gaussian_sum(axes: Axes, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
     """See :meth:`fedens.fem.space.FunctionSpace.gaussian_sum`."""
+    amplitudes = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
+    powers = amplitudes.shape[1]
     nx, ny, nz = (len(axis.points) for axis in axes)
     per_chunk = max(1, _CHUNK_ENTRIES // (ny * nz))
     total = axes[0].points.new_zeros(nx, ny * nz)
     for start in range(0, len(centres), per_chunk):
         part = slice(start, start + per_chunk)
         x, y, z = (
-            gaussian_factors(axis, centres[part, i], exponents[part], 0 if quadratic is None else 2)
+            gaussian_factors(axis, centres[part, i], exponents[part], 2 * powers - 2)[::2]
             for i, axis in enumerate(axes)
         )
-        plane = y[0][:, None, :] * (z[0] * amplitudes[part])
-        if quadratic is None:
-            total = total + x[0] @ plane.flatten(0, 1).T
-            continue
-        factors = quadratic[part]
-        bare = y[0][:, None, :] * (z[0] * factors)
-        plane = plane + y[2][:, None, :] * (z[0] * factors) + y[0][:, None, :] * (z[2] * factors)
-        total = total + (x[0] @ plane.flatten(0, 1).T + x[2] @ bare.flatten(0, 1).T)
+        for a in range(powers):
+            plane = _plane(a, y, z, amplitudes[part])
+            total = total + x[a] @ plane.flatten(0, 1).T
     return total.reshape(-1)
+
+
+def _plane(a: int, y: Tensor, z: Tensor, amplitudes: Tensor) -> Tensor:
+    """What stands beside x^2a in the sum of amplitude_p r^2p, Gaussians included; (ny, nz, n).
+
+    The factor of x^2a y^2b z^2c in r^2p, p = a + b + c, is p!/(a! b! c!).
+    """
+
+    def line(b: int) -> Tensor:
+        factors = (math.comb(a + b + c, a) * math.comb(b + c, b) for c in range(len(z) - a - b))
+        terms = (z[c] * (f * amplitudes[:, a + b + c]) for c, f in enumerate(factors))
+        return reduce(operator.add, terms)
+
+    return reduce(operator.add, (y[b][:, None] * line(b) for b in range(len(y) - a)))
 
 
 def radial_sum(

@@ -123,18 +123,12 @@ class FunctionSpace(Protocol):
     def coulomb_energy(self, charge: Tensor) -> Tensor:
         """(1/2) integral of charge x potential, hartree."""
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
-        """sum_i (amplitude_i + quadratic_i r_i^2) exp(-exponent_i r_i^2), images included.
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        """sum_i (a_i0 + a_i1 r_i^2 + a_i2 r_i^4 + ...) exp(-exponent_i r_i^2), images included.
 
         Args:
-            centres: (n, 3), bohr. exponents, amplitudes: (n,).
-            quadratic: (n,) factors of r^2, or None.
+            centres: (n, 3), bohr. exponents: (n,), bohr^-2.
+            amplitudes: a, (n, k), factors of r^0, r^2, ..., r^(2k-2); or (n,) of r^0 alone.
 
         Returns:
             (n_points,), differentiable in everything.

@@ -248,14 +248,8 @@ class TensorSpace:
         diagonal = stiffness * self.laplacian_eigenvalues + mass
         return lambda load: load / diagonal
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
-        return separable.gaussian_sum(self.axes, centres, exponents, amplitudes, quadratic)
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        return separable.gaussian_sum(self.axes, centres, exponents, amplitudes)
 
     def radial_sum(
         self, centres: Tensor, function: Callable[[Tensor], Tensor], cutoff: float

@@ -165,16 +165,16 @@ def _check_sums(space: FunctionSpace) -> None:
     middle, length = _box(space)
     centres = middle + length * middle.new_tensor([[0.0, 0.1, -0.2], [0.7, 0.3, 0.1]])
     exponents = middle.new_tensor([4.0, 30.0]) / length**2
-    amplitudes, quadratic = middle.new_tensor([1.0, -0.6]), middle.new_tensor([0.3, 0.8])
+    amplitudes = middle.new_tensor([[1.0, 0.3, -0.2, 0.1], [-0.6, 0.8, 0.5, 0.0]])
     some = _some(space, 200)
     r2 = _squared_distances(space, space.points[some], centres)
     gaussians = torch.exp(-exponents[:, None] * r2)
-    bare = (amplitudes[:, None] * gaussians).sum(dim=(1, 2))
-    found = space.gaussian_sum(centres, exponents, amplitudes)[some]
+    bare = (amplitudes[:, :1] * gaussians).sum(dim=(1, 2))
+    found = space.gaussian_sum(centres, exponents, amplitudes[:, 0])[some]
     _close(found, bare, "gaussian_sum is not the sum over images")
-    factors = amplitudes[:, None] + quadratic[:, None] * r2
-    found = space.gaussian_sum(centres, exponents, amplitudes, quadratic)[some]
-    _close(found, (factors * gaussians).sum(dim=(1, 2)), "gaussian_sum with r^2 is not that sum")
+    factors = torch.einsum("naip,ap->nai", r2[..., None] ** torch.arange(4), amplitudes)
+    found = space.gaussian_sum(centres, exponents, amplitudes)[some]
+    _close(found, (factors * gaussians).sum(dim=(1, 2)), "gaussian_sum with powers is not that sum")
     cutoff = 0.8 * length
 
     def radial(r: Tensor) -> Tensor:

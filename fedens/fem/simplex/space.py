@@ -212,18 +212,13 @@ class SimplexSpace:
     def preconditioner(self, stiffness: float, mass: float) -> SymmetricMap:
         return self._matrices.preconditioner(stiffness, mass)
 
-    def gaussian_sum(
-        self,
-        centres: Tensor,
-        exponents: Tensor,
-        amplitudes: Tensor,
-        quadratic: Tensor | None = None,
-    ) -> Tensor:
+    def gaussian_sum(self, centres: Tensor, exponents: Tensor, amplitudes: Tensor) -> Tensor:
+        amplitudes = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
         total = self.points.new_zeros(self.n_points)
-        for i, centre in enumerate(centres):
+        for centre, exponent, factors in zip(centres, exponents, amplitudes, strict=True):
             r2 = ((self.points - centre) ** 2).sum(dim=1)
-            factor = amplitudes[i] if quadratic is None else amplitudes[i] + quadratic[i] * r2
-            total = total + factor * torch.exp(-exponents[i] * r2)
+            polynomial = sum(factor * r2**power for power, factor in enumerate(factors))
+            total = total + polynomial * torch.exp(-exponent * r2)
         return total
 
     def radial_sum(

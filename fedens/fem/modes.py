@@ -1,0 +1,196 @@
+"""Bases for orbitals: products of the axes' modes whose kinetic energy stays below a cutoff.
+
+The modes of a periodic axis carry a Bloch phase, those of another one vanish at its ends; either
+way the products are orthonormal and diagonalise the kinetic energy. The modes above the cutoff,
+which a mesh holds badly, are left out: below it the spectrum is that of plane waves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fedens.errors import SpaceError
+from fedens.fem.axis import Axis
+from fedens.fem.separable import Axes
+from fedens.fem.tensor import TensorSpace, kronecker_product
+
+#: A wave sqrt(2 cutoff) takes at least 2 pi over this many spacings of the mesh. At order 10 the
+#: highest modes are then a tenth off, which costs less than the modes beyond.
+_LARGEST_PHASE_PER_SPACING = 2.2
+#: Entries of one block of fields: what the processor's cache holds is twice as fast.
+_BLOCK_ENTRIES = 100_000
+
+
+def largest_cutoff(space: TensorSpace) -> float:
+    """Kinetic energy (hartree) of the shortest waves that a mesh holds where it is finest."""
+    return 0.5 * (_LARGEST_PHASE_PER_SPACING / space.finest_spacing) ** 2
+
+
+def spacing_for(cutoff: float) -> float:
+    """Largest mesh spacing (bohr) that holds orbitals up to a cutoff (hartree)."""
+    return _LARGEST_PHASE_PER_SPACING / math.sqrt(2 * cutoff)
+
+
+@dataclass(frozen=True, eq=False)
+class ModeBasis:
+    """Orthonormal products of modes; coefficients (..., n), real or complex.
+
+    Attributes:
+        axes: with the modes in use. index: place of each product among all, (n,).
+    """
+
+    axes: Axes
+    index: Tensor
+
+    @classmethod
+    def below(
+        cls, space: TensorSpace, cutoff: float, kpoint: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> ModeBasis:
+        """All modes with kinetic energies below a cutoff.
+
+        Args:
+            cutoff: hartree. kpoint: phases of the axes over 2 pi, in units of the reciprocal
+                lattice vectors.
+
+        Raises:
+            SpaceError: the mesh cannot hold the cutoff; a phase along an axis that ends; no mode.
+        """
+        largest = largest_cutoff(space)
+        if not 0 < cutoff <= largest * 1.0001:
+            raise SpaceError(
+                f"the cutoff is {cutoff:.4g} hartree, but the mesh, of spacing "
+                f"{space.finest_spacing:.3f} bohr, holds 0 to {largest:.4g}: use a spacing of "
+                f"{spacing_for(abs(cutoff)):.3f} bohr or less, or a lower cutoff"
+            )
+        axes = [axis.with_phase(kappa) for axis, kappa in zip(space.axes, kpoint, strict=True)]
+        lowest = sum(float(axis.eigenvalues[0]) for axis in axes)
+        x, y, z = (
+            axis.lowest(int((axis.eigenvalues - axis.eigenvalues[0] + lowest < 2 * cutoff).sum()))
+            for axis in axes
+        )
+        eigenvalues = _sums(*(axis.eigenvalues for axis in (x, y, z)))
+        index = torch.nonzero(eigenvalues < 2 * cutoff)[:, 0]
+        if not len(index):
+            raise SpaceError(
+                f"no orbital has a kinetic energy below {cutoff:.4g} hartree: raise the cutoff"
+            )
+        return cls((x, y, z), index)
+
+    def scaled(self, factors: Tensor) -> ModeBasis:
+        """The same products on axes stretched by three factors (3,), differentiable in them."""
+        x, y, z = (axis.scaled(factors[i]) for i, axis in enumerate(self.axes))
+        return replace(self, axes=(x, y, z))
+
+    @property
+    def n_modes(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """float64 where all phases are 1 or -1, else complex128."""
+        dtypes = [axis.values.dtype for axis in self.axes]
+        return torch.complex128 if torch.complex128 in dtypes else torch.float64
+
+    @cached_property
+    def kinetic(self) -> Tensor:
+        """Kinetic energies (n,), hartree; differentiable in the axes' scaling."""
+        return 0.5 * _sums(*(axis.eigenvalues for axis in self.axes))[self.index]
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Number of each product's mode along x, y and z, (n,) each."""
+        _, my, mz = self._shape
+        return self.index // (my * mz), self.index // mz % my, self.index % mz
+
+    def evaluate(self, coefficients: Tensor) -> Tensor:
+        """Fields (b, n_points) of coefficients (b, n)."""
+        return kronecker_product(self._boxed(coefficients), *self._values)
+
+    def gradient(self, coefficients: Tensor) -> Iterator[Tensor]:
+        """Derivatives along x, y and z, each (b, n_points), of coefficients (b, n)."""
+        boxed = self._boxed(coefficients)
+        for i in range(3):
+            matrices = list(self._values)
+            matrices[i] = self.axes[i].derivatives.to(self.dtype)
+            yield kronecker_product(boxed, *matrices)
+
+    def test(self, fields: Tensor) -> Tensor:
+        """Integrals (b, n) of fields (b, n_points) with the basis functions."""
+        return kronecker_product(fields, *self._adjoint)[:, self.index]
+
+    def multiply(self, potential: Tensor, coefficients: Tensor) -> Tensor:
+        """Coefficients (b, n) of a real field (n_points,) times the fields of coefficients."""
+        blocks = self.blocks(coefficients)
+        return torch.cat([self.test(self.evaluate(block) * potential) for block in blocks])
+
+    def blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows (b, ...) in groups whose fields a processor's cache holds; large on a GPU."""
+        entries = _BLOCK_ENTRIES if rows.device.type == "cpu" else 500 * _BLOCK_ENTRIES
+        n_points = math.prod(len(axis.points) for axis in self.axes)
+        return rows.split(max(1, entries // n_points))
+
+    def _boxed(self, coefficients: Tensor) -> Tensor:
+        box = coefficients.new_zeros(*coefficients.shape[:-1], math.prod(self._shape))
+        return box.index_copy(-1, self.index, coefficients)
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        x, y, z = (len(axis.eigenvalues) for axis in self.axes)
+        return x, y, z
+
+    @cached_property
+    def _values(self) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, z = (axis.values.to(self.dtype) for axis in self.axes)
+        return x, y, z
+
+    @cached_property
+    def _adjoint(self) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, z = (
+            (axis.values * axis.weights[:, None]).mH.to(self.dtype).resolve_conj().contiguous()
+            for axis in self.axes
+        )
+        return x, y, z
+
+
+def _sums(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return (x[:, None, None] + y[:, None] + z).reshape(-1)
+
+
+def gaussian_overlaps(axis: Axis, centres: Tensor, exponent: float, max_power: int) -> Tensor:
+    """Integrals of (x - c)^k exp(-exponent (x - c)^2) with the modes, over all space.
+
+    Args:
+        axis: the modes; on a periodic axis they go on beyond the cell with their phase.
+        centres: (n,), bohr. exponent: bohr^-2.
+        max_power: largest k.
+
+    Returns:
+        (max_power + 1, n, n_modes), differentiable in the centres and the axis' scaling.
+    """
+    stretch = axis.weights.sum() / axis.weights.detach().sum()
+    longest = float(torch.diff(axis.edges.detach()).max())
+    # so many Gauss points follow the narrowest Gaussian to rounding
+    count = axis.order + math.ceil(6 * longest * math.sqrt(2 * exponent))
+    points, weights, modes = axis.refined(count)
+    points, weights, modes = points * stretch, weights * stretch, modes / stretch**0.5
+    images = torch.zeros(1, dtype=points.dtype, device=points.device)
+    length = axis.edges[-1] - axis.edges[0]
+    if axis.periodic:
+        first = axis.edges[0].detach()
+        centres = centres - length * torch.floor(((centres - first) / length).detach())
+        reach = math.ceil(math.sqrt(40 / exponent) / axis.length)
+        images = torch.arange(-reach, reach + 1, dtype=points.dtype, device=points.device)
+    d = points[:, None] + length * images - centres[:, None, None]
+    gaussian = torch.exp(-exponent * d**2) * weights[:, None]
+    powers = torch.stack([gaussian * d**k for k in range(max_power + 1)])
+    if not modes.is_complex():
+        signs = 1 - 2 * (images % 2) if axis.phase else torch.ones_like(images)
+        return (powers @ signs) @ modes
+    phases = torch.exp(2j * math.pi * axis.phase * images)
+    return (powers.to(modes.dtype) @ phases) @ modes
