@@ -145,8 +145,8 @@ PSEUDOPOTENTIALS: dict[str, type[Options]] = {
     "goodwin_needs_heine": GoodwinNeedsHeineOptions,
     "recpot": RecpotOptions,
 }
-#: pydantic puts these tags into the place of an error, but the file does not hold them.
-TAGGED = PSEUDOPOTENTIALS | {
+#: By the tag of :data:`Structures`.
+STRUCTURES: dict[str, type[Options]] = {
     "thermal_cells": ThermalCellsOptions,
     "from_file": StructureFileOptions,
 }

@@ -21,12 +21,14 @@ from fedens.analysis.crystals import evaluate_sample, quick_errors
 from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
 from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration
+from fedens.configuration.theory import KohnShamOptions
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
 from fedens.fields import ENERGY_DENSITIES
+from fedens.jobs.kohn_sham import kohn_sham_labelling
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Section
 from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
@@ -50,6 +52,19 @@ def is_added(name: str) -> bool:
 
 class CrystalsRun(OrbitalFreeRun[Configuration]):
     """Learns the density and the energy densities of crystals."""
+
+    @property
+    def data_sections(self) -> tuple[str, ...]:
+        if isinstance(self.configuration.theory, KohnShamOptions):
+            return ("seed", "structures", "space", "theory")
+        return ("theory", *super().data_sections)
+
+    @property
+    def labelling(self) -> dict[str, Any]:
+        theory = self.configuration.theory
+        if isinstance(theory, KohnShamOptions):
+            return kohn_sham_labelling(theory, self.configuration.space)
+        return super().labelling
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -122,7 +137,8 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
                 start_from,
             )
         # as asked for, not as fine as the training cells happened to come out
-        return replace(predictor, spacing=self.configuration.space.spacing)
+        spacing = self.configuration.space.spacing
+        return predictor if spacing is None else replace(predictor, spacing=spacing)
 
     def descriptor(self) -> Descriptor:
         """The descriptors the configuration asks for."""

@@ -35,7 +35,7 @@ from fedens.jobs.summary import HELD_OUT_FIELDS, Summary
 from fedens.models.base import Model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
-from fedens.progress import Progress
+from fedens.progress import Count, Progress
 from fedens.reference.labeller import Labeller, labeller_from_description
 from fedens.report.page import ReportTable
 from fedens.structure import Structure
@@ -68,12 +68,9 @@ class Run(ABC, Generic[Options]):
 
     Attributes:
         configuration: what to do. folder: where everything goes. progress: shows how far it is.
-        data_sections: parts of the configuration that the data depend on; a folder holds data of
-            one choice of them.
         leaves: step -> words about what it leaves behind, and where that is in the folder.
     """
 
-    data_sections: ClassVar[tuple[str, ...]]
     leaves: ClassVar[Mapping[str, tuple[str, str]]] = {
         "generate": ("reference data", "data"),
         "train": ("model", "model"),
@@ -121,6 +118,11 @@ class Run(ABC, Generic[Options]):
             DeviceError: the configuration's is missing, or the job does not use it.
         """
         return torch.device("cpu")
+
+    @property
+    @abstractmethod
+    def data_sections(self) -> tuple[str, ...]:
+        """Parts of the configuration that the data depend on; a folder holds one choice."""
 
     def _refuse_other_data(self) -> None:
         path, now = self.folder / "config.yaml", self.configuration
@@ -261,7 +263,7 @@ class Run(ABC, Generic[Options]):
         with self.progress.stage(title, len(structures)) as advance:
             advance(done)
             for name in pending:
-                self._label(name, structures[name])
+                self._label(name, structures[name], advance)
                 advance(1)
         failed = {name: reason for name, reason in self.failures.items() if name in structures}
         for name, reason in failed.items():
@@ -273,9 +275,12 @@ class Run(ABC, Generic[Options]):
         failure = self._failures.get(name, {})
         return name in self.data or failure.get("structure") == structure.digest
 
-    def _label(self, name: str, structure: Structure) -> None:
+    def _label(self, name: str, structure: Structure, count: Count) -> None:
+        def report(step: int, _: float, residual: float) -> None:
+            count(0, f"{name}, step {step}: residual {residual:.1e}")
+
         try:
-            self.data.add(self.labeller(structure), name)
+            self.data.add(self.labeller(structure, report), name)
             self._forget_failure(name)
         except ConvergenceError as error:
             self._failures[name] = {"structure": structure.digest, "reason": str(error)}

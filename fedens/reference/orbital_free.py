@@ -219,7 +219,9 @@ class OrbitalFreeLabeller:
     residual_tolerance: float
     max_evaluations: int
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(
+        self, structure: Structure, report: Callable[[int, float, float], None] | None = None
+    ) -> Sample:
         """The ground state's sample; errors of :func:`solve_ground_state`."""
         state = solve_ground_state(
             structure,
@@ -227,6 +229,7 @@ class OrbitalFreeLabeller:
             self.functional,
             residual_tolerance=self.residual_tolerance,
             max_evaluations=self.max_evaluations,
+            report=report,
         )
         return state.to_sample()
 

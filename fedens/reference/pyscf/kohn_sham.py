@@ -7,7 +7,7 @@ Phys. 17, 197 (1969)). Both are given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -287,7 +287,11 @@ class PySCFLabeller:
     margin: float
     order: int
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(
+        self,
+        structure: Structure,
+        report: Callable[[int, float, float], None] | None = None,  # noqa: ARG002
+    ) -> Sample:
         """The fields of all electrons; the errors of :func:`kohn_sham`."""
         nuclei = zip(structure.symbols, structure.numbers, strict=True)
         finest = {symbol: self.finest / charge for symbol, charge in nuclei}
