@@ -25,6 +25,8 @@ _PUBLIC = {
     "Recpot": "fedens.energy.tabulated",
     "solve_ground_state": "fedens.reference.orbital_free",
     "GroundState": "fedens.reference.orbital_free",
+    "KPoints": "fedens.reference.kohn_sham.kpoints",
+    "monkhorst_pack": "fedens.reference.kohn_sham.kpoints",
     "kohn_sham": "fedens.reference.pyscf.kohn_sham",
     "solve_with_pyscf": "fedens.reference.pyscf.kohn_sham",
     "free_atoms": "fedens.reference.pyscf.free_atoms",

@@ -23,6 +23,10 @@ class PseudopotentialError(FedensError, ValueError):
     """A pseudopotential that is missing, malformed or unsuited."""
 
 
+class SamplingError(FedensError, ValueError):
+    """K-points, a smearing or a number of bands that do not fit each other or the system."""
+
+
 class ConvergenceError(FedensError, RuntimeError):
     """A calculation that did not converge. The unfinished result is in ``result``."""
 

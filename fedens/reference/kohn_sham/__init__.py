@@ -1,0 +1,1 @@
+"""Kohn-Sham crystals and molecules on tensor-product finite elements."""
