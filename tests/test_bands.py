@@ -43,5 +43,5 @@ def test_a_level_is_a_gaussian_of_its_weight():
         occupations=np.array([[2.0]]),
     )
     there, beside = level.density_of_states([0.3, 0.35], 0.05)
-    assert there == pytest.approx(2 / (math.sqrt(math.pi) * 0.05), rel=1e-12)
-    assert beside == pytest.approx(there / math.e, rel=1e-12)
+    assert there == pytest.approx(2 / (math.sqrt(2 * math.pi) * 0.05), rel=1e-12)
+    assert beside == pytest.approx(there / math.sqrt(math.e), rel=1e-12)

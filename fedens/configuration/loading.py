@@ -18,7 +18,7 @@ from fedens.configuration.theory import THEORIES, GTHOptions
 from fedens.errors import ConfigurationError
 
 #: pydantic puts these tags into the place of an error, but the file does not hold them.
-TAGGED = {**PSEUDOPOTENTIALS, **STRUCTURES, **THEORIES, "gth": GTHOptions}
+TAGGED: dict[str, type[Options]] = {**PSEUDOPOTENTIALS, **STRUCTURES, **THEORIES, "gth": GTHOptions}
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -132,7 +132,7 @@ def _unknown_key(place: Sequence[int | str], root: type[Options]) -> str:
         if part in TAGGED:
             model = TAGGED[str(part)]
         elif str(part) in model.model_fields:
-            annotation: Any = model.model_fields[str(part)].annotation
+            annotation = model.model_fields[str(part)].annotation
             for kind in (annotation, *get_args(annotation)):
                 if isinstance(kind, type) and issubclass(kind, BaseModel):
                     model = kind

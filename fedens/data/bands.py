@@ -49,10 +49,10 @@ class Bands:
     def density_of_states(self, energies: ArrayLike, width: float) -> Array:
         """States per hartree, both spins, at ``energies`` (n,) in hartree.
 
-        Every level is a Gaussian exp(-(x / width)^2) of ``width``, hartree; the integral over all
+        Every level is a Gaussian of standard deviation ``width``, hartree; the integral over all
         energies is twice the number of bands.
         """
         x = (np.asarray(energies)[:, None, None] - self.eigenvalues) / width
-        peaks = np.exp(-(x**2)) / (math.sqrt(math.pi) * width)
+        peaks = np.exp(-(x**2) / 2) / (math.sqrt(2 * math.pi) * width)
         states: Array = 2 * np.einsum("ekb,k->e", peaks, self.weights)
         return states

@@ -23,6 +23,7 @@ from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration
 from fedens.configuration.theory import KohnShamOptions
 from fedens.data.sample import Sample
+from fedens.data.sampling import describe_samplings
 from fedens.errors import DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
@@ -54,8 +55,12 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
     """Learns the density and the energy densities of crystals."""
 
     @property
+    def _kohn_sham(self) -> bool:
+        return isinstance(self.configuration.theory, KohnShamOptions)
+
+    @property
     def data_sections(self) -> tuple[str, ...]:
-        if isinstance(self.configuration.theory, KohnShamOptions):
+        if self._kohn_sham:
             return ("seed", "structures", "space", "theory")
         return ("theory", *super().data_sections)
 
@@ -109,11 +114,13 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
         """What a trained model depends on beside samples and first weights."""
         wanted = asdict(settings)
         del wanted["checkpoint_every"]
-        return {
+        inputs = {
             "settings": wanted,
             "descriptors": self.descriptor().describe(),
             **self.chosen("training.baseline"),
         }
+        # elsewhere the data say which it is
+        return inputs | (self.chosen("functional") if self._kohn_sham else {})
 
     def _train_on(
         self,
@@ -129,7 +136,7 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
                 [self.data[name] for name in names],
                 self.descriptor(),
                 settings,
-                self.functional,
+                self.functional if self.configuration.functional else None,
                 baseline,
                 self.configuration.device,
                 checkpoint,
@@ -237,15 +244,28 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
 
     def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
         settings, steps = predictor.provenance["settings"], predictor.history["step"]
+        functional = predictor.functional
         return {
             "configuration": self.configuration.name,
             "seed": self.configuration.seed,
-            "functional": f"{predictor.parent.kinetic}, {predictor.parent.xc}",
+            **self._data_words(),
+            "functional": f"{functional.kinetic}, {functional.xc}" if functional else "none",
             "space": f"order {predictor.order}, spacing {predictor.spacing:.3f} bohr",
             "descriptors": f"{predictor.descriptor.n_features} features per point",
             "differences learned to": predictor.baseline.kind,
             "networks": f"{settings['committee']} of {list(predictor.hidden)} hidden units",
             "optimiser steps": int(steps[-1]) if steps else 0,
+        }
+
+    def _data_words(self) -> dict[str, str]:
+        """Theory, k-points and smearing of Kohn-Sham data."""
+        theory = self.configuration.theory
+        if not isinstance(theory, KohnShamOptions):
+            return {}
+        index = self.data.index.values()
+        return {
+            "data": f"Kohn-Sham, {theory.xc}",
+            **describe_samplings(entry["sampling"] for entry in index),
         }
 
     def _write_fields(

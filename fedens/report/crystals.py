@@ -118,7 +118,8 @@ def write_crystals_report(
 def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFigure]:
     caption = "Plane through the first atom of the held-out structure with the largest NMAPE."
     figures = [ReportFigure("Density and its error", slices, caption, wide=True)]
-    figures += [_energy_parity(evaluations, route) for route in ("functional", "energy_density")]
+    for route in ("functional", "energy_density"):
+        figures += _energy_parity(evaluations, route)
     for route in ("functional", "hellmann_feynman"):
         title = _title("Forces", f"force_mae_{route}_mev_per_angstrom")
         scale, unit = HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM, "eV/angstrom"
@@ -127,15 +128,18 @@ def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFig
     return figures + calibrations(evaluations)
 
 
-def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> ReportFigure:
+def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> list[ReportFigure]:
+    known = [e for e in evaluations if route in e.energies]
+    if not known:
+        return []
     reference, predicted = (
-        np.array([e.energies[key] / len(e.symbols) * HARTREE_IN_EV for e in evaluations])
+        np.array([e.energies[key] / len(e.symbols) * HARTREE_IN_EV for e in known])
         for key in ("reference", route)
     )
     picture = parity_plot(
         reference, predicted, "energy per atom", "eV", error_unit="meV", error_factor=1000.0
     )
-    return ReportFigure(_title("Energy", f"energy_error_{route}_mev_per_atom"), picture)
+    return [ReportFigure(_title("Energy", f"energy_error_{route}_mev_per_atom"), picture)]
 
 
 def _title(what: str, key: str) -> str:
