@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from fedens import GTH, GTHLocal
 from fedens.configuration import (
     Configuration,
     GTHLocalOptions,
@@ -172,7 +173,7 @@ def test_unwritable_configuration(tmp_path):
             "functional:\n  pseudopotentials:\n    Li: {kind: gth_local, valence: 3,\n"
             "      r_loc: 1.0, C3: 1}\n    Al: {kind: goodwin_needs_heine}",
             "case.yaml, line 4: functional.pseudopotentials.Li.C3: unknown key; "
-            "known here: kind, valence, r_loc, c1, c2",
+            "known here: kind, valence, r_loc, c1, c2, c3, c4",
         ),
         (
             "recpot: 1",
@@ -230,14 +231,24 @@ def test_wrong_type_is_named_with_its_line(refused, text, line, named):
         ("training: {network: {hidden: []}}", 1, "training.network.hidden"),
         ("rounds:\n  count: -1", 2, "rounds.count: should be greater than or equal to 0, not -1"),
         (
-            "functional:\n  pseudopotentials:\n    Al: {kind: gth, valence: 3}",
+            "functional:\n  pseudopotentials:\n    Al: {kind: ghost, valence: 3}",
             3,
-            "functional.pseudopotentials.Al: needs a kind: one of 'gth_local', 'evanescent_core'",
+            "functional.pseudopotentials.Al: needs a kind: one of 'gth', 'gth_local', 'evanescent",
+        ),
+        (
+            "functional:\n  pseudopotentials:\n    Al:\n      kind: gth\n      name: gth-pade-q7",
+            5,
+            "functional.pseudopotentials.Al.name: PySCF's library has no pseudopotential 'gth-pade",
+        ),
+        (
+            "functional:\n  pseudopotentials:\n    Al: {kind: gth}",
+            3,
+            "functional.pseudopotentials.Al.name: is missing",
         ),
         (
             "functional:\n  pseudopotentials:\n    Al: {valence: 3}",
             3,
-            "functional.pseudopotentials.Al: needs a kind: one of gth_local, evanescent_core",
+            "functional.pseudopotentials.Al: needs a kind: one of gth, gth_local, evanescent_core",
         ),
         (
             "functional:\n  pseudopotentials:\n    Zz: {kind: goodwin_needs_heine}",
@@ -422,7 +433,11 @@ space: {spacing: null}
         ("functional:\n  kinetik: wt", 2, "did you mean 'kinetic'"),
         ("functional: null", 1, "functional: is null, but theory orbital_free needs one"),
         ("space: {spacing: null}", 1, "space.spacing: is null, but theory orbital_free"),
-        (KOHN_SHAM.replace("Si: g", "Al: g"), 3, "theory.pseudopotentials: has no .*element Si"),
+        (
+            KOHN_SHAM.replace("Si: gth-pade-q4", "Al: gth-pade-q3"),
+            3,
+            "theory.pseudopotentials: has no .*element Si",
+        ),
         (KOHN_SHAM.replace("functional: null", ""), 1, "give one, or functional: null"),
         (KOHN_SHAM.replace("false", "true"), 6, "response_fields: need a functional"),
         (KOHN_SHAM + "  baseline: linear_response", 7, "training.baseline: needs a functional"),
@@ -433,3 +448,14 @@ space: {spacing: null}
 def test_theories_that_do_not_fit_are_named(refused, text, line, named):
     message = refused(text)
     assert re.search(rf"line {line}: .*{named}", message), message
+
+
+def test_pseudopotentials_of_the_library_are_named(load):
+    text = (
+        "functional: {pseudopotentials: {Al: {kind: gth, name: gth-pade-q3}, "
+        "Li: {kind: gth_local, valence: 3, r_loc: 0.4, c1: -14.0, c3: -1.8, c4: 0.1}}}"
+    )
+    options = load(text).functional.pseudopotentials
+    found = {symbol: one.pseudopotential(symbol) for symbol, one in options.items()}
+    assert found["Al"] == GTH.load("Al", "gth-pade-q3")
+    assert found["Li"] == GTHLocal(3, 0.4, -14.0, 0.0, -1.8, 0.1)

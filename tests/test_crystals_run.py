@@ -62,8 +62,8 @@ _LABEL = OrbitalFreeLabeller.__call__
 def with_labeller(monkeypatch, label):
     """Runs call ``label(labeller, structure)`` instead of their labeller."""
 
-    def called(self, structure, report=None):
-        return label(partial(_LABEL, self, report=report), structure)
+    def called(self, structure, *how):
+        return label(partial(_LABEL, self), structure)
 
     monkeypatch.setattr(OrbitalFreeLabeller, "__call__", called)
 

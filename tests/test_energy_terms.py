@@ -38,6 +38,7 @@ TERMS = {
     "Dirac": DiracExchange(),
     "Perdew-Zunger": PerdewZunger(),
     "Perdew-Wang": LibxcLocal("lda_x,lda_c_pw"),
+    "Teter": exchange_correlation("lda_teter"),
     "PBE": LibxcGradient("pbe,pbe"),
 }
 LOCAL = {name: term for name, term in TERMS.items() if isinstance(term, LocalTerm)}
@@ -251,6 +252,20 @@ def test_perdew_zunger_against_libxc():
         assert torch.allclose(one, two, rtol=1e-12, atol=0)
 
 
+def test_teter_closed_form():
+    """The Pade form of Goedecker, Teter and Hutter, Phys. Rev. B 54, 1703 (1996), appendix."""
+    n = torch.logspace(-6, 1.5, 100, dtype=torch.float64)
+    rs = (DENSE / n) ** (1 / 3)
+    above = 0.4581652932831429 + rs * (
+        2.217058676663745 + rs * (0.7405551735357053 + rs * 0.01968227878617998)
+    )
+    below = rs * (
+        1.0 + rs * (4.504130959426697 + rs * (1.110667363742916 + rs * 0.02359291751427506))
+    )
+    found, _ = exchange_correlation("lda_teter").energy_density_and_potential(n, n ** (1 / 3))
+    assert torch.allclose(found, -n * above / below, rtol=1e-12, atol=0)
+
+
 def test_perdew_zunger_jumps_at_rs_of_one():
     """By 3.2e-5 hartree per electron in the published form: no convergence-order tests with it."""
     n = DENSE * tensor(1 - 1e-9, 1 + 1e-9)
@@ -272,6 +287,7 @@ def test_functionals_by_name():
     assert isinstance(exchange_correlation("lda_pz"), PerdewZunger)
     assert isinstance(exchange_correlation("lda_x"), DiracExchange)
     assert isinstance(exchange_correlation("lda_pw"), LibxcLocal)
+    assert isinstance(exchange_correlation("lda_teter"), LibxcLocal)
     assert isinstance(exchange_correlation("lda_x,lda_c_vwn"), LibxcLocal)
     assert isinstance(exchange_correlation("pbe"), LibxcGradient)
     n = tensor(0.02)

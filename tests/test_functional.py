@@ -72,7 +72,7 @@ def test_the_usual_list_written_by_hand_is_the_usual_functional():
     assert USUAL.kinetic == "tfvw"
 
 
-@pytest.mark.parametrize("xc", ["lda_pz", "lda_x", "lda_pw", "pbe"])
+@pytest.mark.parametrize("xc", ["lda_pz", "lda_x", "lda_pw", "lda_teter", "pbe"])
 def test_any_list_of_stored_terms_can_be_described(xc):
     functional = EnergyFunctional(
         [

@@ -55,9 +55,9 @@ def labelled(monkeypatch):
     """Structures that were labelled."""
     made, label = [], toy_job.ToyLabeller.__call__
 
-    def counted(labeller, structure, report=None):
+    def counted(labeller, structure, *how):
         made.append(structure.formula)
-        return label(labeller, structure, report)
+        return label(labeller, structure, *how)
 
     monkeypatch.setattr(toy_job.ToyLabeller, "__call__", counted)
     return made

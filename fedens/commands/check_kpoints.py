@@ -93,7 +93,8 @@ def _asked_for(config: Path, index: int) -> tuple[KohnShamLabeller, Structure]:
 def changes(given: Sample, finer: Sample) -> dict[str, float]:
     """How two samples of one structure on one mesh differ, by the keys and units of the table."""
     per_atom = HARTREE_IN_MEV / len(given.structure)
-    assert given.forces is not None and finer.forces is not None
+    assert given.forces is not None
+    assert finer.forces is not None
     forces = np.abs(given.forces - finer.forces) * HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
     density = np.abs(given.fields["density"] - finer.fields["density"])
     return {

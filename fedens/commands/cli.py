@@ -129,7 +129,6 @@ _add_step(
 def check_kpoints(
     config: ConfigurationFile,
     index: Annotated[int, typer.Option(min=0, help="Which of its structures.")] = 0,
-    quiet: Quiet = False,
 ) -> None:
     """Whether the k-points of a Kohn-Sham configuration are dense enough to learn from.
 
@@ -148,7 +147,7 @@ def check_kpoints(
     from fedens.commands.check_kpoints import check_kpoints as check
     from fedens.progress import Progress
 
-    check(config, index, Progress(quiet))
+    check(config, index, Progress())
 
 
 @app.command()

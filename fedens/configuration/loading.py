@@ -14,11 +14,11 @@ from pydantic_core import ErrorDetails
 
 from fedens.configuration.material import PSEUDOPOTENTIALS, STRUCTURES, ThermalCellsOptions
 from fedens.configuration.options import Options
-from fedens.configuration.theory import THEORIES, GTHOptions
+from fedens.configuration.theory import THEORIES
 from fedens.errors import ConfigurationError
 
 #: pydantic puts these tags into the place of an error, but the file does not hold them.
-TAGGED: dict[str, type[Options]] = {**PSEUDOPOTENTIALS, **STRUCTURES, **THEORIES, "gth": GTHOptions}
+TAGGED: dict[str, type[Options]] = {**PSEUDOPOTENTIALS, **STRUCTURES, **THEORIES}
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 

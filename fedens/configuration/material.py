@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 
-from fedens.configuration.options import FilePath, Index, Options, Range, Repeats, Symbol
+from fedens.configuration.options import (
+    FilePath,
+    Index,
+    Options,
+    Range,
+    Repeats,
+    Symbol,
+    refuse,
+)
+from fedens.energy.gth import GTH
+from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
+from fedens.errors import PseudopotentialError
 from fedens.sources.source import Source
 from fedens.sources.structure_files import StructureFile
 from fedens.sources.thermal_cells import ThermalCells
@@ -60,7 +79,29 @@ class SpaceOptions(Options):
     order: int = Field(default=10, ge=1, le=10, description="polynomial order")
 
 
-class GTHLocalOptions(Options):
+class PseudopotentialOptions(Options):
+    """Base of the pseudopotentials."""
+
+    def pseudopotential(self, symbol: str) -> LocalPseudopotential:  # noqa: ARG002
+        """That of an element.
+
+        Raises:
+            PseudopotentialError: there is none.
+        """
+        return pseudopotential_from_description(self.model_dump(mode="json"))
+
+
+class GTHOptions(PseudopotentialOptions):
+    """A Goedecker-Teter-Hutter pseudopotential from the library that PySCF ships."""
+
+    kind: Literal["gth"]
+    name: str = Field(description="functional and valence, such as gth-pade-q3")
+
+    def pseudopotential(self, symbol: str) -> LocalPseudopotential:
+        return GTH.load(symbol, self.name)
+
+
+class GTHLocalOptions(PseudopotentialOptions):
     """Local part of a Goedecker-Teter-Hutter pseudopotential."""
 
     kind: Literal["gth_local"]
@@ -68,9 +109,11 @@ class GTHLocalOptions(Options):
     r_loc: PositiveFloat = Field(description="bohr")
     c1: float = Field(default=0.0, description="hartree")
     c2: float = Field(default=0.0, description="hartree")
+    c3: float = Field(default=0.0, description="hartree")
+    c4: float = Field(default=0.0, description="hartree")
 
 
-class EvanescentCoreOptions(Options):
+class EvanescentCoreOptions(PseudopotentialOptions):
     """Evanescent core of Fiolhais et al."""
 
     kind: Literal["evanescent_core"]
@@ -79,13 +122,13 @@ class EvanescentCoreOptions(Options):
     alpha: float = Field(gt=1, description="decay, dimensionless")
 
 
-class GoodwinNeedsHeineOptions(Options):
+class GoodwinNeedsHeineOptions(PseudopotentialOptions):
     """Goodwin, Needs and Heine, for aluminium."""
 
     kind: Literal["goodwin_needs_heine"]
 
 
-class RecpotOptions(Options):
+class RecpotOptions(PseudopotentialOptions):
     """A table in the .recpot format of CASTEP and BLPS."""
 
     kind: Literal["recpot"]
@@ -93,9 +136,25 @@ class RecpotOptions(Options):
 
 
 Pseudopotential = Annotated[
-    GTHLocalOptions | EvanescentCoreOptions | GoodwinNeedsHeineOptions | RecpotOptions,
+    GTHOptions | GTHLocalOptions | EvanescentCoreOptions | GoodwinNeedsHeineOptions | RecpotOptions,
+    BeforeValidator(
+        lambda given: {"kind": "gth", "name": given} if isinstance(given, str) else given
+    ),
     Discriminator("kind"),
 ]
+
+
+def _named_in_the_library(found: dict[str, Pseudopotential]) -> dict[str, Pseudopotential]:
+    for symbol, one in found.items():
+        if isinstance(one, GTHOptions):
+            try:
+                one.pseudopotential(symbol)
+            except PseudopotentialError as error:
+                refuse(f"{symbol}.name", str(error))
+    return found
+
+
+Pseudopotentials = Annotated[dict[Symbol, Pseudopotential], AfterValidator(_named_in_the_library)]
 
 
 def _default_pseudopotentials() -> dict[str, Pseudopotential]:
@@ -111,7 +170,7 @@ class FunctionalOptions(Options):
         default=1.0, description="von Weizsaecker factor; 1 for wt and wgc"
     )
     xc: str = Field(default="lda_pz", description="exchange and correlation")
-    pseudopotentials: dict[Symbol, Pseudopotential] = Field(
+    pseudopotentials: Pseudopotentials = Field(
         default_factory=_default_pseudopotentials, description="by chemical symbol"
     )
     gaussian_width: PositiveFloat = Field(
@@ -140,6 +199,7 @@ Structures = Annotated[
 ]
 
 PSEUDOPOTENTIALS: dict[str, type[Options]] = {
+    "gth": GTHOptions,
     "gth_local": GTHLocalOptions,
     "evanescent_core": EvanescentCoreOptions,
     "goodwin_needs_heine": GoodwinNeedsHeineOptions,

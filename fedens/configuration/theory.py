@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt
 
-from fedens.configuration.material import (
-    EvanescentCoreOptions,
-    GoodwinNeedsHeineOptions,
-    GTHLocalOptions,
-    RecpotOptions,
-)
-from fedens.configuration.options import Options, Symbol
+from fedens.configuration.material import Pseudopotentials
+from fedens.configuration.options import Options
 
 
 class OrbitalFreeOptions(Options):
     """Orbital-free: the sections ``functional`` and ``solver`` say the rest."""
 
     kind: Literal["orbital_free"] = "orbital_free"
-
-
-class GTHOptions(Options):
-    """Goedecker-Teter-Hutter with projectors, from the library that PySCF ships."""
-
-    kind: Literal["gth"]
-    name: str = Field(description="such as gth-pade-q3: functional and valence electrons")
-
-
-def _named(value: Any) -> Any:
-    return {"kind": "gth", "name": value} if isinstance(value, str) else value
-
-
-Pseudopotential = Annotated[
-    GTHOptions | GTHLocalOptions | EvanescentCoreOptions | GoodwinNeedsHeineOptions | RecpotOptions,
-    BeforeValidator(_named),
-    Discriminator("kind"),
-]
 
 
 class SmearingOptions(Options):
@@ -56,7 +33,7 @@ class KohnShamOptions(Options):
     xc: str = Field(
         default="lda_pw", description="lda_pz, lda_pw, lda_teter, pbe or a name of libxc"
     )
-    pseudopotentials: dict[Symbol, Pseudopotential] = Field(
+    pseudopotentials: Pseudopotentials = Field(
         description="by chemical symbol: a name such as gth-pade-q3, or a section with a kind"
     )
     gaussian_width: PositiveFloat = Field(

@@ -52,7 +52,7 @@ class EnergyFunctional:
         xc: name of the exchange-correlation functional.
 
     Raises:
-        FunctionalError: for other lists of terms.
+        FunctionalError: for other lists of terms, or a pseudopotential with projectors.
     """
 
     def __init__(self, terms: Iterable[EnergyTerm]):
@@ -67,6 +67,7 @@ class EnergyFunctional:
         self.electrostatics = _only([t for t in self.terms if isinstance(t, Electrostatics)])
         self.pseudopotentials = self.electrostatics.pseudopotentials
         self.widths = self.electrostatics.widths
+        _refuse_projectors(self.pseudopotentials)
         self.vw_weight = _only([t for t in self.terms if isinstance(t, VonWeizsaecker)]).weight
         density_terms = [t for t in self.terms if isinstance(t, DensityTerm)]
         self.xc_term = _only([t for t in density_terms if t.name == "xc"])
@@ -89,7 +90,8 @@ class EnergyFunctional:
             kinetic: ``tfvw``; ``wt`` (Wang-Teter) or ``wgc`` (density-independent
                 Wang-Govind-Carter), which contain the whole von Weizsaecker term.
             vw_weight: lambda; must be 1 for ``wt`` and ``wgc``.
-            xc: ``lda_pz``, ``lda_x``, ``lda_pw``, ``pbe`` or any LDA or GGA name of libxc.
+            xc: ``lda_pz``, ``lda_x``, ``lda_pw``, ``lda_teter``, ``pbe`` or any LDA or GGA name of
+                libxc.
             pseudopotential: one object for all atoms or ``{symbol: object}``.
             gaussian_width: width of the ions' Gaussian charges, bohr, or ``{symbol: width}``.
             mean_density: n0 of the non-local kernel, electron/bohr^3; default N/V of the cell.
@@ -197,6 +199,17 @@ def _only(terms: list[_Term]) -> _Term:
             "one VonWeizsaecker and one density term named 'xc'"
         )
     return terms[0]
+
+
+def _refuse_projectors(pseudopotentials: Mapping[str, LocalPseudopotential]) -> None:
+    for symbol, one in pseudopotentials.items():
+        if one.projectors:
+            orders = ", ".join(str(channel.order) for channel in one.projectors)
+            raise FunctionalError(
+                f"the pseudopotential of {symbol} has projectors (l = {orders}), which act on "
+                "orbitals: a density alone needs a local one, such as a table of BLPS (Recpot) or "
+                "the local part of this one, pseudopotential.local"
+            )
 
 
 #: -2 mu of an isolated piece of metal, hartree; halves the evaluations against the uniform gas.

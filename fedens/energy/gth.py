@@ -40,6 +40,11 @@ class GTHLocal(LocalPseudopotential):
         self.valence, self.r_loc = float(valence), float(r_loc)
         self.c1, self.c2, self.c3, self.c4 = map(float, (c1, c2, c3, c4))
 
+    def describe(self) -> dict[str, Any]:
+        # without what is zero of c3 and c4: data sets hold descriptions from before there were any
+        zero = {name for name in ("c3", "c4") if getattr(self, name) == 0}
+        return {name: value for name, value in super().describe().items() if name not in zero}
+
     def potential(self, r: Tensor) -> Tensor:
         x2 = (r / self.r_loc) ** 2
         polynomial = self.c1 + x2 * (self.c2 + x2 * (self.c3 + x2 * self.c4))

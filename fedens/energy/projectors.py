@@ -62,11 +62,14 @@ class ProjectorChannel:
 
     def coarsest_spacing(self) -> float:
         """The spacing whose shortest wave holds all but a hundredth of every projector, bohr."""
-        last = len(self.strengths) - 1  # the sharpest
-        x = np.linspace(0.0, 20.0, 4000)
+        q = np.linspace(0.0, 20.0, 4000)  # times r_l
         # r^(l+2k) exp(-r^2/2) has the transform q^l L_k^(l+1/2)(q^2/2) exp(-q^2/2)
-        transform = x**self.order * eval_genlaguerre(last, self.order + 0.5, x**2 / 2)
-        return self.radius * spacing_for_waves(x, x * transform * np.exp(-(x**2) / 2))
+        envelope = q ** (self.order + 1) * np.exp(-(q**2) / 2)
+        waves = [
+            envelope * eval_genlaguerre(k, self.order + 0.5, q**2 / 2)
+            for k in range(len(self.strengths))
+        ]
+        return self.radius * min(spacing_for_waves(q, wave) for wave in waves)
 
 
 def spacing_for_waves(q: NDArray[np.float64], amplitude: NDArray[np.float64]) -> float:

@@ -67,7 +67,7 @@ def _high_density(rs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 #: Short names of functionals of libxc.
-_SHORT = {"lda_pw": "lda_x,lda_c_pw", "pbe": "pbe,pbe"}
+_SHORT = {"lda_pw": "lda_x,lda_c_pw", "lda_teter": "lda_xc_teter93", "pbe": "pbe,pbe"}
 
 
 def _libxc(name: str, rho: Tensor, order: int = 1) -> tuple[Any, ...]:
@@ -152,7 +152,8 @@ class _GradientEnergyDensity(torch.autograd.Function):
 def exchange_correlation(name: str) -> DensityTerm:
     """The functional of a name: ``lda_pz``, ``lda_x`` in closed form; else a libxc name.
 
-    ``lda_pw`` and ``pbe`` are short for libxc's ``lda_x,lda_c_pw`` and ``pbe,pbe``.
+    ``lda_pw``, ``lda_teter`` and ``pbe`` are short for libxc's ``lda_x,lda_c_pw``,
+    ``lda_xc_teter93`` (what GTH-PADE was made for) and ``pbe,pbe``.
 
     Raises:
         FunctionalError: when libxc does not know it, or it is neither an LDA nor a GGA.
@@ -167,8 +168,8 @@ def exchange_correlation(name: str) -> DensityTerm:
         kind = libxc.xc_type(code)
     except (KeyError, ValueError) as error:
         raise FunctionalError(
-            f"xc functional {name!r} is not known: use 'lda_pz', 'lda_x', 'lda_pw', 'pbe' or a "
-            "name that libxc knows, such as 'lda_x,lda_c_vwn'"
+            f"xc functional {name!r} is not known: use 'lda_pz', 'lda_x', 'lda_pw', 'lda_teter', "
+            "'pbe' or a name that libxc knows, such as 'lda_x,lda_c_vwn'"
         ) from error
     if kind == "LDA":
         return LibxcLocal(name)

@@ -9,7 +9,6 @@ import torch
 
 from fedens.configuration import Configuration, ReferencePointsConfiguration
 from fedens.energy.functional import EnergyFunctional
-from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.jobs.run import Run
 from fedens.learning.devices import resolve_device
 
@@ -34,8 +33,7 @@ class OrbitalFreeRun(Run[Options]):
         options = self.configuration.functional
         assert options is not None  # a configuration without one has another theory
         pseudopotentials = {
-            symbol: pseudopotential_from_description(one.model_dump(mode="json"))
-            for symbol, one in options.pseudopotentials.items()
+            symbol: one.pseudopotential(symbol) for symbol, one in options.pseudopotentials.items()
         }
         return EnergyFunctional.orbital_free(
             options.kinetic, options.vw_weight, options.xc, pseudopotentials, options.gaussian_width

@@ -6,6 +6,7 @@ A run lives in one folder::
     failures.json   structures left out, and why  lock.json      the process at work in it
     data/           samples, if there are any     model/         a model, if there is one
     report.html     one page to read              fields/        files for ParaView
+    unfinished/     where a label goes on that was cut off
 
 A section is skipped while nothing that it was made from has changed: parts of the configuration,
 structures, samples, models. Whatever is written is written whole, so that a run that was killed at
@@ -279,12 +280,15 @@ class Run(ABC, Generic[Options]):
         def report(step: int, _: float, residual: float) -> None:
             count(0, f"{name}, step {step}: residual {residual:.1e}")
 
+        checkpoint = self.folder / "unfinished" / f"{structure.digest}.npz"
+        checkpoint.parent.mkdir(exist_ok=True)
         try:
-            self.data.add(self.labeller(structure, report), name)
+            self.data.add(self.labeller(structure, report, checkpoint), name)
             self._forget_failure(name)
         except ConvergenceError as error:
             self._failures[name] = {"structure": structure.digest, "reason": str(error)}
             self.write_json(FAILURES, self._failures)
+        checkpoint.unlink(missing_ok=True)
 
     def _forget_failure(self, name: str) -> None:
         if self._failures.pop(name, None) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
@@ -28,11 +29,17 @@ class Labeller(Protocol):
     Classes also have ``from_description``, which takes :meth:`describe` without its kind.
     """
 
-    def __call__(self, structure: Structure, report: StepReport | None = None) -> Sample:
+    def __call__(
+        self,
+        structure: Structure,
+        report: StepReport | None = None,
+        checkpoint: Path | None = None,
+    ) -> Sample:
         """Fields and energies of one structure.
 
         Args:
             report: called as the calculation goes on, where it can be.
+            checkpoint: a file from which a calculation that was stopped goes on, where it can.
 
         Raises:
             ConvergenceError: the calculation did not converge.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -220,9 +221,13 @@ class OrbitalFreeLabeller:
     max_evaluations: int
 
     def __call__(
-        self, structure: Structure, report: Callable[[int, float, float], None] | None = None
+        self,
+        structure: Structure,
+        report: Callable[[int, float, float], None] | None = None,
+        checkpoint: Path | None = None,
     ) -> Sample:
         """The ground state's sample; errors of :func:`solve_ground_state`."""
+        del checkpoint  # done in seconds
         state = solve_ground_state(
             structure,
             TensorSpace.for_structure(structure, self.spacing, self.order),

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from fedens.data.sample import WITHOUT_DENSITY, Sample
 from fedens.energy.functional import EnergyFunctional
+from fedens.energy.gth import GTH
 from fedens.energy.kohn_sham import KohnSham
+from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import ModelError
 
 _WORDS = {
@@ -83,4 +85,8 @@ def is_kohn_sham(theory: Any) -> bool:
 def _same_ions(labels: KohnSham, functional: EnergyFunctional, symbols: set[str]) -> bool:
     ours, theirs = functional.pseudopotentials, labels.pseudopotentials
     widths = all(functional.widths[symbol] == labels.widths[symbol] for symbol in symbols)
-    return widths and all(ours[s] == getattr(theirs[s], "local", theirs[s]) for s in symbols)
+    return widths and all(_local(ours[s]) == _local(theirs[s]) for s in symbols)
+
+
+def _local(pseudopotential: LocalPseudopotential) -> LocalPseudopotential:
+    return pseudopotential.local if isinstance(pseudopotential, GTH) else pseudopotential

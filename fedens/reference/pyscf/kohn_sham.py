@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -290,9 +291,11 @@ class PySCFLabeller:
     def __call__(
         self,
         structure: Structure,
-        report: Callable[[int, float, float], None] | None = None,  # noqa: ARG002
+        report: Callable[[int, float, float], None] | None = None,
+        checkpoint: Path | None = None,
     ) -> Sample:
         """The fields of all electrons; the errors of :func:`kohn_sham`."""
+        del report, checkpoint  # PySCF has its own
         nuclei = zip(structure.symbols, structure.numbers, strict=True)
         finest = {symbol: self.finest / charge for symbol, charge in nuclei}
         space = SimplexSpace.for_structure(structure, finest, self.growth, self.margin, self.order)
