@@ -281,7 +281,6 @@ class Run(ABC, Generic[Options]):
             count(0, f"{name}, step {step}: residual {residual:.1e}")
 
         checkpoint = self.folder / "unfinished" / f"{structure.digest}.npz"
-        checkpoint.parent.mkdir(exist_ok=True)
         try:
             self.data.add(self.labeller(structure, report, checkpoint), name)
             self._forget_failure(name)
