@@ -85,7 +85,13 @@ class Density:
 
     @property
     def gradient(self) -> Tensor:
-        """Gradient of n at the points, (n_points, 3): 2 u grad u."""
+        """Gradient of n at the points, (n_points, 3).
+
+        2 u grad u of a root density; that of the projection on the space of values, so that it
+        is linear in them.
+        """
+        if self._values is not None:
+            return self.space.evaluate_gradient(self.space.project(self._values))
         return 2 * self.root[:, None] * self.root_gradient
 
     @property

@@ -97,7 +97,8 @@ def _channel_overlaps(basis: ModeBasis, centres: Tensor, channel: ProjectorChann
         polynomial = _polynomial(channel.order, m, i, channel.radius)
         rows.append(sum(v * x[a] * y[b] * z[c] for (a, b, c), v in polynomial.items()))
     stacked = torch.stack([torch.as_tensor(row) for row in rows])
-    return stacked.unflatten(0, (n_radial, -1)).transpose(1, 2)
+    by_harmonic: Tensor = stacked.unflatten(0, (n_radial, -1))
+    return by_harmonic.transpose(1, 2)
 
 
 def _polynomial(order: int, m: int, i: int, radius: float) -> dict[Powers, float]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,23 +19,53 @@ from torch import Tensor
 from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
 from fedens.fem.separable import Axes
-from fedens.fem.tensor import TensorSpace, kronecker_product
+from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
 
-#: A wave sqrt(2 cutoff) takes at least 2 pi over this many spacings of the mesh. At order 10 the
-#: highest modes are then a tenth off, which costs less than the modes beyond.
-_LARGEST_PHASE_PER_SPACING = 2.2
+if TYPE_CHECKING:
+    from fedens.structure import Structure
+
+#: A wave q = sqrt(2 cutoff) advances by q times the spacing from one node of the mesh to the next.
+#: Beyond 2.2 the modes of a mesh are no waves any more; up to 1.6 it also integrates densities,
+#: which have waves of 2 q.
+_LARGEST_PHASE, _GOOD_PHASE = 2.2, 1.6
+#: Polynomial orders to choose from, so that small cells get no more points than they need.
+_ORDERS = (10, 9, 8, 7)
 #: Entries of one block of fields: what the processor's cache holds is twice as fast.
 _BLOCK_ENTRIES = 100_000
 
 
 def largest_cutoff(space: TensorSpace) -> float:
     """Kinetic energy (hartree) of the shortest waves that a mesh holds where it is finest."""
-    return 0.5 * (_LARGEST_PHASE_PER_SPACING / space.finest_spacing) ** 2
+    return 0.5 * (_LARGEST_PHASE / space.finest_spacing) ** 2
 
 
-def spacing_for(cutoff: float) -> float:
-    """Largest mesh spacing (bohr) that holds orbitals up to a cutoff (hartree)."""
-    return _LARGEST_PHASE_PER_SPACING / math.sqrt(2 * cutoff)
+def spacing_for_cutoff(cutoff: float) -> float:
+    """Mesh spacing (bohr) good for orbitals up to a cutoff (hartree) and their density."""
+    return _GOOD_PHASE / math.sqrt(2 * cutoff)
+
+
+def space_for_cutoff(
+    structure: Structure,
+    cutoff: float,
+    margin: float = DEFAULT_MARGIN,
+    device: torch.device | str = "cpu",
+) -> TensorSpace:
+    """The space with the fewest points that is good for orbitals up to a cutoff (hartree).
+
+    Args:
+        margin: from the outermost atoms to the walls of an isolated box, bohr.
+    """
+    spacing = spacing_for_cutoff(cutoff)
+    if not structure.periodic:
+        return TensorSpace.for_structure(structure, spacing, margin=margin, device=device)
+    lengths = structure.orthorhombic_lengths()
+    meshes = [
+        (math.prod(n * (order + 1) for n in elements), order, elements)
+        for order in _ORDERS
+        for elements in [[math.ceil(x / (spacing * order) - 1e-6) for x in lengths]]
+    ]
+    _, order, elements = min(meshes, key=lambda mesh: mesh[0])
+    return TensorSpace(lengths.tolist(), elements, order, device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +97,8 @@ class ModeBasis:
             raise SpaceError(
                 f"the cutoff is {cutoff:.4g} hartree, but the mesh, of spacing "
                 f"{space.finest_spacing:.3f} bohr, holds 0 to {largest:.4g}: use a spacing of "
-                f"{spacing_for(abs(cutoff)):.3f} bohr or less, or a lower cutoff"
+                f"{spacing_for_cutoff(abs(cutoff) or 1.0):.3f} bohr or less, such as that of "
+                "space_for_cutoff(structure, cutoff), or a lower cutoff"
             )
         axes = [axis.with_phase(kappa) for axis, kappa in zip(space.axes, kpoint, strict=True)]
         lowest = sum(float(axis.eigenvalues[0]) for axis in axes)
@@ -133,7 +165,8 @@ class ModeBasis:
         """Rows (b, ...) in groups whose fields a processor's cache holds; large on a GPU."""
         entries = _BLOCK_ENTRIES if rows.device.type == "cpu" else 500 * _BLOCK_ENTRIES
         n_points = math.prod(len(axis.points) for axis in self.axes)
-        return rows.split(max(1, entries // n_points))
+        parts: tuple[Tensor, ...] = rows.split(max(1, entries // n_points))
+        return parts
 
     def _boxed(self, coefficients: Tensor) -> Tensor:
         box = coefficients.new_zeros(*coefficients.shape[:-1], math.prod(self._shape))

@@ -25,11 +25,11 @@ class AndersonMixer:
 
     def __init__(
         self,
-        precondition: Callable[[Tensor], Tensor],
         inner: Callable[[Tensor, Tensor], Tensor],
+        precondition: Callable[[Tensor], Tensor] | None = None,
         damping: float = 0.8,
     ):
-        self.precondition, self.inner, self.damping = precondition, inner, damping
+        self.inner, self.precondition, self.damping = inner, precondition, damping
         self._history: deque[tuple[Tensor, Tensor]] = deque(maxlen=_DEPTH)
 
     def next(self, given: Tensor, residual: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class AndersonMixer:
             factors = share.solution[:, 0] * scale
             x, r = given - factors @ dx, residual - factors @ dr
         self._history.append((given, residual))
-        return x + self.damping * self.precondition(r)
+        return x + self.damping * (r if self.precondition is None else self.precondition(r))
 
 
 def kerker(space: FunctionSpace) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,335 @@
+"""Self-consistent Kohn-Sham calculations of crystals and molecules on a TensorSpace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedens.data.density import Density
+from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
+from fedens.energy.nonlocal_potential import bind_projectors
+from fedens.errors import ConvergenceError, SamplingError
+from fedens.fem.modes import ModeBasis
+from fedens.fem.tensor import TensorSpace
+from fedens.reference.kohn_sham.checkpoint import Checkpoint
+from fedens.reference.kohn_sham.cutoffs import default_cutoff
+from fedens.reference.kohn_sham.hamiltonian import Orbitals
+from fedens.reference.kohn_sham.kpoints import KPoints
+from fedens.reference.kohn_sham.mixing import AndersonMixer, kerker
+from fedens.reference.kohn_sham.smearing import HIGHEST_TOP_OCCUPATION, Occupation, Smearing
+from fedens.reference.kohn_sham.start import starting_density
+from fedens.reference.kohn_sham.state import KohnShamState
+from fedens.reference.kohn_sham.symmetry import Symmetry
+from fedens.structure import Structure
+
+#: Called with (iteration, free energy in hartree, residual) after each step.
+StepReport = Callable[[int, float, float], None]
+
+#: Expansions of the eigensolver's subspace, at the first density and at each later one.
+_FIRST_EXPANSIONS, _EXPANSIONS = 6, 3
+#: Residuals of the orbitals, hartree, end below this share of the density's residual.
+_ORBITAL_SHARE = 0.02
+#: Orbitals with fewer electrons need not converge before the end.
+_NEGLIGIBLE = 1e-6
+#: Residuals of the empty ones there, hartree; their energies' errors are of second order.
+_EMPTY_TOLERANCE = 1e-3
+#: Bands at the top that stay as they are.
+_SPARE = 2
+#: A mixed density is at least this, electron/bohr^3.
+_FLOOR = 1e-12
+
+
+def solve_kohn_sham(
+    structure: Structure,
+    space: TensorSpace,
+    functional: KohnSham,
+    kpoints: KPoints | tuple[Any, Any] | None = None,
+    smearing: Smearing | float = 0.0,
+    cutoff: float | None = None,
+    *,
+    residual_tolerance: float = 1e-6,
+    max_iterations: int = 60,
+    bands: int | None = None,
+    symmetry: bool = True,
+    guess: Density | None = None,
+    checkpoint: str | Path | None = None,
+    require_convergence: bool = True,
+    report: StepReport | None = None,
+) -> KohnShamState:
+    """The self-consistent density and orbitals of a structure, spin-unpolarised.
+
+    Args:
+        kpoints: a mesh (:func:`monkhorst_pack`), or points (n, 3) in units of the reciprocal
+            lattice vectors and weights (n,) that sum to 1; default Gamma.
+        smearing: a :class:`Smearing`, or the width of Fermi-Dirac smearing, kT in hartree; 0 for
+            insulators.
+        cutoff: largest kinetic energy of the orbitals' modes, hartree; chosen from the
+            pseudopotentials by default (``state.cutoff``).
+        residual_tolerance: stop when the density that comes out of a step differs from the one
+            that went in by less, as the integral of the absolute difference over the number of
+            electrons. The free energy's error is second order in it, that of forces first order.
+        max_iterations: steps before giving up.
+        bands: number of bands; chosen from the smearing by default, and raised where too few.
+        symmetry: use only one of k-points that the structure's symmetry makes equal.
+        guess: starting density on the same space; default: the orbital-free one.
+        checkpoint: a file that holds the last density, from which a calculation that was
+            stopped goes on; removed at the end.
+        require_convergence: raise when the tolerance is not met; otherwise the state says so.
+
+    Raises:
+        ConvergenceError: not converged (the unfinished state is in ``.result``).
+        SamplingError: k-points on an isolated axis, a negative smearing, an odd number of
+            electrons or a metal without smearing, too few bands.
+        SpaceError: a mesh that does not fit the structure, or cannot hold the cutoff.
+        PseudopotentialError, FunctionalError: what does not fit together.
+    """
+    calculation = _Calculation.prepare(
+        structure, space, functional, kpoints, smearing, cutoff, bands, symmetry
+    )
+    saved = Checkpoint.of(checkpoint, structure, space, functional)
+    density = saved.density() if saved else None
+    if density is None:
+        density = starting_density(structure, space, functional, guess)
+    last = _iterate(calculation, density, residual_tolerance, max_iterations, saved, report)
+    state = calculation.state(last, residual_tolerance)
+    if require_convergence and not state.converged:
+        raise ConvergenceError(f"{structure.formula}: {state.message}", state)
+    if saved:
+        saved.remove()
+    return state
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One self-consistent step.
+
+    Attributes:
+        given, density: what went in and what came out, (n_points,), electron/bohr^3.
+        potential: of the density that went in, (n_points,), hartree.
+        eigenvalues, occupation, free_energy: of its orbitals. residual: relative difference.
+    """
+
+    given: Tensor
+    density: Tensor
+    potential: Tensor
+    eigenvalues: Tensor
+    occupation: Occupation
+    free_energy: float
+    residual: float
+    iterations: int
+
+
+@dataclass(eq=False)
+class _Calculation:
+    """All that stays the same from step to step, and the orbitals, which do not."""
+
+    structure: Structure
+    space: TensorSpace
+    functional: KohnSham
+    bound: BoundKohnSham
+    sampled: KPoints
+    kpoints: KPoints
+    smearing: Smearing
+    symmetry: Symmetry
+    cutoff: float
+    electrons: float
+    orbitals: list[Orbitals]
+    bands_given: bool
+
+    @classmethod
+    def prepare(
+        cls,
+        structure: Structure,
+        space: TensorSpace,
+        functional: KohnSham,
+        kpoints: KPoints | tuple[Any, Any] | None,
+        smearing: Smearing | float,
+        cutoff: float | None,
+        bands: int | None,
+        use_symmetry: bool,
+    ) -> _Calculation:
+        space.check_matches(structure)
+        electrons = functional.number_of_electrons(structure)
+        smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
+        sampled = as_kpoints(kpoints)
+        sampled.check_matches(space.periodic)
+        if cutoff is None:
+            cutoff = default_cutoff(structure, functional)
+        symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
+        symmetry = symmetry.keeping(sampled)
+        reduced = symmetry.reduced(sampled)
+        n_bands = bands or math.ceil(electrons / 2) + smearing.empty_bands(electrons, space.volume)
+        return cls(
+            structure=structure,
+            space=space,
+            functional=functional,
+            bound=functional.bind(structure, space),
+            sampled=sampled,
+            kpoints=reduced,
+            smearing=smearing,
+            symmetry=symmetry,
+            cutoff=cutoff,
+            electrons=electrons,
+            orbitals=_free_orbitals(structure, space, functional, reduced, cutoff, n_bands),
+            bands_given=bands is not None,
+        )
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the k-points, (n_k,)."""
+        return torch.tensor(self.kpoints.weights, device=self.space.device)
+
+    @property
+    def n_bands(self) -> int:
+        return len(self.orbitals[0].coefficients)
+
+    def step(self, given: Tensor, tolerance: float, before: _Step | None) -> _Step:
+        """Orbitals in the potential of a density, and the density that they have."""
+        potential = self.bound.potential(given)
+        eigenvalues = self._diagonalise(potential, tolerance, before)
+        occupation = self.smearing.occupations(eigenvalues, self.weights, self.electrons)
+        shares = self.weights[:, None] * occupation.occupations
+        total = sum(o.density(share) for o, share in zip(self.orbitals, shares, strict=True))
+        density = self.symmetry.symmetrised_field(torch.as_tensor(total))
+        difference = self.space.integrate((density - given).abs())
+        return _Step(
+            given=given,
+            density=density,
+            potential=potential,
+            eigenvalues=eigenvalues,
+            occupation=occupation,
+            free_energy=self._free_energy(density, potential, eigenvalues, occupation),
+            residual=float(difference) / self.electrons,
+            iterations=before.iterations + 1 if before else 1,
+        )
+
+    def _diagonalise(self, potential: Tensor, tolerance: float, before: _Step | None) -> Tensor:
+        expansions = _EXPANSIONS if before else _FIRST_EXPANSIONS
+        wanted = torch.ones(len(self.orbitals), self.n_bands, dtype=torch.bool)
+        wanted[:, self.n_bands - _SPARE :] = False
+        if before and before.eigenvalues.shape[1] == self.n_bands:
+            wanted = before.occupation.occupations.abs().cpu() > _NEGLIGIBLE
+        found = [
+            orbitals.solve(potential, tolerance, expansions, chosen.to(potential.device))
+            for orbitals, chosen in zip(self.orbitals, wanted, strict=True)
+        ]
+        return torch.stack([pairs.values for pairs in found])
+
+    def _free_energy(
+        self, density: Tensor, potential: Tensor, eigenvalues: Tensor, occupation: Occupation
+    ) -> float:
+        """The functional's value at the orbitals; band energies hold that of the potential."""
+        shares = self.weights[:, None] * occupation.occupations
+        bands = float((shares * eigenvalues).sum() - self.space.integrate(potential * density))
+        with torch.no_grad():
+            rest = float(self.bound.energy(Density(self.space, values=density)))
+        return bands + rest + occupation.entropy_energy
+
+    def enough_bands(self, step: _Step) -> bool:
+        """Whether the topmost band is as good as empty; adds bands where it is not."""
+        if self.smearing.width == 0 or step.occupation.top <= HIGHEST_TOP_OCCUPATION:
+            return True
+        if self.bands_given:
+            step.occupation.check()
+        for orbitals in self.orbitals:
+            orbitals.add_bands(2 + self.n_bands // 8)
+        return False
+
+    def state(self, step: _Step, tolerance: float) -> KohnShamState:
+        """What the last step found, for the user; with empty bands that are converged too."""
+        everything = torch.ones(self.n_bands, dtype=torch.bool, device=self.space.device)
+        everything[self.n_bands - _SPARE :] = False
+        found = [
+            o.solve(step.potential, _EMPTY_TOLERANCE, _FIRST_EXPANSIONS, everything)
+            for o in self.orbitals
+        ]
+        converged = step.residual <= tolerance
+        words = "converged" if converged else "not converged"
+        message = f"{words}: residual {step.residual:.2e} after {step.iterations} steps"
+        if not converged:
+            message += f" (tolerance {tolerance:.1e}); raise max_iterations, or smear more"
+        else:
+            step.occupation.check()
+        return KohnShamState(
+            structure=self.structure,
+            space=self.space,
+            functional=self.functional,
+            bound=self.bound,
+            sampled_kpoints=self.sampled,
+            kpoints=self.kpoints,
+            smearing=self.smearing,
+            symmetry=self.symmetry,
+            cutoff=self.cutoff,
+            density=Density.from_values(self.space, step.density.clamp(min=0)),
+            free_energy=step.free_energy,
+            occupation=step.occupation,
+            local_potential=step.potential,
+            orbital_eigenvalues=torch.stack([pairs.values for pairs in found]),
+            orbitals=tuple(self.orbitals),
+            converged=converged,
+            residual=step.residual,
+            tolerance=tolerance,
+            iterations=step.iterations,
+            message=message,
+        )
+
+
+def _iterate(
+    calculation: _Calculation,
+    density: Tensor,
+    tolerance: float,
+    max_iterations: int,
+    saved: Checkpoint | None,
+    report: StepReport | None,
+) -> _Step:
+    space = calculation.space
+    screening = kerker(space) if space.is_periodic else None
+    mixer = AndersonMixer(lambda a, b: space.integrate(a * b), screening)
+    step: _Step | None = None
+    residual = 1.0
+    while True:
+        step = calculation.step(density, _ORBITAL_SHARE * residual, step)
+        residual = step.residual
+        if report is not None:
+            report(step.iterations, step.free_energy, residual)
+        enough = calculation.enough_bands(step)
+        if (enough and residual <= tolerance) or step.iterations >= max_iterations:
+            return step
+        mixed = mixer.next(step.given, step.density - step.given).clamp(min=_FLOOR)
+        density = mixed * (calculation.electrons / space.integrate(mixed))
+        if saved:
+            saved.write(density)
+
+
+def _free_orbitals(
+    structure: Structure,
+    space: TensorSpace,
+    functional: KohnSham,
+    kpoints: KPoints,
+    cutoff: float,
+    n_bands: int,
+) -> list[Orbitals]:
+    result = []
+    for point in kpoints.points:
+        basis = ModeBasis.below(space, cutoff, point)
+        if basis.n_modes < n_bands:
+            raise SamplingError(
+                f"{n_bands} bands, but only {basis.n_modes} modes below the cutoff of "
+                f"{cutoff:.4g} hartree: raise the cutoff"
+            )
+        projectors = bind_projectors(functional.pseudopotentials, structure, basis)
+        result.append(Orbitals.free(basis, projectors, n_bands))
+    return result
+
+
+def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
+    """A mesh as it is, points and weights as a list of k-points, nothing as Gamma."""
+    if kpoints is None:
+        return KPoints([[0.0, 0.0, 0.0]], [1.0])
+    return kpoints if isinstance(kpoints, KPoints) else KPoints(*kpoints)

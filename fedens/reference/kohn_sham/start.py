@@ -1,0 +1,76 @@
+"""The density with which a self-consistent calculation begins."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedens.data.density import Density
+from fedens.energy.functional import EnergyFunctional
+from fedens.energy.kohn_sham import KohnSham
+from fedens.errors import FedensError, SpaceError
+from fedens.fem.tensor import TensorSpace
+from fedens.reference.orbital_free import solve_ground_state
+from fedens.structure import Structure
+
+#: hartree; the orbital-free density is 1 % off anyway.
+_TOLERANCE = 1e-3
+_EVALUATIONS = 30
+#: Of the Gaussians on atoms, bohr.
+_WIDTH = 1.5
+
+
+def starting_density(
+    structure: Structure, space: TensorSpace, functional: KohnSham, guess: Density | None = None
+) -> Tensor:
+    """Values (n_points,) that integrate to the number of electrons, electron/bohr^3.
+
+    The guess; else the orbital-free density, which is 1 % off in a metal; or Gaussians on the
+    atoms, where there are projectors, without which a local part means little.
+
+    Raises:
+        SpaceError: a guess on another space.
+    """
+    electrons = functional.number_of_electrons(structure)
+    values = (
+        _given(guess, space) if guess is not None else _orbital_free(structure, space, functional)
+    )
+    return values * (electrons / space.integrate(values))
+
+
+def _given(guess: Density, space: TensorSpace) -> Tensor:
+    if guess.values.shape != (space.n_points,) or guess.space.describe() != space.describe():
+        raise SpaceError(
+            f"the starting density lives on {guess.space}, the calculation on {space}: give a "
+            "density on the same space, or none"
+        )
+    return guess.values.detach()
+
+
+def _orbital_free(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:
+    kinetic = "wt" if space.is_periodic else "tfvw"
+    try:
+        return solve_ground_state(
+            structure,
+            space,
+            EnergyFunctional.orbital_free(
+                kinetic, 1.0, "lda_pz", functional.pseudopotentials, functional.widths
+            ),
+            residual_tolerance=_TOLERANCE,
+            max_evaluations=_EVALUATIONS,
+            require_convergence=False,
+        ).density.values
+    except FedensError:  # of what the orbital-free functional cannot do
+        return _gaussians(structure, space, functional)
+
+
+def _gaussians(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:
+    """The valence electrons of each atom as a Gaussian."""
+    valences = [functional.pseudopotentials[s].valence for s in structure.symbols]
+    charges = torch.tensor(valences * structure.occupancies, device=space.device)
+    positions = torch.tensor(structure.positions, device=space.device)
+    exponents = torch.full_like(charges, 0.5 / _WIDTH**2)
+    heights = charges / (2 * math.pi * _WIDTH**2) ** 1.5
+    return space.gaussian_sum(positions, exponents, heights).clamp(min=0)
