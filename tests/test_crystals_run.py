@@ -62,7 +62,7 @@ _LABEL = OrbitalFreeLabeller.__call__
 def with_labeller(monkeypatch, label):
     """Runs call ``label(labeller, structure)`` instead of their labeller."""
 
-    def called(self, structure, *how):
+    def called(self, structure, *_):
         return label(partial(_LABEL, self), structure)
 
     monkeypatch.setattr(OrbitalFreeLabeller, "__call__", called)

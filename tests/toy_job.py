@@ -36,7 +36,7 @@ class ToyLabeller:
 
     pause: float
 
-    def __call__(self, structure: Structure, report=None, checkpoint=None) -> Sample:
+    def __call__(self, structure: Structure, report=None, checkpoint=None) -> Sample:  # noqa: ARG002
         """The sample of a structure."""
         if report is not None:
             report(3, 0.0, 0.25)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -266,6 +267,8 @@ class Run(ABC, Generic[Options]):
             for name in pending:
                 self._label(name, structures[name], advance)
                 advance(1)
+        with suppress(OSError):  # where there is none, or a checkpoint in it
+            (self.folder / "unfinished").rmdir()
         failed = {name: reason for name, reason in self.failures.items() if name in structures}
         for name, reason in failed.items():
             self.progress.say(f"{name} left out: {reason}")

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedens.data.bands import Bands
 from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
@@ -205,14 +206,23 @@ class KohnShamState:
         alone[band] = 1
         return self.orbitals[kpoint].density(alone).cpu().numpy()
 
+    @property
+    def bands(self) -> Bands:
+        """All levels and their occupations, at the irreducible k-points."""
+        return Bands(
+            kpoints=self.kpoints.points,
+            weights=self.kpoints.weights,
+            eigenvalues=self.eigenvalues,
+            occupations=self.occupations,
+            chemical_potential=self.chemical_potential,
+        )
+
     def density_of_states(self, energies: Array, width: float = 0.01) -> Array:
         """States per hartree and cell, both spins, at some energies (n,), hartree.
 
         Every level is a Gaussian of standard deviation ``width`` (hartree).
         """
-        x = (np.asarray(energies)[:, None, None] - self.eigenvalues) / width
-        gaussians = np.exp(-(x**2) / 2) / (width * math.sqrt(2 * math.pi))
-        return 2 * np.einsum("nkb,k->n", gaussians, self.kpoints.weights)
+        return self.bands.density_of_states(energies, width)
 
     def to_sample(self) -> Sample:
         """Fields, energies, forces and provenance as a :class:`Sample` for a data set.
@@ -236,6 +246,7 @@ class KohnShamState:
             stress=self.stress if self.structure.periodic else None,
             converged=self.converged,
             provenance=self._provenance(),
+            bands=self.bands,
         )
 
     def _provenance(self) -> dict[str, Any]:
