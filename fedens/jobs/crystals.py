@@ -15,7 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedens.analysis.crystals import evaluate_sample, quick_errors
 from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
@@ -42,7 +44,11 @@ from fedens.report.crystals import write_crystals_report
 from fedens.report.sections import summary_table
 from fedens.report.slices import density_slices
 
+Array = NDArray[np.float64]
+
 _CURVE_SHARE = 4
+#: Of a level in the density of states, hartree.
+_STATES_WIDTH = 0.01
 _ADDED = re.compile(r"round\d+-")
 
 
@@ -239,8 +245,20 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
             rounds,
             predictor.history,
             next(iter(pictures.values())) if output.figures else None,
+            self._states(),
         )
         return Summary(summary_table(f"{len(evaluations)} held-out structures", evaluations))
+
+    def _states(self) -> tuple[str, Array, Array, float] | None:
+        """The density of states of the first held-out sample, where the data have bands."""
+        name = self.split[1][0]
+        bands = self.data[name].bands
+        if bands is None:
+            return None
+        low, high = bands.eigenvalues.min() - 4 * _STATES_WIDTH, bands.eigenvalues[:, -1].min()
+        energies = np.linspace(low, high, 400)
+        states = bands.density_of_states(energies, _STATES_WIDTH)
+        return name, energies, states, bands.chemical_potential
 
     def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
         settings, steps = predictor.provenance["settings"], predictor.history["step"]
