@@ -56,10 +56,9 @@ def test_generate_train_evaluate(tmp_path, training_seed, bounded):
         assert sample.energy_from_fields() == pytest.approx(sample.energy, abs=1e-6)
     held_out = json.loads((out / "metrics.json").read_text())["held_out"]
     assert not any("energy_error" in name for name in held_out)
-    # half of the spread of the reference forces, 0.1 eV/angstrom; Wang-Teter alone has 7 % density
-    bounded("nmape_percent", held_out["nmape_percent"]["mean"], 3.0)
+    bounded("nmape_percent", held_out["nmape_percent"]["mean"], 1.5)
     feynman = held_out["force_mae_hellmann_feynman_mev_per_angstrom"]["mean"]
-    bounded("hellmann_feynman", feynman, 40.0)
+    bounded("hellmann_feynman", feynman, 110.0)
     assert "Density of states" in (out / "report.html").read_text()
     model = Predictor.load(out / "model")
     assert model.routes == ("hellmann_feynman",)
