@@ -67,6 +67,7 @@ FIELDS = {
     "total": Field(UNITS["hartree/bohr^3"]),
     "potential": Field(UNITS["hartree"]),
     "effective_potential": Field(UNITS["hartree"]),
+    "orbital_density": Field(UNITS["electron/bohr^3"]),
     "forces": Field(UNITS["hartree/bohr"]),
 }
 

@@ -57,6 +57,7 @@ def test_the_first_word_tells_the_field(name):
         ("effective_potential", "effective_potential"),
         ("effective potential error", "effective_potential"),
         ("potential_error", "potential"),
+        ("orbital_density_k0_band3", "orbital_density"),
         ("effective", None),
     ],
 )

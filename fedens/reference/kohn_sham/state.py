@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -224,16 +225,32 @@ class KohnShamState:
         """
         return self.bands.density_of_states(energies, width)
 
+    def fields(self, orbitals: Iterable[tuple[int, int]] = ()) -> dict[str, Tensor]:
+        """All fields at the points by name, (n_points,), for :func:`fedens.write_vtu`.
+
+        ``density``, ``kinetic`` (tau), ``xc``, ``electrostatic``, ``effective_potential``, and
+        for every (k-point, band) of ``orbitals`` one such as ``orbital_density_k0_band3``.
+
+        Raises:
+            SamplingError: no such k-point or band.
+        """
+        asked_for = {
+            f"orbital_density_k{k}_band{band}": torch.as_tensor(self.orbital_density(k, band))
+            for k, band in orbitals
+        }
+        return {
+            "density": self.density.values,
+            **self.energy_densities(),
+            "effective_potential": self.effective_potential,
+            **asked_for,
+        }
+
     def to_sample(self) -> Sample:
         """Fields, energies, forces and provenance as a :class:`Sample` for a data set.
 
         Its energy is F, which the forces belong to.
         """
-        fields = {
-            "density": self.density.values,
-            **self.energy_densities(),
-            "effective_potential": self.effective_potential,
-        }
+        fields = self.fields()
         return Sample(
             structure=self.structure,
             points=self.space.points.cpu().numpy(),
