@@ -70,6 +70,7 @@ def test_routes_are_those_whose_parts_are_known(kind, functional, routes):
     ("kind", "route", "named"),
     [
         ("insulator", "functional", "the energy of the functional is not that of Kohn-Sham"),
+        ("metal", "functional", "energy densities, or route hellmann_feynman"),
         ("metal", "energy_density", "the entropy of the smeared occupations"),
         ("projectors", "energy_density", "the energy of the non-local projectors"),
         ("projectors", "hellmann_feynman", "the pseudopotentials of the data"),

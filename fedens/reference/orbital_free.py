@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
+from fedens.reference.labeller import StepReport
 from fedens.structure import Structure
 
 
@@ -124,7 +125,7 @@ def solve_ground_state(
     residual_tolerance: float = 1e-6,
     max_evaluations: int = 200,
     require_convergence: bool = True,
-    report: Callable[[int, float, float], None] | None = None,
+    report: StepReport | None = None,
 ) -> GroundState:
     """Minimise the energy over densities of N electrons on a space.
 
@@ -223,7 +224,7 @@ class OrbitalFreeLabeller:
     def __call__(
         self,
         structure: Structure,
-        report: Callable[[int, float, float], None] | None = None,
+        report: StepReport | None = None,
         checkpoint: Path | None = None,
     ) -> Sample:
         """The ground state's sample; errors of :func:`solve_ground_state`."""

@@ -71,9 +71,11 @@ class KohnShamLabels:
         """Raise a :class:`ModelError` unless the route gives the labels' energy or forces."""
         missing = self.missing(route)
         if missing:
+            others = [r for r in ("energy_density", "hellmann_feynman") if not self.missing(r)]
             raise ModelError(
                 f"this model has learned from Kohn-Sham data and has no route {route!r}: "
                 f"{'; '.join(missing)}. Use its density and energy densities"
+                + (f", or route {' or '.join(others)}" if others else "")
             )
 
 

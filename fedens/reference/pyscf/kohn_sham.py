@@ -7,7 +7,7 @@ Phys. 17, 197 (1969)). Both are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, PseudopotentialError, SpaceError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
+from fedens.reference.labeller import StepReport
 from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
 from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential, local_fields
 from fedens.structure import Structure
@@ -291,7 +292,7 @@ class PySCFLabeller:
     def __call__(
         self,
         structure: Structure,
-        report: Callable[[int, float, float], None] | None = None,
+        report: StepReport | None = None,
         checkpoint: Path | None = None,
     ) -> Sample:
         """The fields of all electrons; the errors of :func:`kohn_sham`."""
