@@ -45,6 +45,8 @@ _EMPTY_TOLERANCE = 1e-3
 _SPARE = 2
 #: Below it, hartree, levels that change places keep a calculation from converging.
 _SMALL_GAP = 0.02
+#: Electrons per bohr^3 below which an insulating cell is taken for molecules in vacuum.
+_THIN = 0.015
 #: A mixed density is at least this, electron/bohr^3.
 _FLOOR = 1e-12
 
@@ -196,6 +198,12 @@ class _Calculation:
     def n_bands(self) -> int:
         return len(self.orbitals[0].coefficients)
 
+    @property
+    def screens(self) -> bool:
+        """Whether electrons fill the cell and keep long waves of the density small."""
+        dense = self.electrons / self.space.volume > _THIN
+        return self.space.is_periodic and (dense or self.smearing.width > 0)
+
     def step(self, given: Tensor, tolerance: float, before: _Step | None) -> _Step:
         """Orbitals in the potential of a density, and the density that they have."""
         potential = self.bound.potential(given)
@@ -305,7 +313,7 @@ def _iterate(
     report: StepReport | None,
 ) -> _Step:
     space = calculation.space
-    screening = kerker(space) if space.is_periodic else None
+    screening = kerker(space) if calculation.screens else None
     mixer = AndersonMixer(lambda a, b: space.integrate(a * b), screening)
     step: _Step | None = None
     while True:
