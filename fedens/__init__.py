@@ -25,6 +25,8 @@ _PUBLIC = {
     "Recpot": "fedens.energy.tabulated",
     "KohnSham": "fedens.energy.kohn_sham",
     "solve_kohn_sham": "fedens.reference.kohn_sham.solver",
+    "default_cutoff": "fedens.reference.kohn_sham.cutoffs",
+    "space_for_cutoff": "fedens.fem.modes",
     "KohnShamState": "fedens.reference.kohn_sham.state",
     "solve_ground_state": "fedens.reference.orbital_free",
     "GroundState": "fedens.reference.orbital_free",
