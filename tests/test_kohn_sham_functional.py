@@ -81,7 +81,7 @@ def test_charged_crystals_are_refused(charge):
 
 def test_magnetic_structures_are_refused():
     magnetic = Structure(dimer().numbers, dimer().positions, spin=2)
-    with pytest.raises(FunctionalError, match="spin is 2: .* set spin=0"):
+    with pytest.raises(FunctionalError, match=r"spin is 2: .* set spin=0"):
         KohnSham("lda_pw", GTHFIT).number_of_electrons(magnetic)
 
 
