@@ -63,5 +63,9 @@ class OutputError(FedensError, OSError):
     """A file or folder that cannot be written."""
 
 
+class MixtureWarning(UserWarning):
+    """Parts of a calculation that were made for different functionals."""
+
+
 class ExtrapolationWarning(UserWarning):
     """A model is asked about structures unlike those it was trained on."""

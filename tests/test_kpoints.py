@@ -34,8 +34,14 @@ def test_a_mesh_integrates_waves_up_to_its_own_length(q):
 
 
 def test_coordinates_are_folded():
-    folded = KPoints([[0.75, -0.5, 1.0], [-1.25, 0.5, 0.3]], EVEN).points
-    np.testing.assert_allclose(folded, [[-0.25, 0.5, 0.0], [-0.25, 0.5, 0.3]])
+    folded = KPoints([[0.75, -0.5, 1.0], [-1.25, 0.5, -0.5 + 1e-12]], EVEN).points
+    np.testing.assert_allclose(folded, [[-0.25, 0.5, 0.0], [-0.25, 0.5, 0.5]])
+
+
+def test_points_are_found_modulo_one():
+    kpoints = KPoints([[0.1, 0.5, 0], [0.2, 0, 0]], EVEN)
+    wanted = np.array([[1.2, -1, 1e-10], [0.1, -0.5, -1e-10], [0.1, 0.4, 0]])
+    np.testing.assert_array_equal(kpoints.index_of(wanted), [1, 0, -1])
 
 
 @pytest.mark.parametrize("spacing", [0.1, 0.2, 0.37])
@@ -46,19 +52,18 @@ def test_the_spacing_asked_for_is_not_exceeded(spacing):
 
 
 def test_a_spacing_gives_the_mesh_it_came_from():
-    """Though it is written with six digits."""
+    """Though it is written with seven digits."""
     structure = crystal([7.65, 7.65, 7.65])
     spacing = monkhorst_pack((8, 8, 8)).spacing(structure.cell)
     assert spacing == pytest.approx(2 * np.pi / (8 * 7.65), rel=1e-12)
-    rounded = float(f"{spacing:.8f}")
-    assert len(KPoints.from_spacing(structure, rounded)) == 512
+    assert len(KPoints.from_spacing(structure, spacing * (1 - 1e-7))) == 512
 
 
 def test_the_spacing_of_a_sheared_cell_is_that_of_its_reciprocal_vectors():
-    edge = 7.65
-    primitive = edge / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    length = 2 * np.pi / edge * np.sqrt(3)
-    assert monkhorst_pack((4, 6, 6)).spacing(primitive) == pytest.approx(length / 4)
+    cell = [[7.0, 0, 0], [3, 5, 0], [0, 0, 7]]
+    first = 2 * np.pi * np.hypot(1 / 7, 3 / 35)
+    assert monkhorst_pack((1, 8, 8)).spacing(cell) == pytest.approx(first)
+    assert monkhorst_pack((8, 1, 8)).spacing(cell) == pytest.approx(2 * np.pi / 5)
 
 
 def test_isolated_atoms_get_one_point():

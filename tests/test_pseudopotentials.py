@@ -25,50 +25,16 @@ from fedens import (
     EnergyFunctional,
     EvanescentCore,
     GTHLocal,
-    Recpot,
     Structure,
     TensorSpace,
     solve_ground_state,
 )
 from fedens.energy.pseudopotential import pseudopotential_from_description
 from fedens.errors import PseudopotentialError, SpaceError
-from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
+from fedens.units import HARTREE_IN_EV
 
 HYDROGEN = GTHLocal(1, 0.2, -4.180237, 0.725075)
 R = torch.linspace(1e-4, 14.0, 2000, dtype=torch.float64)
-
-
-def form_factor(q):
-    """v(q) of the GTH form with the parameters of ``GTHFIT``, closed form, hartree bohr^3."""
-    valence, r_loc, c1, c2 = GTHFIT.valence, GTHFIT.r_loc, GTHFIT.c1, GTHFIT.c2
-    x2 = (q * r_loc) ** 2
-    gaussian = np.exp(-x2 / 2)
-    core = (2 * math.pi) ** 1.5 * r_loc**3 * (c1 + c2 * (3 - x2)) * gaussian
-    with np.errstate(divide="ignore", invalid="ignore"):
-        coulomb = -4 * math.pi * valence / q**2 * gaussian
-    # at q = 0 the file holds what is left without the pole
-    return np.where(q == 0, core + 2 * math.pi * valence * r_loc**2, coulomb + core)
-
-
-def write_recpot(path, largest=25.0, n=2001):
-    """A .recpot file of the GTH form; q up to ``largest`` 1/angstrom, v in eV angstrom^3."""
-    q = np.linspace(0, largest * BOHR_IN_ANGSTROM, n)
-    values = form_factor(q) * HARTREE_IN_EV * BOHR_IN_ANGSTROM**3
-    rows = [" ".join(f"{v: .15e}" for v in values[i : i + 3]) for i in range(0, n, 3)]
-    head = [
-        "START COMMENT",
-        "GTH local form, aluminium",
-        "END COMMENT",
-        "   3     5",
-        f"   {largest}",
-    ]
-    path.write_text("\n".join([*head, *rows, "   1000", ""]))
-    return path
-
-
-@pytest.fixture
-def recpot_file(tmp_path):
-    return write_recpot(tmp_path / "al.recpot")
 
 
 def test_gth_closed_form():
@@ -164,102 +130,6 @@ def test_energy_of_goodwin_needs_heine_aluminium(key):
     functional = EnergyFunctional.orbital_free(kinetic, vw_weight, pseudopotential=GNH)
     state = solve_ground_state(structure, space, functional)
     assert state.energy / 4 == pytest.approx(GNH_FCC[key], abs=1e-6)
-
-
-def test_recpot_file_holds_the_potential(recpot_file):
-    table = Recpot(recpot_file)
-    assert table.valence == 3.0
-    r = torch.linspace(0.05, 40.0, 500, dtype=torch.float64)
-    assert torch.allclose(table.potential(r), GTHFIT.potential(r), rtol=0, atol=1e-9)
-    assert table.cutoff(1.2) < 10.0, "rounding in the table must not make it long-ranged"
-    copy = pseudopotential_from_description(table.describe())
-    assert torch.equal(copy.potential(r), table.potential(r))
-
-
-def test_recpot_file_gives_the_same_energy_and_forces(recpot_file):
-    structure = Structure(
-        ["Al"] * 4,
-        fcc().positions + np.array([[0.1, 0, 0.2], [0, 0, 0], [0, 0.1, 0], [0, 0, 0]]),
-        [7.65] * 3,
-        True,
-    )
-    space = TensorSpace.for_structure(structure, 0.45, 6)
-    states = [
-        solve_ground_state(
-            structure,
-            space,
-            EnergyFunctional.orbital_free("wt", pseudopotential=pseudopotential),
-            residual_tolerance=1e-8,
-        )
-        for pseudopotential in (GTHFIT, Recpot(recpot_file))
-    ]
-    assert states[1].energy == pytest.approx(states[0].energy, abs=4e-7)
-    assert states[1].forces == pytest.approx(states[0].forces, abs=1e-6)
-    assert np.abs(states[0].forces).max() > 1e-3
-
-
-def test_missing_recpot_file(tmp_path):
-    with pytest.raises(PseudopotentialError, match=r"no pseudopotential file .*absent\.recpot"):
-        Recpot(tmp_path / "absent.recpot")
-    with pytest.raises(PseudopotentialError, match="no pseudopotential file"):
-        Recpot(tmp_path)
-
-
-def cut_off(text):
-    return text[: len(text) // 2]
-
-
-def without_comment(text):
-    return text.replace("END COMMENT", "")
-
-
-def with_a_word(text):
-    return text.replace("1000\n", "eof\n1000\n")
-
-
-def too_short(text):
-    return "\n".join([*text.splitlines()[:6], "1000"])
-
-
-def in_other_units(text):
-    lines = text.splitlines()
-    table = [" ".join(str(float(v) / 100) for v in line.split()) for line in lines[5:-1]]
-    return "\n".join([*lines[:5], *table, lines[-1]])
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (cut_off, "ends before its closing line '1000'"),
-        (without_comment, "not a .recpot file"),
-        (with_a_word, "not a .recpot file"),
-        (too_short, "too few"),
-        (in_other_units, "expected a whole valence"),
-        (lambda text: "", "not a .recpot file"),  # noqa: ARG005
-        (lambda text: text + "END COMMENT", "truncated|charge|recpot"),
-    ],
-)
-def test_damaged_recpot_file(recpot_file, damage, said):
-    recpot_file.write_text(damage(recpot_file.read_text()))
-    if said.startswith("truncated|"):
-        assert Recpot(recpot_file).valence == 3.0  # what follows the table is not read
-        return
-    with pytest.raises(PseudopotentialError, match=said):
-        Recpot(recpot_file)
-
-
-def test_binary_file_is_no_recpot(tmp_path):
-    path = tmp_path / "binary.recpot"
-    path.write_bytes(bytes(range(256)) * 20)
-    with pytest.raises(PseudopotentialError, match=r"not a \.recpot file"):
-        Recpot(path)
-
-
-def test_changed_recpot_file_is_noticed(recpot_file):
-    description = Recpot(recpot_file).describe()
-    write_recpot(recpot_file, largest=24.0)
-    with pytest.raises(PseudopotentialError, match="checksum has changed"):
-        pseudopotential_from_description(description)
 
 
 def test_missing_element_is_named():

@@ -1,11 +1,13 @@
 """Sums of Gaussians and of radial functions on a TensorSpace, against plain sums over images."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from fedens import TensorSpace
+from fedens.errors import SpaceError
 from fedens.fem import separable
 from fedens.fem.separable import gaussian_factors
 
@@ -125,15 +127,64 @@ def test_radial_sum_has_no_slope_on_top_of_a_point():
 
 
 def test_sums_follow_a_stretched_space():
-    """The same Gaussians through both sums on a space scaled by a tensor."""
+    """The same Gaussians through all three sums on a space scaled by a tensor."""
     factors = torch.tensor([1.02, 0.97, 1.05], dtype=torch.float64, requires_grad=True)
     space = PERIODIC.scaled(factors)
     centres = CENTRES * factors
     ones = torch.ones(3, dtype=torch.float64)
     one = space.gaussian_sum(centres, 0.8 * ones, ones)
     two = space.radial_sum(centres, lambda r: torch.exp(-0.8 * r**2), 7.0)
+    three = space.fourier_sum(
+        centres, ones, lambda q: (math.pi / 0.8) ** 1.5 * torch.exp(-(q**2) / 3.2), 12.0
+    )
     assert torch.allclose(one, two, rtol=0, atol=1e-12)
+    assert torch.allclose(one, three, rtol=0, atol=1e-12)
     change = space.points[:, 0] * space.weights
-    slopes = [torch.autograd.grad(f @ change, factors, retain_graph=True)[0] for f in (one, two)]
+    slopes = [
+        torch.autograd.grad(f @ change, factors, retain_graph=True)[0] for f in (one, two, three)
+    ]
     assert torch.allclose(slopes[0], slopes[1], rtol=1e-9)
+    assert torch.allclose(slopes[0], slopes[2], rtol=1e-9)
     assert slopes[0].abs().max() > 1.0
+
+
+#: Heights of what has a Fourier series.
+HEIGHTS = AMPLITUDES[:, 0]
+
+
+def wave(q):
+    """Fourier transform of exp(-r^2), which ends at 12 / bohr."""
+    return math.pi**1.5 * torch.exp(-0.25 * q**2)
+
+
+def test_fourier_sum():
+    result = PERIODIC.fourier_sum(CENTRES, HEIGHTS, wave, 12.0)
+    expected = sum_over_images(PERIODIC, lambda r2, a: HEIGHTS[a] * torch.exp(-r2))
+    assert torch.allclose(result, expected, rtol=0, atol=1e-12)
+
+
+def test_fourier_sum_in_parts(monkeypatch):
+    whole = PERIODIC.fourier_sum(CENTRES, HEIGHTS, wave, 6.0)
+    monkeypatch.setattr(separable, "_CHUNK_ENTRIES", 1)
+    parts = PERIODIC.fourier_sum(CENTRES, HEIGHTS, wave, 6.0)
+    assert torch.allclose(parts, whole, rtol=1e-13, atol=1e-15)
+
+
+def test_fourier_sum_ends_at_the_largest_wave():
+    """Between the first and the second shell of wave numbers, 2 pi/6 and 2 pi/5, one is left."""
+    result = PERIODIC.fourier_sum(CENTRES[:1], HEIGHTS[:1], lambda q: 0 * q + 1.0, 1.1)
+    phase = 2 * math.pi / 6.0 * (PERIODIC.points[:, 2] - CENTRES[0, 2])
+    assert torch.allclose(result, (1 + 2 * torch.cos(phase)) / 120.0, rtol=1e-12)
+
+
+def test_fourier_sum_is_differentiable_in_centres_and_amplitudes():
+    space = TensorSpace(LENGTHS, 1, 2, True)
+    arguments = [t.clone().requires_grad_(True) for t in (CENTRES, HEIGHTS)]
+    assert torch.autograd.gradcheck(
+        lambda c, a: space.fourier_sum(c, a, wave, 4.0), arguments, atol=1e-7, rtol=1e-5
+    )
+
+
+def test_only_periodic_cells_have_fourier_series():
+    with pytest.raises(SpaceError, match="only periodic cells have Fourier series"):
+        ISOLATED.fourier_sum(CENTRES, HEIGHTS, wave, 6.0)

@@ -117,6 +117,11 @@ def test_the_energy_at_zero_width_has_its_order(kind, order):
     assert math.log2(errors[1] / errors[0]) == pytest.approx(order, abs=0.35)
 
 
+def test_only_kinds_of_second_order_take_the_middle_of_both_energies():
+    energies = {kind: Smearing(0.01, kind).energy_at_zero_width(3.0, -2.0) for kind in KINDS}
+    assert energies == {"fermi_dirac": 4, "gaussian": 4, "methfessel_paxton": 3, "cold": 3}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_insulator_has_its_chemical_potential_inside_the_gap(kind):
     levels = torch.tensor([[-0.2, -0.1, 0.1, 0.2], [-0.3, -0.15, 0.15, 0.3]], dtype=torch.float64)
@@ -142,10 +147,10 @@ def test_bands_without_an_empty_one_need_no_gap():
 @pytest.mark.parametrize("seed", range(20))
 def test_one_of_several_chemical_potentials_is_found(kind, seed):
     """Few levels, where the number of electrons neither rises everywhere nor has one root."""
-    levels, weights = random_levels(seed, n_k=2, n_bands=4)
-    filled = Smearing(0.05, kind).occupations(levels, weights, 4.0)
+    levels, weights = random_levels(seed, n_k=1, n_bands=4)
+    filled = Smearing(0.03, kind).occupations(levels, weights, 4.0)
     assert float(weights @ filled.occupations.sum(dim=1)) == pytest.approx(4, rel=1e-11)
-    gaussian = Smearing(0.05, "gaussian").occupations(levels, weights, 4.0)
+    gaussian = Smearing(0.03, "gaussian").occupations(levels, weights, 4.0)
     assert abs(filled.chemical_potential - gaussian.chemical_potential) < 0.2
 
 
@@ -166,6 +171,17 @@ def test_too_few_bands_are_refused_afterwards():
     with pytest.raises(SamplingError, match=r"10 bands are too few.*give bands=14"):
         filled.check()
     Smearing(0.03).occupations(levels, GAMMA, 10.0).check()
+
+
+def test_a_topmost_band_below_nothing_is_refused_too():
+    """Methfessel-Paxton takes away electrons from levels a little above the edge."""
+    levels = torch.tensor([[0.0, 0.1, 0.18], [0.0, 0.1, 1.0]], dtype=torch.float64)
+    weights = torch.full((2,), 0.5, dtype=torch.float64)
+    filled = Smearing(0.05, "methfessel_paxton").occupations(levels, weights, 3.0)
+    assert float(filled.occupations[:, -1].min()) < -0.01
+    assert filled.top == -float(filled.occupations[:, -1].min())
+    with pytest.raises(SamplingError, match="too few"):
+        filled.check()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -91,7 +91,11 @@ OTHERS = {
     "preconditioner": lambda right, *given: lambda load: right(*given)(load) * load.sign(),
 }
 DAMAGES = dict.fromkeys(METHODS, noisy) | OTHERS
-FACTORS = {"apply": noisy, "scaled": lambda right, factors: right(1.001 * factors)}
+FACTORS = {
+    "apply": noisy,
+    "fourier_sum": noisy,
+    "scaled": lambda right, factors: right(1.001 * factors),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -9,7 +9,7 @@ from systems import fcc, rattled
 
 from fedens import KPoints, Structure, TensorSpace, monkhorst_pack
 from fedens.errors import SamplingError
-from fedens.reference.kohn_sham.symmetry import SAME_POSITION, Symmetry
+from fedens.reference.kohn_sham.symmetry import Symmetry
 
 EDGE = 7.65
 #: A crystal with a glide plane and a screw axis and no symmetry beyond: (x, y, z) and
@@ -262,7 +262,7 @@ def test_without_symmetry_nothing_is_done():
         assert symmetry.symmetrised_forces(forces) is forces
 
 
-@pytest.mark.parametrize(("shift", "order"), [(0.5 * SAME_POSITION, 192), (4 * SAME_POSITION, 6)])
+@pytest.mark.parametrize(("shift", "order"), [(5e-9, 192), (4e-8, 6)])
 def test_a_displacement_beyond_rounding_breaks_the_symmetry(shift, order):
     """Along the diagonal: what is left turns about it, and mirrors."""
     positions = fcc(EDGE).positions.copy()
@@ -297,11 +297,21 @@ def test_entries_of_one_kind_at_one_site_have_the_identity(monkeypatch, old_hand
 
 def test_a_graded_mesh_keeps_its_own_symmetry():
     """Fine elements in the middle of x; y and z as before."""
-    edges = [EDGE * np.array([0, 0.2, 0.8, 1.0]), *[EDGE * np.linspace(0, 1, 5)] * 2]
+    edges = [EDGE * np.array([0, 0.2, 0.5, 0.8, 1]), *[EDGE * np.linspace(0, 1, 5)] * 2]
     space = TensorSpace(edges=edges, order=4)
     assert Symmetry.of(fcc(EDGE), space).order == 2 * 8 * 2
-    lopsided = [EDGE * np.array([0, 0.2, 0.7, 1.0]), *edges[1:]]
+    lopsided = [EDGE * np.array([0, 0.2, 0.5, 0.7, 0.85, 1]), *edges[1:]]
     assert Symmetry.of(fcc(EDGE), TensorSpace(edges=lopsided, order=4)).order == 8 * 2
+
+
+def test_a_mesh_that_is_coarser_along_one_axis():
+    assert Symmetry.of(fcc(EDGE), TensorSpace([EDGE] * 3, [4, 4, 2], 4)).order == 192 / 3
+
+
+def test_a_cell_that_is_a_little_longer_along_one_axis():
+    lengths = EDGE * np.array([1, 1, 1 + 1e-7])
+    strained = Structure(["Al"] * 4, fcc(1.0).positions * lengths, lengths, True)
+    assert Symmetry.of(strained, TensorSpace(lengths, 4, 4)).order == 192 / 3
 
 
 def test_a_mesh_with_an_origin_of_its_own():

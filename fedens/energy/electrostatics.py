@@ -213,6 +213,9 @@ def _short_range(
     pseudopotential: LocalPseudopotential,
     width: float,
 ) -> Tensor:
+    waves = pseudopotential.form_factor(width) if space.is_periodic else None
+    if waves is not None:
+        return space.fourier_sum(centres, share, *waves)
     expansion = pseudopotential.gaussians(width)
     if expansion is None:
         if (share != 1).any():

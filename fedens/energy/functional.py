@@ -23,7 +23,7 @@ from fedens.energy.terms import (
     local_energy_density,
     term_from_description,
 )
-from fedens.energy.xc import exchange_correlation
+from fedens.energy.xc import exchange_correlation, warn_of_mixture
 from fedens.errors import FunctionalError
 from fedens.fem.space import FunctionSpace
 from fedens.fields import ENERGY_DENSITIES
@@ -53,6 +53,9 @@ class EnergyFunctional:
 
     Raises:
         FunctionalError: for other lists of terms, or a pseudopotential with projectors.
+
+    Warns:
+        MixtureWarning: a pseudopotential was made for another kind of functional.
     """
 
     def __init__(self, terms: Iterable[EnergyTerm]):
@@ -72,6 +75,7 @@ class EnergyFunctional:
         density_terms = [t for t in self.terms if isinstance(t, DensityTerm)]
         self.xc_term = _only([t for t in density_terms if t.name == "xc"])
         self.xc = str(getattr(self.xc_term, "code", self.xc_term))
+        warn_of_mixture(self.xc_term, self.pseudopotentials)
         self._options: dict[str, Any] | None = None
 
     @classmethod

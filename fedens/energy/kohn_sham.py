@@ -13,7 +13,7 @@ from fedens.data.density import Density
 from fedens.energy.electrostatics import DEFAULT_GAUSSIAN_WIDTH, Electrostatics, Ions
 from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.energy.terms import DensityTerm
-from fedens.energy.xc import exchange_correlation
+from fedens.energy.xc import exchange_correlation, warn_of_mixture
 from fedens.errors import FunctionalError
 from fedens.fem.space import FunctionSpace
 from fedens.structure import Structure
@@ -34,6 +34,9 @@ class KohnSham:
 
     Raises:
         FunctionalError: an xc functional that is not known.
+
+    Warns:
+        MixtureWarning: a pseudopotential was made for another kind of functional.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class KohnSham:
         self.electrostatics = Electrostatics(pseudopotential, gaussian_width)
         self.pseudopotentials = self.electrostatics.pseudopotentials
         self.widths = self.electrostatics.widths
+        warn_of_mixture(self.xc_term, self.pseudopotentials)
 
     def describe(self) -> dict[str, Any]:
         """Everything that defines the functional, as JSON can hold it."""

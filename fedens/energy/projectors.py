@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import eval_genlaguerre
+from scipy.special import eval_genlaguerre, gamma
 
 from fedens.errors import PseudopotentialError
 
@@ -59,6 +59,13 @@ class ProjectorChannel:
         """The channel of :meth:`describe`."""
         strengths = tuple(tuple(map(float, row)) for row in description["strengths"])
         return cls(int(description["order"]), float(description["radius"]), strengths)
+
+    def radial(self, r: NDArray[np.float64]) -> NDArray[np.float64]:
+        """p_1, p_2, ... at radii (n_r,), bohr: (n, n_r)."""
+        powers = self.order + 2 * np.arange(len(self.strengths))[:, None]
+        norm = np.sqrt(self.radius ** (2 * powers + 3) * gamma(powers + 1.5) / 2)
+        values: NDArray[np.float64] = r**powers * np.exp(-((r / self.radius) ** 2) / 2) / norm
+        return values
 
     def coarsest_spacing(self) -> float:
         """The spacing whose shortest wave holds all but a hundredth of every projector, bohr."""

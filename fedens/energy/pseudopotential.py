@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -36,6 +36,8 @@ class LocalPseudopotential(ABC):
     negligible: ClassVar[float] = 1e-11
     #: Whether v(r) is infinite at the nucleus.
     singular: ClassVar[bool] = False
+    #: Exchange and correlation it was made for: ``lda``, ``gga``, or None where that is open.
+    xc_family: str | None = None
     #: What acts on orbitals beside v(r); empty for a potential that a density alone can carry.
     projectors: tuple[ProjectorChannel, ...] = ()
 
@@ -57,6 +59,14 @@ class LocalPseudopotential(ABC):
         Returns:
             exponents (n,) and amplitudes (n, k) as :meth:`.FunctionSpace.gaussian_sum` takes
             them; or None.
+        """
+        return None
+
+    def form_factor(self, width: float) -> tuple[Callable[[Tensor], Tensor], float] | None:  # noqa: ARG002
+        """The short-range part's Fourier transform, if it is known better than v(r).
+
+        Returns:
+            function of q in 1/bohr, hartree bohr^3, and the q beyond which it is negligible.
         """
         return None
 

@@ -6,14 +6,17 @@ Perdew-Zunger in closed form; everything else from libxc through PySCF.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedens.data.density import Density
+from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.energy.terms import DensityTerm, LocalTerm
-from fedens.errors import FunctionalError
+from fedens.errors import FunctionalError, MixtureWarning
 
 _EXCHANGE = -0.75 * (3 / math.pi) ** (1 / 3)
 _WIGNER_SEITZ = (3 / (4 * math.pi)) ** (1 / 3)
@@ -179,3 +182,22 @@ def exchange_correlation(name: str) -> DensityTerm:
         f"xc functional {name!r} is of type {kind}{' (hybrid)' if libxc.is_hybrid_xc(code) else ''}"
         ": a density alone can only carry an LDA or a GGA"
     )
+
+
+def warn_of_mixture(xc: DensityTerm, pseudopotentials: Mapping[str, LocalPseudopotential]) -> None:
+    """Warn where a pseudopotential was made for an LDA and ``xc`` is a GGA, or the reverse.
+
+    Terms that are neither, and pseudopotentials that don't say, are passed over.
+    """
+    local, gradient = isinstance(xc, LocalTerm), isinstance(xc, LibxcGradient)
+    family = "lda" if local else "gga" if gradient else None
+    for symbol, pseudopotential in pseudopotentials.items():
+        if None not in (family, made_for := pseudopotential.xc_family) and made_for != family:
+            element = "every element" if symbol == "*" else symbol
+            warnings.warn(
+                f"the {pseudopotential.kind} pseudopotential of {element} was made for a "
+                f"{str(made_for).upper()}, but xc is {getattr(xc, 'code', xc)!r}: take one made "
+                f"for a {str(family).upper()}, or another xc",
+                MixtureWarning,
+                stacklevel=3,
+            )

@@ -2,7 +2,8 @@
 
 A Gaussian times a monomial factors over x, y and z, so a sum over atoms at all points is a
 product of three per-axis matrices: exact, differentiable, and far cheaper than a pair sum. Other
-radial functions are summed over the points within their cutoff, found axis by axis.
+radial functions are summed over the points within their cutoff, found axis by axis; in periodic
+cells also by their Fourier series, whose waves factor just so.
 """
 
 from __future__ import annotations
@@ -101,6 +102,51 @@ def radial_sum(
         index = (ix[:, None, None] * ny + iy[:, None]) * nz + iz
         distances = torch.sqrt(r2[inside] + 1e-30)
         total = total.index_add(0, index[inside], function(distances))
+    return total
+
+
+def fourier_sum(
+    axes: Axes,
+    centres: Tensor,
+    amplitudes: Tensor,
+    transform: Callable[[Tensor], Tensor],
+    largest: float,
+) -> Tensor:
+    """See :meth:`fedens.fem.space.FunctionSpace.fourier_sum`."""
+    lengths = [axis.edges[-1] - axis.edges[0] for axis in axes]
+    waves = [_wave_numbers(length, largest) for length in lengths]
+    waves[0] = waves[0][len(waves[0]) // 2 :]  # those of opposite sign are the complex conjugate
+    kx, ky, kz = waves
+    q = torch.sqrt(kx[:, None, None] ** 2 + ky[:, None] ** 2 + kz**2 + 1e-30)
+    form = torch.where(q < largest, transform(q), 0.0) / (lengths[0] * lengths[1] * lengths[2])
+    form = torch.cat([form[:1], 2 * form[1:]])
+    coefficients = form * _structure_factor(waves, centres, amplitudes).reshape(form.shape)
+    x, y, z = (_phases(axis.points, k) for axis, k in zip(axes, waves, strict=True))
+    planes = (y @ (coefficients @ z.T)).flatten(1)
+    return (x.real @ planes.real - x.imag @ planes.imag).reshape(-1)
+
+
+def _wave_numbers(length: Tensor, largest: float) -> Tensor:
+    highest = math.floor(largest * float(length.detach()) / (2 * math.pi))
+    numbers = torch.arange(-highest, highest + 1, device=length.device, dtype=length.dtype)
+    return 2 * math.pi / length * numbers
+
+
+def _phases(points: Tensor, waves: Tensor) -> Tensor:
+    angles = points[:, None] * waves
+    return torch.complex(torch.cos(angles), torch.sin(angles))
+
+
+def _structure_factor(waves: list[Tensor], centres: Tensor, amplitudes: Tensor) -> Tensor:
+    """sum_A amplitude_A exp(-i k R_A), (n_kx, n_ky * n_kz)."""
+    kx, ky, kz = waves
+    per_chunk = max(1, _CHUNK_ENTRIES // (len(ky) * len(kz)))
+    total = torch.zeros(len(kx), len(ky) * len(kz), dtype=torch.complex128, device=kx.device)
+    for start in range(0, len(centres), per_chunk):
+        part = slice(start, start + per_chunk)
+        x, y, z = (_phases(-centres[part, i], k) for i, k in enumerate(waves))
+        plane = (y[:, :, None] * z[:, None, :]).flatten(1)
+        total = total + (amplitudes[part, None] * x).T @ plane
     return total
 
 

@@ -147,6 +147,27 @@ class FunctionSpace(Protocol):
             (n_points,), differentiable in the centres and in the space's geometry.
         """
 
+    def fourier_sum(
+        self,
+        centres: Tensor,
+        amplitudes: Tensor,
+        transform: Callable[[Tensor], Tensor],
+        largest: float,
+    ) -> Tensor:
+        """sum_i amplitude_i f(|r - R_i|), images included, by the Fourier series of periodic cells.
+
+        Args:
+            centres: (n, 3), bohr. amplitudes: (n,).
+            transform: of wave numbers of any shape, 1/bohr: integral of f(r) exp(-i q r).
+            largest: wave number where the series ends, 1/bohr.
+
+        Returns:
+            (n_points,), differentiable in centres, amplitudes and the space's geometry.
+
+        Raises:
+            SpaceError: the space is not periodic.
+        """
+
     def moved(self, positions: Tensor) -> FunctionSpace:
         """The space for nuclei at other positions (n, 3), bohr, differentiable in them."""
 

@@ -256,6 +256,17 @@ class TensorSpace:
     ) -> Tensor:
         return separable.radial_sum(self.axes, centres, function, cutoff)
 
+    def fourier_sum(
+        self,
+        centres: Tensor,
+        amplitudes: Tensor,
+        transform: Callable[[Tensor], Tensor],
+        largest: float,
+    ) -> Tensor:
+        if not self.is_periodic:
+            raise SpaceError("only periodic cells have Fourier series: use radial_sum")
+        return separable.fourier_sum(self.axes, centres, amplitudes, transform, largest)
+
     @cached_property
     def coulomb_kernel(self) -> Tensor:
         """4 pi / lambda without the constant mode (the first), (n_coefficients,); periodic."""

@@ -23,9 +23,10 @@ def check_function_space(space: FunctionSpace, seed: int = 0, resolution: float 
     Shapes, types, description; weights and nodes that sum to the volume; that ``evaluate`` and
     ``test`` are transposes, ``project`` undoes ``evaluate``, and products of basis functions are
     integrated exactly; gradients against differences of ``interpolate_at``; sums over atoms
-    against sums over images; functions of the Laplacian, where the space has them, on its modes;
-    that the preconditioner is symmetric and close; that the potential is a symmetric, positive,
-    linear function of the charge; a smooth function between the points, and a known potential.
+    against sums over images, Fourier series of periodic spaces too; functions of the Laplacian,
+    where the space has them, on its modes; that the preconditioner is symmetric and close; that
+    the potential is a symmetric, positive, linear function of the charge; a smooth function
+    between the points, and a known potential.
 
     Args:
         resolution: largest relative error of those last two, whose answers are those of an
@@ -44,6 +45,7 @@ def check_function_space(space: FunctionSpace, seed: int = 0, resolution: float 
     _check_projection(space, coefficients, field)
     _check_interpolation(space, coefficients)
     _check_sums(space)
+    _check_fourier_sum(space)
     _check_laplacian(space, coefficients, field)
     _check_preconditioner(space, field)
     _check_smooth_function(space, resolution)
@@ -183,6 +185,20 @@ def _check_sums(space: FunctionSpace) -> None:
     expected = torch.where(r2 < cutoff**2, radial(torch.sqrt(r2)), 0.0).sum(dim=(1, 2))
     found = space.radial_sum(centres, radial, cutoff)[some]
     _close(found, expected, "radial_sum is not the sum over images")
+
+
+def _check_fourier_sum(space: FunctionSpace) -> None:
+    if not space.is_periodic:
+        return
+    middle, length = _box(space)
+    centres = middle + length * middle.new_tensor([[0.0, 0.1, -0.2], [0.7, 0.3, 0.1]])
+    exponent, amplitudes = 30.0 / length**2, middle.new_tensor([1.0, -0.6])
+    height, end = (math.pi / exponent) ** 1.5, 12 * math.sqrt(exponent)
+    found = space.fourier_sum(
+        centres, amplitudes, lambda q: height * torch.exp(-0.25 * q**2 / exponent), end
+    )
+    expected = space.gaussian_sum(centres, torch.full_like(amplitudes, exponent), amplitudes)
+    _close(found, expected, "fourier_sum is not the sum over images")
 
 
 def _check_laplacian(space: FunctionSpace, coefficients: Tensor, field: Tensor) -> None:

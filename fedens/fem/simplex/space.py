@@ -231,6 +231,15 @@ class SimplexSpace:
             total = total.index_add(0, inside, function(torch.sqrt(r2[inside])))
         return total
 
+    def fourier_sum(
+        self,
+        centres: Tensor,  # noqa: ARG002
+        amplitudes: Tensor,  # noqa: ARG002
+        transform: Callable[[Tensor], Tensor],  # noqa: ARG002
+        largest: float,  # noqa: ARG002
+    ) -> Tensor:
+        raise SpaceError("only periodic cells have Fourier series: use radial_sum")
+
     def solve_poisson(self, charge: Tensor) -> Tensor:
         return self._coulomb.potential(charge)
 

@@ -16,8 +16,8 @@ from fedens.errors import ConvergenceError
 
 #: The subspace holds at most so many times the wanted vectors.
 _LARGEST_SUBSPACE = 4
-#: New directions that lose this much of their length to those at hand carry nothing.
-_DEPENDENT = 1e-7
+#: Directions of the subspace with less than this share of the squared length carry nothing.
+_DEPENDENT = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,60 +56,95 @@ def davidson(
     Raises:
         ConvergenceError: numbers that are not finite.
     """
-    basis = orthonormal(start)
-    images = apply(basis)
-    applications = len(basis)
     count = len(start)
+    subspace = _Subspace.spanned(apply, orthonormal(start))
+    applications = count
     for expansion in range(max_expansions + 1):
-        values, rotation = _ritz(basis, images, count)
-        vectors, image = rotation @ basis, rotation @ images
-        residual = image - values[:, None] * vectors
-        lengths = torch.linalg.vector_norm(residual, dim=1)
+        values, vectors, images = subspace.lowest(count)
+        residual = images - values[:, None] * vectors
+        lengths = _lengths(residual)
         open_ = lengths > tolerance
         if wanted is not None:
             open_ = open_ & wanted
         if expansion == max_expansions or not open_.any():
             break
-        if len(basis) + int(open_.sum()) > _LARGEST_SUBSPACE * count:
-            basis, images = vectors, image
-        new = _independent(precondition(residual[open_], vectors[open_]), basis)
-        if not len(new):
-            break
-        basis, images = torch.cat([basis, new]), torch.cat([images, apply(new)])
+        if len(subspace.rows) + int(open_.sum()) > _LARGEST_SUBSPACE * count:
+            subspace = _Subspace.of_eigenvectors(values, vectors, images)
+        new = precondition(residual[open_], vectors[open_])
+        new = new / _lengths(new)[:, None]
+        subspace = subspace.expanded(new, apply(new))
         applications += len(new)
-    return Eigenpairs(values, vectors, lengths, applications)
+    return Eigenpairs(values, orthonormal(vectors), lengths, applications)
 
 
-def _ritz(basis: Tensor, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Lowest Ritz values (count,) and their coefficients (count, rows of the basis)."""
-    projected = basis.conj() @ images.T
-    if not torch.isfinite(projected.real).all():
-        raise ConvergenceError(
-            "the operator gave numbers that are not finite: the potential has run away; start "
-            "from another density or mix less"
+@dataclass(frozen=True, eq=False)
+class _Subspace:
+    """Independent rows and what the operator makes of them.
+
+    Attributes:
+        rows, images: (k, n). overlaps, projected: their products <row|row>, <row|image>, (k, k).
+    """
+
+    rows: Tensor
+    images: Tensor
+    overlaps: Tensor
+    projected: Tensor
+
+    @classmethod
+    def spanned(cls, apply: Callable[[Tensor], Tensor], rows: Tensor) -> _Subspace:
+        """By orthonormal rows."""
+        images = apply(rows)
+        identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+        return cls(rows, images, identity, rows.conj() @ images.T)
+
+    @classmethod
+    def of_eigenvectors(cls, values: Tensor, vectors: Tensor, images: Tensor) -> _Subspace:
+        """By the Ritz vectors of another one."""
+        identity = torch.eye(len(vectors), dtype=vectors.dtype, device=vectors.device)
+        return cls(vectors, images, identity, torch.diag(values).to(vectors.dtype))
+
+    def expanded(self, rows: Tensor, images: Tensor) -> _Subspace:
+        """With more rows."""
+        adjoint = rows.conj()
+        mixed, within = adjoint @ self.rows.T, adjoint @ rows.T
+        overlaps = torch.cat(
+            [torch.cat([self.overlaps, mixed.mH], 1), torch.cat([mixed, within], 1)]
         )
-    values, vectors = torch.linalg.eigh((projected + projected.mH) / 2)
-    return values[:count], vectors[:, :count].T
+        mixed, within = adjoint @ self.images.T, adjoint @ images.T
+        projected = torch.cat(
+            [torch.cat([self.projected, mixed.mH], 1), torch.cat([mixed, within], 1)]
+        )
+        together = torch.cat([self.rows, rows]), torch.cat([self.images, images])
+        return _Subspace(*together, overlaps, projected)
+
+    def lowest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ritz values (count,), vectors and their images (count, n)."""
+        if not torch.isfinite(torch.view_as_real(self.projected + 0j)).all():
+            raise ConvergenceError(
+                "the operator gave numbers that are not finite: the potential has run away; start "
+                "from another density or mix less"
+            )
+        # in coordinates in which the rows are orthonormal, without what depends on others
+        lengths, directions = torch.linalg.eigh(self.overlaps)
+        kept = lengths > _DEPENDENT * lengths[-1]
+        whitened = directions[:, kept] / lengths[kept].sqrt()
+        reduced = whitened.mH @ self.projected @ whitened
+        values, vectors = torch.linalg.eigh((reduced + reduced.mH) / 2)
+        rotation = (whitened @ vectors[:, :count]).T
+        return values[:count], rotation @ self.rows, rotation @ self.images
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Euclidean length of each row, (b,)."""
+    parts = torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
+    return torch.linalg.vector_norm(parts, dim=1)
 
 
 def orthonormal(rows: Tensor) -> Tensor:
     """Orthonormal rows that span the same space; (b, n)."""
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    factor, failed = torch.linalg.cholesky_ex((rows / lengths).conj() @ (rows / lengths).T)
+    rows = rows / _lengths(rows)[:, None]
+    factor, failed = torch.linalg.cholesky_ex(rows.conj() @ rows.T)
     # the error grows as rounding over the square of what rows have of their own
     if failed or float(factor.diagonal().real.min()) < 0.1:
         return torch.linalg.qr(rows.T)[0].T.contiguous()
-    return torch.linalg.solve_triangular(factor.conj(), rows / lengths, upper=False)
-
-
-def _independent(rows: Tensor, basis: Tensor) -> Tensor:
-    """Orthonormal rows for what some rows add to an orthonormal basis."""
-    rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    for _ in range(2):  # once leaves rounding errors over the length that is left
-        rows = rows - (rows @ basis.mH) @ basis
-        lengths = torch.linalg.vector_norm(rows, dim=1)
-        rows = rows[lengths > _DEPENDENT] / lengths[lengths > _DEPENDENT, None]
-        gram, directions = torch.linalg.eigh(rows.conj() @ rows.T)
-        kept = gram > _DEPENDENT**2 * len(rows)
-        rows = (directions[:, kept].T @ rows) / gram[kept, None] ** 0.5
-    return rows
+    return torch.linalg.solve_triangular(factor.conj(), rows, upper=False)

@@ -81,17 +81,15 @@ class KPoints:
     def from_spacing(cls, structure: Structure, spacing: float) -> KPoints:
         """The shifted mesh whose points are at most ``spacing`` (1/bohr) apart along each axis.
 
-        An isolated axis gets the one coordinate 0.
+        Isolated structures get the one point 0.
         """
         if not 0 < spacing < math.inf:
             raise SamplingError(f"k-spacing is {spacing} per bohr, expected a positive number")
-        size = [1, 1, 1]
-        if structure.cell is not None and structure.pbc.any():
-            lengths = _reciprocal_lengths(structure.cell)
-            # a spacing written with a few digits asks for no further point
-            wanted = [max(1, math.ceil(length / spacing - 1e-6)) for length in lengths]
-            size = [n if p else 1 for n, p in zip(wanted, structure.pbc, strict=True)]
-        return monkhorst_pack(size)
+        if structure.cell is None or not structure.periodic:
+            return monkhorst_pack((1, 1, 1))
+        # a spacing written with a few digits asks for no further point
+        counts = _reciprocal_lengths(structure.cell) / spacing - 1e-6
+        return monkhorst_pack([max(1, math.ceil(count)) for count in counts])
 
     def spacing(self, cell: ArrayLike | None) -> float | None:
         """Largest distance of neighbours along the axes of a whole mesh, 1/bohr.
@@ -109,7 +107,7 @@ class KPoints:
 
     def index_of(self, points: Array) -> NDArray[np.int64]:
         """Index (n,) of each of ``points`` (n, 3), modulo 1, in this list; -1 where it is not."""
-        _, found = _tree(self.points).query(points % 1 % 1, distance_upper_bound=SAME_POINT)
+        _, found = _tree(self.points).query(points, distance_upper_bound=SAME_POINT)
         return np.where(found < len(self), found, -1)
 
     def joined(self, representatives: NDArray[np.int64]) -> KPoints:

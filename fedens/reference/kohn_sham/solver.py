@@ -31,8 +31,10 @@ from fedens.structure import Structure
 #: Called with (iteration, free energy in hartree, residual) after each step.
 StepReport = Callable[[int, float, float], None]
 
-#: Expansions of the eigensolver's subspace, at the first density and at each later one.
-_FIRST_EXPANSIONS, _EXPANSIONS = 6, 3
+#: What the first density's residual is taken to be; that of a given one.
+_FIRST_RESIDUAL, _GUESS_RESIDUAL = 1.0, 1e-4
+#: Expansions of the eigensolver's subspace: for an orbital-free or a given density, and later.
+_FIRST_EXPANSIONS, _GUESS_EXPANSIONS, _EXPANSIONS = 6, 16, 3
 #: Residuals of the orbitals, hartree, end below this share of the density's residual.
 _ORBITAL_SHARE = 0.02
 #: Orbitals with fewer electrons need not converge before the end.
@@ -41,6 +43,10 @@ _NEGLIGIBLE = 1e-6
 _EMPTY_TOLERANCE = 1e-3
 #: Bands at the top that stay as they are.
 _SPARE = 2
+#: Below it, hartree, levels that change places keep a calculation from converging.
+_SMALL_GAP = 0.02
+#: Electrons per bohr^3 below which an insulating cell is taken for molecules in vacuum.
+_THIN = 0.015
 #: A mixed density is at least this, electron/bohr^3.
 _FLOOR = 1e-12
 
@@ -94,9 +100,12 @@ def solve_kohn_sham(
     )
     saved = Checkpoint.of(checkpoint, structure, space, functional)
     density = saved.density() if saved else None
+    expected = _FIRST_RESIDUAL if density is None and guess is None else _GUESS_RESIDUAL
     if density is None:
         density = starting_density(structure, space, functional, guess)
-    last = _iterate(calculation, density, residual_tolerance, max_iterations, saved, report)
+    last = _iterate(
+        calculation, density, expected, residual_tolerance, max_iterations, saved, report
+    )
     state = calculation.state(last, residual_tolerance)
     if require_convergence and not state.converged:
         raise ConvergenceError(f"{structure.formula}: {state.message}", state)
@@ -189,6 +198,12 @@ class _Calculation:
     def n_bands(self) -> int:
         return len(self.orbitals[0].coefficients)
 
+    @property
+    def screens(self) -> bool:
+        """Whether electrons fill the cell and keep long waves of the density small."""
+        dense = self.electrons / self.space.volume > _THIN
+        return self.space.is_periodic and (dense or self.smearing.width > 0)
+
     def step(self, given: Tensor, tolerance: float, before: _Step | None) -> _Step:
         """Orbitals in the potential of a density, and the density that they have."""
         potential = self.bound.potential(given)
@@ -210,7 +225,10 @@ class _Calculation:
         )
 
     def _diagonalise(self, potential: Tensor, tolerance: float, before: _Step | None) -> Tensor:
-        expansions = _EXPANSIONS if before else _FIRST_EXPANSIONS
+        expansions = _EXPANSIONS
+        if before is None:
+            from_guess = tolerance <= _ORBITAL_SHARE * _GUESS_RESIDUAL
+            expansions = _GUESS_EXPANSIONS if from_guess else _FIRST_EXPANSIONS
         wanted = torch.ones(len(self.orbitals), self.n_bands, dtype=torch.bool)
         wanted[:, self.n_bands - _SPARE :] = False
         if before and before.eigenvalues.shape[1] == self.n_bands:
@@ -253,7 +271,7 @@ class _Calculation:
         words = "converged" if converged else "not converged"
         message = f"{words}: residual {step.residual:.2e} after {step.iterations} steps"
         if not converged:
-            message += f" (tolerance {tolerance:.1e}); raise max_iterations, or smear more"
+            message += f" (tolerance {tolerance:.1e}); {self._advice(step.occupation)}"
         else:
             step.occupation.check()
         return KohnShamState(
@@ -279,20 +297,25 @@ class _Calculation:
             message=message,
         )
 
+    def _advice(self, occupation: Occupation) -> str:
+        if occupation.gap is not None and occupation.gap < _SMALL_GAP:
+            return f"the gap is {occupation.gap:.1e} hartree: give a smearing such as 0.01 hartree"
+        return "raise max_iterations, or smear more"
+
 
 def _iterate(
     calculation: _Calculation,
     density: Tensor,
+    residual: float,
     tolerance: float,
     max_iterations: int,
     saved: Checkpoint | None,
     report: StepReport | None,
 ) -> _Step:
     space = calculation.space
-    screening = kerker(space) if space.is_periodic else None
+    screening = kerker(space) if calculation.screens else None
     mixer = AndersonMixer(lambda a, b: space.integrate(a * b), screening)
     step: _Step | None = None
-    residual = 1.0
     while True:
         step = calculation.step(density, _ORBITAL_SHARE * residual, step)
         residual = step.residual

@@ -245,7 +245,7 @@ class KohnShamState:
             "space": self.space.describe(),
             "cutoff_hartree": self.cutoff,
             "sampling": {
-                "kspacing_per_bohr": self.sampled_kpoints.spacing(self.structure.cell),
+                "kspacing_per_bohr": self.sampled_kpoints.spacing(self.space.cell),
                 "kpoints": len(self.sampled_kpoints),
                 "smearing": self.smearing.kind,
                 "width_hartree": self.smearing.width,

@@ -55,10 +55,11 @@ class Operation:
 
     def move_field(self, field: Tensor) -> Tensor:
         """The values (..., n_points) taken along to the images of the points."""
-        x, y, z = self.points
-        grid = field.unflatten(-1, (len(x), len(y), len(z)))
-        grid = grid.movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
-        return grid[..., x[:, None, None], y[:, None], z].flatten(-3)
+        lengths = [len(points) for points in self.points]
+        grid = field.unflatten(-1, lengths).movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
+        for axis, points in enumerate(self.points):
+            grid = grid.index_select(axis - 3, points)
+        return grid.flatten(-3)
 
     def move_forces(self, forces: Tensor) -> Tensor:
         """The forces (n_atoms, 3) turned, and taken along to the images of the atoms."""
@@ -176,10 +177,8 @@ class _Crystal:
 
     def operations(self, rotation: Integers, shifts: Array) -> Iterator[Operation]:
         """Those of one rotation (3, 3) and translations (n, 3) that keep atoms and mesh."""
-        axes = np.abs(rotation).argmax(axis=1)
-        edges = self.lengths[axes]
-        keeps_box = np.allclose(edges, self.lengths, rtol=_SAME_COORDINATE, atol=0)
-        if not keeps_box or np.count_nonzero(rotation) > 3:
+        axes = np.abs(rotation).argmax(axis=1)  # a box has no rotations but those of its axes
+        if not np.allclose(self.lengths[axes], self.lengths, rtol=_SAME_COORDINATE, atol=0):
             return
         for shift in shifts:
             operation = self._operation(rotation, axes, shift)
@@ -210,8 +209,7 @@ class _Crystal:
         _, nearest = mesh.query(_wrapped(source[0] + shift))
         exact = float(points[nearest, 0] - source[0, 0])
         distances, images = mesh.query(_wrapped(source + exact))
-        same = len(source) == len(points) and distances.max() < _SAME_COORDINATE
-        return exact, np.argsort(images) if same else None
+        return exact, np.argsort(images) if distances.max() < _SAME_COORDINATE else None
 
     def _onto_atoms(self, images: Array) -> Integers | None:
         """Which atom comes to the place of each one; ``None`` if not all come to one."""
