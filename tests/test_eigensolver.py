@@ -14,17 +14,17 @@ DTYPES = [torch.float64, torch.complex128]
 class Problem:
     """A Hermitian matrix with a large diagonal, and what a solver asks of it."""
 
-    def __init__(self, dtype, levels=None, coupling=0.15, seed=1):
+    def __init__(self, dtype, levels=None, coupling=0.15, size=SIZE, seed=1):
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(SIZE, SIZE, dtype=dtype, generator=generator)
+        noise = torch.randn(size, size, dtype=dtype, generator=generator)
         if levels is None:
-            matrix = torch.diag(torch.linspace(0, 40, SIZE, dtype=torch.float64)).to(dtype)
+            matrix = torch.diag(torch.linspace(0, 40, size, dtype=torch.float64)).to(dtype)
             self.matrix = matrix + coupling * (noise + noise.mH)
         else:
-            rotation = torch.linalg.qr(torch.eye(SIZE) + coupling * noise)[0]
+            rotation = torch.linalg.qr(torch.eye(size) + coupling * noise)[0]
             self.matrix = (rotation * levels) @ rotation.mH
         self.diagonal = self.matrix.diagonal().real
-        self.start = torch.randn(BANDS, SIZE, dtype=dtype, generator=generator)
+        self.start = torch.randn(BANDS, size, dtype=dtype, generator=generator)
         self.exact = np.linalg.eigvalsh(self.matrix.numpy())[:BANDS]
         self.applied = 0
 
@@ -134,12 +134,21 @@ def test_many_restarts(dtype):
     assert_consistent(problem, found)
 
 
-def test_directions_that_carry_nothing_end_the_search():
-    problem = Problem(torch.float64)
-    found = davidson(
-        problem.apply, lambda residuals, _: torch.zeros_like(residuals), problem.start, 1e-8
-    )
-    assert found.applications == BANDS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tolerance_that_rounding_does_not_let_be_met(dtype):
+    problem = Problem(dtype)
+    found = problem.solve(tolerance=1e-16, max_expansions=200)
+    assert found.residuals.max() < 1e-9
+    np.testing.assert_allclose(found.values, problem.exact, rtol=0, atol=1e-11)
+    assert_consistent(problem, found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_space_smaller_than_the_subspace(dtype):
+    problem = Problem(dtype, size=2 * BANDS + 3)
+    found = problem.solve(max_expansions=20)
+    assert found.residuals.max() < 1e-8
+    np.testing.assert_allclose(found.values, problem.exact, rtol=0, atol=1e-10)
     assert_consistent(problem, found)
 
 
