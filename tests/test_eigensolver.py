@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedens.errors import ConvergenceError
+from fedens.reference.kohn_sham import eigensolver
 from fedens.reference.kohn_sham.eigensolver import davidson, orthonormal
 
 SIZE, BANDS = 200, 8
@@ -115,6 +116,15 @@ def test_expansions_are_limited(expansions):
     assert found.residuals.min() > 1e-8
     assert (found.values.numpy() > problem.exact).all()  # from above
     assert_consistent(problem, found)
+
+
+def test_a_larger_subspace_needs_fewer_applications(monkeypatch):
+    problem = Problem(torch.float64)
+    counts = []
+    for size in (2, 4, 20):
+        monkeypatch.setattr(eigensolver, "_LARGEST_SUBSPACE", size)
+        counts.append(problem.solve(max_expansions=100).applications)
+    assert counts[0] > 1.1 * counts[1] > 1.1 * counts[2]
 
 
 def test_a_solution_costs_one_application():

@@ -83,7 +83,7 @@ def test_a_good_preconditioner_is_used():
 def test_the_norm_is_the_one_given():
     """Where the norm counts one component only, that one is solved for in two steps."""
     matrix = torch.tensor([[-1.0, 0.0], [0.0, 0.9]], dtype=torch.float64)
-    mixer = AndersonMixer(lambda a, b: a[0] * b[0], damping=0.5)
+    mixer = AndersonMixer(lambda a, b: a[0] * b[0], damping=0.2)
     x = torch.zeros(2, dtype=torch.float64)
     for _ in range(3):
         residual = matrix @ x + 1 - x

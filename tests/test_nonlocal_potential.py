@@ -93,6 +93,17 @@ def test_projectors_are_complete_and_orthogonal(overlaps):
     np.testing.assert_allclose(overlaps, expected, rtol=0, atol=2e-5)
 
 
+def test_three_projectors_of_one_l(gamma):
+    """Powers up to r^4 have mixed products of x^2, y^2 and z^2."""
+    channel = ProjectorChannel(1, RADIUS, tuple(map(tuple, np.eye(3).tolist())))
+    rows = bound(ALONE, gamma, [channel]).overlaps[::3]  # along y
+    r, weights = np.polynomial.legendre.leggauss(200)
+    r, weights = 3 * (r + 1), 3 * weights
+    p = np.array([radial(channel, i, r) for i in (1, 2, 3)])
+    expected = (p * weights * r**2) @ p.T
+    np.testing.assert_allclose(rows @ rows.T, expected, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("kpoint", KPOINTS.values(), ids=KPOINTS)
 def test_against_quadrature_over_the_cell(kpoint):
     """Projectors summed over images with their phases, at the points of the space."""
