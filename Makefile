@@ -36,6 +36,8 @@ bench: $(READY) $(DFTPY) $(MACE) $(RUN)
 	$(VENV)/bin/python benchmarks/descriptors.py
 	$(VENV)/bin/python benchmarks/molecule_fields.py
 	$(VENV)/bin/python benchmarks/orbital_free_vs_dftpy.py
+	$(VENV)/bin/python benchmarks/kohn_sham.py
+	$(VENV)/bin/python benchmarks/gpu.py --kohn-sham
 	$(VENV)/bin/python benchmarks/prediction.py
 	$(VENV)/bin/python benchmarks/egg_box.py
 	$(VENV)/bin/python benchmarks/transfer.py

@@ -1,9 +1,9 @@
-"""ASE calculator: a learned model by one of its routes, or the orbital-free solver itself."""
+"""ASE calculator: a learned model by one of its routes, or one of the solvers itself."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,10 +16,17 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
+from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import ExtrapolationWarning, FedensError
+from fedens.fem.modes import spacing_for_cutoff
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
 from fedens.models.base import EnergyAndForces, How, Model
 from fedens.models.crystal.prediction import check_route
+from fedens.reference.kohn_sham.cutoffs import default_cutoff
+from fedens.reference.kohn_sham.kpoints import KPoints
+from fedens.reference.kohn_sham.smearing import Smearing
+from fedens.reference.kohn_sham.solver import solve_kohn_sham
+from fedens.reference.kohn_sham.state import KohnShamState
 from fedens.reference.orbital_free import GroundState, solve_ground_state
 from fedens.structure import Structure
 from fedens.units import (
@@ -52,7 +59,8 @@ class Calculator(AseCalculator):
     """Energies (eV), forces (eV/angstrom) and stress (eV/angstrom^3) for ASE.
 
     ``Calculator(predictor)`` or ``Calculator("runs/aluminium/model")`` predicts;
-    ``Calculator(functional=...)`` solves for the ground state.
+    ``Calculator(functional=...)`` solves for the ground state: of an
+    :class:`EnergyFunctional` orbital-free, of a :class:`KohnSham` with orbitals.
 
     Args:
         predictor: a model or its folder. route: ``functional`` (the parent functional at the
@@ -60,14 +68,22 @@ class Calculator(AseCalculator):
             ``hellmann_feynman``, whose forces are no derivative of an energy: it offers
             ``hellmann_feynman_forces`` and neither energy nor forces.
         refinement_steps: minimisation steps of the functional from the predicted density.
-        functional: run the solver with it instead. residual_tolerance: of the solver, hartree.
-        spacing, order: of the mesh; default the model's, or 0.34 bohr and 10 for the solver.
+        functional: run the solver with it instead. residual_tolerance: of the solver: hartree,
+            or share of the electrons with orbitals.
+        spacing, order: of the mesh; default the model's, or 0.34 bohr and 10 for the solver, as
+            fine as the cutoff needs with orbitals.
+        kpoints, smearing, cutoff: of :func:`solve_kohn_sham`, for a KohnSham functional.
 
     Beyond ASE's names, ``get_property`` knows ``hellmann_feynman_forces``, and for models
     ``energy_uncertainty`` and ``forces_uncertainty``. ``density(atoms)`` gives the density.
 
     Any :class:`fedens.models.base.Model` will do; its ``properties`` says what it offers. Models
     of molecules have neither routes nor a mesh, and also give the dipole moment (e angstrom).
+
+    With smeared occupations ``free_energy`` is F = E - T S, which forces and stress are the
+    derivatives of, and ``energy`` its estimate at zero width, as in other codes: (E + F)/2 with
+    Fermi-Dirac or Gaussian smearing, F with the others. A Kohn-Sham calculation starts from the
+    density of the one before, as long as the mesh is the same.
 
     Forces are the exact derivative of the energy on a fixed mesh, and so is the stress: a cell
     keeps its number of elements while its edges stay within 10 % of what they were at first, an
@@ -77,7 +93,8 @@ class Calculator(AseCalculator):
     not known, are given as zero, so that cell relaxations keep right angles.
 
     Raises:
-        FedensError: both or neither of ``predictor`` and ``functional``; an unknown route.
+        FedensError: both or neither of ``predictor`` and ``functional``; an unknown route;
+            k-points, smearing or a cutoff without orbitals.
     """
 
     name = "fedens"
@@ -87,11 +104,14 @@ class Calculator(AseCalculator):
         predictor: Model | str | Path | None = None,
         route: str = "functional",
         *,
-        functional: EnergyFunctional | None = None,
+        functional: EnergyFunctional | KohnSham | None = None,
         refinement_steps: int = 0,
         residual_tolerance: float = 1e-6,
         spacing: float | None = None,
         order: int | None = None,
+        kpoints: KPoints | tuple[Any, Any] | None = None,
+        smearing: Smearing | float = 0.0,
+        cutoff: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -99,12 +119,19 @@ class Calculator(AseCalculator):
             raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
         source: Any = predictor
-        if isinstance(predictor, str | Path):
-            source = Model.load(predictor)
+        if isinstance(functional, KohnSham):
+            source = _KohnShamSolver(functional, kpoints, smearing, cutoff, residual_tolerance)
+        elif kpoints is not None or smearing or cutoff is not None:
+            raise FedensError(
+                "kpoints, smearing and cutoff are of calculations with orbitals: give "
+                "functional=KohnSham(...), or leave them out"
+            )
         elif functional is not None:
             source = _Solver(functional, residual_tolerance)
+        elif isinstance(predictor, str | Path):
+            source = Model.load(predictor)
         self.route, self.refinement_steps = route, refinement_steps
-        self._source: Model | _Solver = source
+        self._source: Model | _Solver | _KohnShamSolver = source
         self._meshes = None
         if source.resolution is not None:
             usual = source.resolution
@@ -209,18 +236,79 @@ class _Solver:
         )
 
 
+@dataclass(eq=False)
+class _KohnShamSolver:
+    """The Kohn-Sham solver, to be asked like a model; it remembers its last state."""
+
+    functional: KohnSham
+    kpoints: KPoints | tuple[Any, Any] | None
+    smearing: Smearing | float
+    cutoff: float | None
+    residual_tolerance: float
+    device = torch.device("cpu")
+    _last: KohnShamState | None = None
+
+    @property
+    def resolution(self) -> tuple[Callable[[Structure], float], int]:
+        return self._spacing, DEFAULT_ORDER
+
+    def _spacing(self, structure: Structure) -> float:
+        return spacing_for_cutoff(self.cutoff or default_cutoff(structure, self.functional))
+
+    def properties(self, route: str) -> tuple[str, ...]:
+        del route
+        return _CONSERVATIVE
+
+    def calculate(
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
+    ) -> dict[str, Any]:
+        """All properties but the stress, which is there where it is wanted."""
+        state = self._solve(structure, how["space"])
+        results = {
+            "energy": state.energy_at_zero_width,
+            "free_energy": state.free_energy,
+            "forces": state.forces,
+            "hellmann_feynman_forces": state.forces,
+        }
+        return results | ({"stress": state.stress} if "stress" in wanted else {})
+
+    def density(
+        self, structure: Structure, space: TensorSpace | None, refinement_steps: int
+    ) -> Density:
+        del refinement_steps
+        return self._solve(structure, space).density
+
+    def _solve(self, structure: Structure, space: TensorSpace | None) -> KohnShamState:
+        assert space is not None
+        guess = None
+        if self._last is not None and self._last.space.describe() == space.describe():
+            guess = self._last.density
+        self._last = solve_kohn_sham(
+            structure,
+            space,
+            self.functional,
+            self.kpoints,
+            self.smearing,
+            self.cutoff,
+            residual_tolerance=self.residual_tolerance,
+            guess=guess,
+        )
+        return self._last
+
+
 class _Meshes:
     """The mesh of a calculator, kept as long as the structure allows it."""
 
-    def __init__(self, spacing: float, order: int, device: Any):
+    def __init__(self, spacing: float | Callable[[Structure], float], order: int, device: Any):
         self.spacing, self.order, self.device = spacing, order, device
         self._first: TensorSpace | None = None
 
     def space_for(self, structure: Structure) -> TensorSpace:
         """The mesh kept, stretched to the structure's cell, or a new one."""
         if self._first is None or not self._fits(self._first, structure):
+            spacing = self.spacing(structure) if callable(self.spacing) else self.spacing
             self._first = TensorSpace.for_structure(
-                structure, self.spacing, self.order, device=self.device
+                structure, spacing, self.order, device=self.device
             )
         if not structure.periodic:
             return self._first

@@ -2,7 +2,7 @@
 
 A field's own name begins with one of the table, alone or before ``_`` or a space: ``gradient_x``
 and ``density_error`` are a gradient and a density. Fields of one spin find their place the same
-way, as ``density_up`` beside ``density``, the sum of both.
+way, as ``density_up`` beside ``density``, the sum of both. The longest entry counts.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ FIELDS = {
     "electrostatic": Field(UNITS["hartree/bohr^3"], energy_density=True),
     "total": Field(UNITS["hartree/bohr^3"]),
     "potential": Field(UNITS["hartree"]),
+    "effective_potential": Field(UNITS["hartree"]),
+    "orbital_density": Field(UNITS["electron/bohr^3"]),
     "forces": Field(UNITS["hartree/bohr"]),
 }
 
@@ -77,7 +79,9 @@ LOCAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.local)
 
 def field_of(name: str) -> Field | None:
     """The entry of the table that a field's name begins with, if there is one."""
-    return FIELDS.get(name.replace(" ", "_").split("_")[0])
+    words = name.replace(" ", "_").split("_")
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((FIELDS[one] for one in beginnings if one in FIELDS), None)
 
 
 def is_density(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -40,6 +41,13 @@ def silent(_: Advance) -> None:
     """A report that says nothing."""
 
 
+class Count(Protocol):
+    """Counts items of a bar."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """``done`` more items are done; the note stands behind the bar until the next call."""
+
+
 class Progress:
     """Shows how far a run is; silent with ``quiet``."""
 
@@ -51,11 +59,15 @@ class Progress:
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar of ``total`` items; yields a function to call with how many were just done."""
+    def stage(self, label: str, total: int) -> Iterator[Count]:
+        """A bar of ``total`` items; yields what counts those that are done."""
         with self._bars() as bars:
             task = bars.add_task(label, total=total, note="")
-            yield lambda n: bars.advance(task, n)
+
+            def count(done: int, note: str = "") -> None:
+                bars.update(task, advance=done, note=note)
+
+            yield count
 
     @contextmanager
     def reporter(self, label: str) -> Iterator[Report]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedens.data.bands import Bands
 from fedens.data.sample import Sample
 from fedens.structure import Structure
 
@@ -35,6 +36,36 @@ def make_sample(seed=0, functional=FUNCTIONAL, n_points=50, **options):
     return Sample(**(arguments | options))
 
 
+def make_bands(seed=0):
+    """Four random bands at three k-points."""
+    rng = np.random.default_rng(seed)
+    return Bands(
+        kpoints=rng.uniform(0, 0.5, (3, 3)),
+        weights=np.array([0.25, 0.25, 0.5]),
+        eigenvalues=rng.standard_normal((3, 4)),
+        occupations=rng.uniform(0, 2, (3, 4)),
+        chemical_potential=float(rng.standard_normal()),
+    )
+
+
+def make_kohn_sham_sample(sampling, seed=0, **options):
+    """The same as Kohn-Sham theory leaves it behind."""
+    rng = np.random.default_rng(seed)
+    names = ("density", "kinetic", "xc", "electrostatic", "effective_potential")
+    arguments = {
+        "fields": {name: rng.standard_normal(50) for name in names},
+        "energies": {"kinetic": 1.5, "xc": -0.25, "nonlocal": 0.75, "entropy": -0.125},
+        "bands": make_bands(seed),
+        "provenance": {
+            "code": "fedens Kohn-Sham",
+            "functional": {"xc": "lda_pw"},
+            "cutoff_hartree": 16.0,
+            "sampling": sampling,
+        },
+    }
+    return make_sample(seed, **(arguments | options))
+
+
 def assert_same(one, two):
     for name in ("numbers", "positions", "cell", "pbc", "charge", "spin", "occupancies"):
         assert np.array_equal(getattr(one.structure, name), getattr(two.structure, name)), name
@@ -44,3 +75,6 @@ def assert_same(one, two):
     assert all(np.array_equal(one.fields[name], two.fields[name]) for name in one.fields)
     for name in ("energy", "energies", "ion_energy", "converged", "provenance"):
         assert getattr(one, name) == getattr(two, name), name
+    assert (one.bands is None) == (two.bands is None)
+    for name in () if one.bands is None else vars(one.bands):
+        assert np.array_equal(getattr(one.bands, name), getattr(two.bands, name)), name

@@ -25,7 +25,11 @@ from fedens import (
     solve_ground_state,
     train,
 )
+from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import ExtrapolationWarning, FedensError, ModelError, StructureError
+from fedens.reference.kohn_sham import solver
+from fedens.reference.kohn_sham.kpoints import monkhorst_pack
+from fedens.reference.kohn_sham.smearing import Smearing
 from fedens.testing import central_difference
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -308,3 +312,74 @@ def test_what_a_model_of_molecules_lacks(water_model, water_samples, tmp_path):
     crystal_of_water.calc = Calculator(water_model)
     with pytest.raises(ModelError, match="isolated molecules"):
         crystal_of_water.get_potential_energy()
+
+
+KOHN_SHAM = KohnSham("lda_pz", GTHFIT)
+
+
+def kohn_sham_calculator(smearing=0.05, **options):
+    """Coarse: the derivatives are exact all the same."""
+    how = {"kpoints": monkhorst_pack((2, 1, 1)), "smearing": smearing, "cutoff": 3.0}
+    return Calculator(functional=KOHN_SHAM, order=5, **(how | options))
+
+
+def test_kohn_sham_forces_and_stress_are_derivatives_of_the_free_energy():
+    atoms = crystal(3)
+    atoms.calc = kohn_sham_calculator(residual_tolerance=1e-8)
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+
+    def free_energy(shift):
+        moved = atoms.copy()
+        moved.positions[1, 2] += shift
+        moved.calc = atoms.calc
+        return moved.get_potential_energy(force_consistent=True)
+
+    assert forces[1, 2] == pytest.approx(-central_difference(free_energy, 0.01), abs=2e-4)
+    assert np.abs(stress[:3]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("kind", "share"), [("fermi_dirac", 0.5), ("cold", 1.0)])
+def test_the_energy_is_that_at_zero_width(kind, share):
+    atoms = crystal(3)
+    atoms.calc = kohn_sham_calculator(Smearing(0.05, kind), residual_tolerance=1e-4)
+    free, energy = atoms.get_potential_energy(force_consistent=True), atoms.get_potential_energy()
+    state = atoms.calc._source._last
+    expected = share * state.free_energy + (1 - share) * state.energy
+    assert energy == pytest.approx(expected * HARTREE_IN_EV, rel=1e-12)
+    assert free == pytest.approx(state.free_energy * HARTREE_IN_EV, rel=1e-12)
+    assert (abs(energy - free) > 0.1) == (kind == "fermi_dirac")
+
+
+def test_a_kohn_sham_calculation_starts_from_the_density_before(monkeypatch):
+    guesses, start = [], solver.starting_density
+
+    def noted(structure, space, functional, guess=None):
+        guesses.append(guess)
+        return start(structure, space, functional, guess)
+
+    monkeypatch.setattr(solver, "starting_density", noted)
+    atoms, states = crystal(3), []
+    atoms.calc = kohn_sham_calculator(residual_tolerance=1e-4)
+    for shift, scale in ((0.0, 1.0), (0.01, 1.0), (0.0, 1.02)):
+        atoms.positions[0, 0] += shift
+        atoms.set_cell(atoms.cell * scale, scale_atoms=True)
+        atoms.get_forces()
+        states.append(atoms.calc._source._last)
+    assert guesses == [None, states[0].density, None]
+
+
+def test_k_points_are_of_calculations_with_orbitals(predictor):
+    for options in ({"kpoints": monkhorst_pack((2, 2, 2))}, {"smearing": 0.01}, {"cutoff": 8.0}):
+        with pytest.raises(FedensError, match="functional=KohnSham"):
+            Calculator(functional=FUNCTIONAL, **options)
+        with pytest.raises(FedensError, match="functional=KohnSham"):
+            Calculator(predictor, **options)
+
+
+def test_the_mesh_of_a_kohn_sham_calculator_is_as_fine_as_the_cutoff_needs():
+    structure = Structure.from_ase(crystal())
+    coarse, fine = (
+        Calculator(functional=KOHN_SHAM, cutoff=cutoff)._space_for(structure)
+        for cutoff in (4.0, 20.0)
+    )
+    assert fine.finest_spacing < coarse.finest_spacing

@@ -1,5 +1,6 @@
 """Configurations: defaults, round trips, and errors that name the key and the line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_unwritable_configuration(tmp_path):
         (
             "recpot: 1",
             "case.yaml, line 1: recpot: unknown key; known here: job, name, seed, device, "
-            "structures, space, functional, solver, training, rounds, output",
+            "structures, theory, space, functional, solver, training, rounds, output",
         ),
     ],
 )
@@ -389,6 +390,64 @@ def test_configurations_made_in_python_are_checked_and_cannot_change():
         GTHLocalOptions(kind="gth_local", valence=-1, r_loc=1.0)
     with pytest.raises(ValidationError):
         Configuration().seed = 3
+
+
+KOHN_SHAM = """
+structures: {element: Si, count: 24}
+theory: {kind: kohn_sham, pseudopotentials: {Si: gth-pade-q4}}
+functional: null
+training:
+  descriptors: {response_fields: false}
+"""
+
+
+def test_kohn_sham_theory_has_defaults_and_reads_back(load, tmp_path):
+    configuration = load(KOHN_SHAM)
+    theory = configuration.theory
+    assert (theory.xc, theory.kspacing, theory.cutoff) == ("lda_pw", 0.105, None)
+    assert (theory.smearing.kind, theory.smearing.width) == ("methfessel_paxton", 0.04)
+    silicon = theory.pseudopotentials["Si"]
+    assert (silicon.kind, silicon.name) == ("gth", "gth-pade-q4")
+    configuration.write(tmp_path / "config.yaml")
+    assert load_configuration(tmp_path / "config.yaml") == configuration
+
+
+def test_kohn_sham_theory_takes_local_pseudopotentials_and_a_mesh_of_its_own(load):
+    configuration = load("""
+theory:
+  kind: kohn_sham
+  pseudopotentials: {Al: {kind: gth_local, valence: 3, r_loc: 0.7}}
+  smearing: {kind: cold, width: 0}
+space: {spacing: null}
+""")
+    assert configuration.theory.pseudopotentials["Al"].r_loc == 0.7
+    assert configuration.space.spacing is None
+    assert configuration.functional.kinetic == "wt"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named"),
+    [
+        ("theory: {xc: pbe}", 1, "theory: needs a kind: one of orbital_free, kohn_sham"),
+        ("theory:\n  kind: kohn_sham\n  pseudopotentials: {}\n  smaering: {}", 4, "'smearing'"),
+        ("functional:\n  kinetik: wt", 2, "did you mean 'kinetic'"),
+        ("functional: null", 1, "functional: is null, but theory orbital_free needs one"),
+        ("space: {spacing: null}", 1, "space.spacing: is null, but theory orbital_free"),
+        (
+            KOHN_SHAM.replace("Si: gth-pade-q4", "Al: gth-pade-q3"),
+            3,
+            "theory.pseudopotentials: has no .*element Si",
+        ),
+        (KOHN_SHAM.replace("functional: null", ""), 1, "give one, or functional: null"),
+        (KOHN_SHAM.replace("false", "true"), 6, "response_fields: need a functional"),
+        (KOHN_SHAM + "  baseline: linear_response", 7, "training.baseline: needs a functional"),
+        (KOHN_SHAM + "  energy_weight: 1", 7, "training.energy_weight: is the weight"),
+        (KOHN_SHAM + "rounds: {count: 1}", 7, "rounds.count: is 1"),
+    ],
+)
+def test_theories_that_do_not_fit_are_named(refused, text, line, named):
+    message = refused(text)
+    assert re.search(rf"line {line}: .*{named}", message), message
 
 
 def test_pseudopotentials_of_the_library_are_named(load):

@@ -62,7 +62,7 @@ _LABEL = OrbitalFreeLabeller.__call__
 def with_labeller(monkeypatch, label):
     """Runs call ``label(labeller, structure)`` instead of their labeller."""
 
-    def called(self, structure):
+    def called(self, structure, *_):
         return label(partial(_LABEL, self), structure)
 
     monkeypatch.setattr(OrbitalFreeLabeller, "__call__", called)
@@ -322,7 +322,8 @@ def test_export_and_info(finished, tmp_path):
 def test_help_teaches():
     text = CliRunner().invoke(app, ["--help"]).output
     assert "fedens run examples/aluminium.yaml" in re.sub(r"\s+", " ", text)
-    commands = ("run", "generate", "import", "train", "evaluate", "predict", "export", "info")
+    steps = ("run", "generate", "train", "evaluate")
+    commands = (*steps, "check-kpoints", "import", "predict", "export", "info")
     for command in commands:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from samples import FUNCTIONAL, assert_same, make_sample
+from samples import FUNCTIONAL, assert_same, make_kohn_sham_sample, make_sample
 
 from fedens.data.dataset import Dataset
 from fedens.data.sample_file import SCHEMA_VERSION, stored_checksum, write_sample
@@ -266,3 +266,35 @@ def test_an_index_without_digests_is_completed(data):
     index.write_text(json.dumps(content))
     Dataset.open(data.path)
     assert index.read_text() == complete
+
+
+SAMPLING = {
+    "kspacing_per_bohr": 0.1,
+    "kpoints": 512,
+    "smearing": "methfessel_paxton",
+    "width_hartree": 0.04,
+}
+
+
+def test_samples_of_another_sampling_are_refused(tmp_path):
+    data = Dataset.open(tmp_path / "data", create=True)
+    data.add(make_kohn_sham_sample(SAMPLING, 0), "a")
+    data.add(make_kohn_sham_sample(SAMPLING | {"kspacing_per_bohr": 0.115}, 1), "b")
+    with pytest.raises(DatasetError, match=r"'c' and 'b'.*0\.0900 per bohr and 0\.1150 per bohr"):
+        data.add(make_kohn_sham_sample(SAMPLING | {"kspacing_per_bohr": 0.09}, 2), "c")
+    other = make_kohn_sham_sample(SAMPLING | {"smearing": "cold"}, 2)
+    with pytest.raises(DatasetError, match=r"'c' and 'a'.*cold of 0\.04 hartree and methfessel"):
+        data.add(other, "c")
+    write_sample(other, data.path / "c.h5")
+    with pytest.raises(DatasetError, match=r"'c' and 'a'"):
+        Dataset.open(data.path)
+    (data.path / "c.h5").unlink()
+    assert Dataset.open(data.path).index["b"]["sampling"]["kspacing_per_bohr"] == 0.115
+
+
+def test_other_kohn_sham_functionals_are_refused(tmp_path):
+    data = Dataset.open(tmp_path / "data", create=True)
+    data.add(make_kohn_sham_sample(SAMPLING), "a")
+    provenance = {**make_kohn_sham_sample(SAMPLING).provenance, "functional": {"xc": "pbe"}}
+    with pytest.raises(DatasetError, match=r"functional\.xc is 'pbe' here and 'lda_pw'"):
+        data.add(make_kohn_sham_sample(SAMPLING, provenance=provenance), "b")

@@ -39,7 +39,7 @@ def crystal_errors(density, raw=None, **energy_densities):
     prediction = SimpleNamespace(
         density=SimpleNamespace(values=torch.as_tensor(density)),
         raw_root=torch.as_tensor(density if raw is None else raw).sqrt(),
-        bound=SimpleNamespace(electrons=ELECTRONS),
+        electrons=ELECTRONS,
         energy_densities={name: torch.as_tensor(v * ones) for name, v in given.items()},
     )
     return crystals.field_errors(prediction, sample, SPACE)

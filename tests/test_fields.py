@@ -9,6 +9,7 @@ from fedens.fields import (
     FIELDS,
     LOCAL_FIELDS,
     UNITS,
+    Field,
     field_of,
     field_unit,
     is_density,
@@ -49,6 +50,27 @@ def test_energy_densities_have_the_unit_of_one():
 def test_the_first_word_tells_the_field(name):
     assert field_of(name) is FIELDS["density"]
     assert is_density(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("effective_potential", "effective_potential"),
+        ("effective potential error", "effective_potential"),
+        ("potential_error", "potential"),
+        ("orbital_density_k0_band3", "orbital_density"),
+        ("effective", None),
+    ],
+)
+def test_names_of_several_words_tell_the_field(name, entry):
+    assert field_of(name) is FIELDS.get(entry)
+
+
+def test_the_longest_entry_tells_the_field(monkeypatch):
+    curvature = Field(UNITS["1"])
+    monkeypatch.setitem(FIELDS, "density_curvature", curvature)
+    assert field_of("density_curvature_x") is curvature
+    assert field_of("density_error") is FIELDS["density"]
 
 
 @pytest.mark.parametrize("name", ["densityerror", "root_density", "", "points"])

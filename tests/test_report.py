@@ -15,6 +15,7 @@ from fedens.fem.tensor import TensorSpace
 from fedens.report.figures import (
     as_png,
     calibration_plot,
+    density_of_states_plot,
     learning_curve,
     loss_curve,
     new_figure,
@@ -223,3 +224,18 @@ def test_bad_input_gets_a_clear_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", content())
+
+
+def test_the_density_of_states_is_filled_up_to_the_chemical_potential():
+    energies, pixels = np.linspace(-0.5, 0.5, 101), []
+    for chemical_potential in (-0.4, 0.4):
+        png = density_of_states_plot(energies, np.ones(101), chemical_potential)
+        image = np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+        pixels.append(int((image[..., 2] - image[..., 0] > 30).sum()))
+    assert pixels[1] > 3 * pixels[0] > 0
+
+
+@pytest.mark.parametrize("states", [np.ones(3), np.full(4, np.nan)])
+def test_a_density_of_states_that_does_not_fit_is_refused(states):
+    with pytest.raises(OutputError, match="density of states: 4 energies"):
+        density_of_states_plot(np.arange(4.0), states, 0.0)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,9 @@ def labelled(monkeypatch):
     """Structures that were labelled."""
     made, label = [], toy_job.ToyLabeller.__call__
 
-    def counted(labeller, structure):
+    def counted(labeller, structure, *how):
         made.append(structure.formula)
-        return label(labeller, structure)
+        return label(labeller, structure, *how)
 
     monkeypatch.setattr(toy_job.ToyLabeller, "__call__", counted)
     return made
@@ -84,6 +85,19 @@ def test_steps_do_their_part(toy, tmp_path):
     assert not (folder / "results.json").exists()
     toy("evaluate")
     assert (folder / "results.json").is_file()
+
+
+def test_labels_show_the_residual_of_their_steps(tmp_path, monkeypatch):
+    notes = []
+
+    @contextmanager
+    def stage(*_):
+        yield lambda _, note="": notes.append(note)
+
+    monkeypatch.setattr(Progress, "stage", stage)
+    with open_run(toy_job.ToyConfiguration(job="toy"), tmp_path / "out", QUIET) as run:
+        run.generate()
+    assert notes[:3] == ["", "0-H, step 3: residual 2.5e-01", ""]
 
 
 def test_nothing_is_done_twice(toy, labelled):

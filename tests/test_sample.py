@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import systems
-from samples import make_sample
+from samples import make_kohn_sham_sample, make_sample
 
 from fedens.errors import DatasetError
 from fedens.fem.simplex import SimplexSpace
@@ -51,6 +51,13 @@ def test_integrals_of_a_sample():
         empty.energy_from_fields()
     with pytest.raises(DatasetError, match="density"):
         _ = empty.number_of_electrons
+
+
+def test_the_energy_holds_what_no_field_carries():
+    sample = make_kohn_sham_sample({})
+    parts = [sample.weights @ sample.fields[name] for name in ("kinetic", "xc", "electrostatic")]
+    expected = sum(parts) - 2.5 + 0.75 - 0.125
+    assert sample.energy_from_fields() == pytest.approx(expected, abs=1e-12)
 
 
 SPACES = {

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from samples import make_sample
+from samples import assert_same, make_kohn_sham_sample, make_sample
 
 from fedens.data.sample_file import SCHEMA_VERSION, read_sample, stored_checksum, write_sample
 from fedens.errors import DatasetError
@@ -27,6 +27,17 @@ def test_round_trip_of_isolated_atoms_without_optional_entries(tmp_path):
     assert back.stress is None
     assert back.structure.spin == 1
     assert back.structure.occupancies.tolist() == [0.5]
+
+
+def test_round_trip_of_bands_and_their_units(tmp_path):
+    sample = make_kohn_sham_sample({"kspacing_per_bohr": 0.1})
+    write_sample(sample, tmp_path / "x.h5")
+    assert_same(read_sample(tmp_path / "x.h5"), sample)
+    with h5py.File(tmp_path / "x.h5") as file:
+        units = {name: array.attrs["unit"] for name, array in file["bands"].items()}
+        assert file["fields/effective_potential"].attrs["unit"] == "hartree"
+    energies = {"eigenvalues": "hartree", "chemical_potential": "hartree"}
+    assert units == {"kpoints": "1", "weights": "1", "occupations": "1", **energies}
 
 
 def test_every_array_carries_its_unit(file):

@@ -201,8 +201,9 @@ def test_empty_bands_suffice_for_free_electrons(kind, width, edge, electrons):
     assert n_bands < 60 * electrons / 12
 
 
-def test_insulators_get_two_empty_bands():
-    assert Smearing().empty_bands(32, 1000.0) == 2
+def test_insulators_get_a_quarter_more_bands_and_at_least_two():
+    assert Smearing().empty_bands(32, 1000.0) == 4
+    assert Smearing().empty_bands(2, 1000.0) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import systems
 import torch
 from ase.data import covalent_radii
 
+from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import OutputError, SpaceError
 from fedens.fem.mesh import grid_values, hexahedral_mesh, node_coordinates
 from fedens.fem.tensor import TensorSpace
 from fedens.output.vtk import write_atoms, write_pvd, write_vtu
+from fedens.reference.kohn_sham.solver import solve_kohn_sham
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM, HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3
 
@@ -237,3 +240,20 @@ def test_bad_input_gets_a_clear_message(crystal, space, tmp_path):
     small = TensorSpace((4.0,) * 3, 1, 2, periodic=False)
     with pytest.raises(SpaceError, match="outside the box"):
         grid_values(small, np.ones(27), [[4.1], [1.0], [1.0]])
+
+
+def test_fields_of_a_kohn_sham_calculation_and_the_density_of_one_band(tmp_path):
+    structure = systems.fcc()
+    functional = KohnSham("lda_pz", systems.GTHFIT)
+    space = TensorSpace.for_structure(structure, 0.5, 5)
+    state = solve_kohn_sham(structure, space, functional, None, 0.05, 4.0, residual_tolerance=1e-4)
+    fields = state.fields(orbitals=[(0, 0), (0, 5)])
+    path = write_vtu(tmp_path / "state.vtu", space, fields, structure)[0]
+    mesh = pyvista.read(path)
+    assert "kinetic [eV/angstrom^3]" in mesh.array_names
+    assert "effective_potential [eV]" in mesh.array_names
+    name = "orbital_density_k0_band{} [electron/angstrom^3]"
+    for band in (0, 5):
+        assert integral(path, name.format(band)) == pytest.approx(1, rel=5e-3)
+    assert not np.allclose(mesh[name.format(0)], mesh[name.format(5)], rtol=0.1)
+    assert integral(path) == pytest.approx(12, rel=5e-3)

@@ -36,8 +36,10 @@ class ToyLabeller:
 
     pause: float
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(self, structure: Structure, report=None, checkpoint=None) -> Sample:  # noqa: ARG002
         """The sample of a structure."""
+        if report is not None:
+            report(3, 0.0, 0.25)
         time.sleep(self.pause)
         if "He" in structure.symbols:
             raise ConvergenceError("not converged: helium")

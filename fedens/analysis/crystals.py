@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import cast
 
 import numpy as np
@@ -31,12 +32,12 @@ def evaluate_sample(
     """Predict a sample's structure on its own space and compare field by field.
 
     Routes of energies and forces are those of the model, and ``functional_one_step``: the
-    functional route after one minimisation step.
+    functional route after one minimisation step. A model without any is compared by its fields.
 
     Raises:
         ModelError: a sample of another functional than the model's, without forces or a space.
     """
-    check_same_functional(predictor.parent.describe(), sample, name)
+    check_same_functional(predictor.theory, sample, name)
     if sample.forces is None:
         raise ModelError(f"sample {name} has no forces to compare with")
     space = sample.tensor_space(predictor.device)
@@ -44,14 +45,16 @@ def evaluate_sample(
         prediction = predictor.predict(sample.structure, space)
     by_route = _functional_numbers(predictor, prediction)
     energies = {route: n.energy for route, n in by_route.items()}
-    energies["energy_density"] = float(prediction.energy_of("energy_density"))
-    feynman = hellmann_feynman_forces(predictor.parent, sample.structure, prediction.density)
+    if "energy_density" in predictor.routes:
+        energies["energy_density"] = float(prediction.energy_of("energy_density"))
     forces = {route: n.forces for route, n in by_route.items()}
-    forces["hellmann_feynman"] = feynman.cpu().numpy()
-    force_uncertainties = _force_uncertainties(prediction, by_route)
+    if "hellmann_feynman" in predictor.routes:
+        feynman = hellmann_feynman_forces(predictor.parent, sample.structure, prediction.density)
+        forces["hellmann_feynman"] = feynman.cpu().numpy()
+    force_uncertainties = _force_uncertainties(predictor, prediction, by_route)
     numbers = field_errors(prediction, sample, space)
     numbers |= energy_errors(energies, sample) | force_errors(forces, sample.forces)
-    numbers |= _uncertainties(prediction, force_uncertainties)
+    numbers |= _uncertainties(prediction, energies, force_uncertainties)
     evaluation = Evaluation(
         name,
         "",
@@ -67,6 +70,8 @@ def evaluate_sample(
 
 def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[str, EnergyAndForces]:
     """The functional route, and after one minimisation step where that can be differentiated."""
+    if "functional" not in predictor.routes:
+        return {}
     routes = ["functional"]
     if prediction.bound.twice_differentiable:
         routes.append("functional_one_step")
@@ -77,15 +82,18 @@ def _functional_numbers(predictor: Predictor, prediction: Prediction) -> dict[st
     return dict(zip(routes, numbers, strict=True))
 
 
-def _force_uncertainties(prediction: Prediction, numbers: dict[str, EnergyAndForces]) -> Arrays:
+def _force_uncertainties(
+    predictor: Predictor, prediction: Prediction, numbers: dict[str, EnergyAndForces]
+) -> Arrays:
     result = {}
     if "functional_one_step" in numbers:
         step = change_of_step(numbers["functional"], numbers["functional_one_step"])
         assert step.forces is not None
         result["functional"] = step.forces
-    feynman = prediction.force_uncertainty()
-    if feynman is not None:
-        result["hellmann_feynman"] = feynman
+    if "hellmann_feynman" in predictor.routes:
+        feynman = prediction.force_uncertainty()
+        if feynman is not None:
+            result["hellmann_feynman"] = feynman
     return result
 
 
@@ -94,7 +102,8 @@ def quick_errors(predictor: Predictor, sample: Sample) -> dict[str, float]:
     space = sample.tensor_space(predictor.device)
     with torch.no_grad():
         prediction = predictor.predict(sample.structure, space)
-        energies = {"functional": prediction.energy}
+        known = "functional" in predictor.routes
+        energies = {"functional": prediction.energy} if known else {}
     reference = _on(space, sample.fields["density"])
     nmape = percent(space.weights, prediction.density.values - reference, reference)
     return {"nmape_percent": nmape, **energy_errors(energies, sample)}
@@ -112,7 +121,7 @@ def field_errors(prediction: Prediction, sample: Sample, space: TensorSpace) -> 
     dipole = (weights * raw_error) @ (space.points - centre)
     charge = abs(float(space.integrate(raw_error)))
     result = density_errors(sample.structure, sample.points, weights, error, reference) | {
-        "charge_error_before_normalisation_percent": 100 * charge / prediction.bound.electrons,
+        "charge_error_before_normalisation_percent": 100 * charge / prediction.electrons,
         "dipole_error_before_normalisation_e_bohr": float(dipole.norm()),
     }
     for field in ENERGY_DENSITIES:
@@ -145,14 +154,16 @@ def force_errors(forces: Arrays, reference: NDArray[np.float64]) -> dict[str, fl
     return {**errors, "force_spread_reference_mev_per_angstrom": float(reference.std()) * unit}
 
 
-def _uncertainties(prediction: Prediction, forces: Arrays) -> dict[str, float]:
+def _uncertainties(
+    prediction: Prediction, energies: Collection[str], forces: Arrays
+) -> dict[str, float]:
     """Uncertainties as means and integrals like those of the errors, where the model has them."""
-    space = prediction.bound.space
+    space = prediction.density.space
     result = {"points_outside_training_percent": 100 * prediction.points_outside / space.n_points}
     if prediction.relative_density_uncertainty is not None:
         result["density_uncertainty_percent"] = 100 * prediction.relative_density_uncertainty
     per_atom = HARTREE_IN_MEV / len(prediction.structure)
-    for route in ENERGY_ROUTES:
+    for route in (route for route in ENERGY_ROUTES if route in energies):
         energy = prediction.energy_uncertainty(route)
         if energy is not None:
             result[f"energy_uncertainty_{route}_mev_per_atom"] = energy * per_atom

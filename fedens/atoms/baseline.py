@@ -9,15 +9,19 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
-from fedens.atoms.pseudo import superposed_density, superposed_gaussians
+from fedens.atoms.pseudo import free_atom, superposed_density, superposed_gaussians
 from fedens.data.density import Density
 from fedens.energy.functional import BoundFunctional, EnergyFunctional
+from fedens.energy.gth import GTHLocal
+from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import FedensError
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.structure import Structure
+from fedens.units import BOHR_IN_ANGSTROM
 
 
 class Baseline(Protocol):
@@ -120,6 +124,22 @@ class GaussianAtoms:
 
     atoms: Mapping[str, tuple[Tensor, Tensor]]
 
+    @classmethod
+    def of_ions(cls, pseudopotentials: Mapping[str, LocalPseudopotential]) -> Self:
+        """Isolated atoms by Thomas-Fermi and von Weizsaecker theory with a local xc functional.
+
+        The local part of a pseudopotential with projectors is far too deep without them: in its
+        place stands an ion of the same charge with a soft core, whose radius is a third of the
+        element's covalent one.
+        """
+        ions = {
+            s: _soft_ion(s, one.valence) if one.projectors else one
+            for s, one in pseudopotentials.items()
+        }
+        functional = EnergyFunctional.orbital_free(pseudopotential=ions)
+        atoms = {symbol: free_atom(functional, symbol) for symbol in pseudopotentials}
+        return cls({symbol: (atom.exponents, atom.amplitudes) for symbol, atom in atoms.items()})
+
     def number_of_electrons(self, structure: Structure) -> float:
         """Integral of all Gaussians less the structure's charge."""
         self._check(structure)
@@ -153,6 +173,12 @@ class GaussianAtoms:
             raise FedensError(
                 f"no Gaussians for {', '.join(missing)}; there are some for {', '.join(self.atoms)}"
             )
+
+
+def _soft_ion(symbol: str, valence: float) -> GTHLocal:
+    """An ion whose potential vanishes at its centre."""
+    radius = float(covalent_radii[atomic_numbers[symbol]]) / BOHR_IN_ANGSTROM / 3
+    return GTHLocal(valence, radius, valence * math.sqrt(2 / math.pi) / radius)
 
 
 #: Baselines made from a functional alone, by name.

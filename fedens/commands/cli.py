@@ -125,6 +125,31 @@ _add_step(
 )
 
 
+@app.command("check-kpoints")
+def check_kpoints(
+    config: ConfigurationFile,
+    index: Annotated[int, typer.Option(min=0, help="Which of its structures.")] = 0,
+) -> None:
+    """Whether the k-points of a Kohn-Sham configuration are dense enough to learn from.
+
+    Solves one structure with the configuration's k-points and at half their spacing, which takes
+    about nine times as long as one label, and shows what that changes: free energy (meV/atom),
+    forces (meV/angstrom) and density. A model cannot learn what the next mesh would change:
+    labels should be within 1 meV/atom and 3 meV/angstrom, or the data set teaches noise. Do this
+    before `fedens generate`, on the smallest cell: a supercell folds the mesh and keeps the error.
+
+    If it is too much, lower `theory.kspacing` (1/bohr), or smear more: Methfessel-Paxton or cold
+    smearing of 0.04 to 0.05 hartree changes the energies of simple metals by less than Fermi-Dirac
+    of 0.01. In fcc aluminium a spacing of 0.105 is enough then.
+
+    **Example:** `fedens check-kpoints examples/aluminium_kohn_sham.yaml`
+    """
+    from fedens.commands.check_kpoints import check_kpoints as check
+    from fedens.progress import Progress
+
+    check(config, index, Progress())
+
+
 @app.command()
 def predict(
     structures: Annotated[Path, typer.Argument(help="Any file that ASE reads.")],

@@ -8,6 +8,7 @@ from typing import Any
 from fedens.data.dataset import INDEX, Dataset
 from fedens.data.sample import Sample
 from fedens.data.sample_file import read_sample
+from fedens.data.sampling import describe_samplings, sampling_of
 from fedens.errors import FedensError
 from fedens.jobs.lock import lock_owner
 from fedens.jobs.registry import load_job
@@ -47,6 +48,7 @@ def _contents(data: Dataset) -> dict[str, Any]:
         "samples": len(data),
         "formulas": ", ".join(sorted({entry["formula"] for entry in data.index.values()})),
         "functional": data.functional,
+        **describe_samplings(e["sampling"] for e in data.index.values() if "sampling" in e),
     }
 
 
@@ -73,6 +75,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 def _describe_sample(path: Path) -> dict[str, Any]:
     sample = read_sample(path)
+    sampling = sampling_of(sample)
     return {
         "sample": path,
         "structure": sample.structure,
@@ -82,6 +85,20 @@ def _describe_sample(path: Path) -> dict[str, Any]:
         "energy": _energy(sample),
         "converged": sample.converged,
         "code": sample.provenance.get("code"),
+        **describe_samplings([sampling] if sampling else []),
+        **_bands(sample),
+    }
+
+
+def _bands(sample: Sample) -> dict[str, str]:
+    bands = sample.bands
+    if bands is None:
+        return {}
+    n_k, n_bands = bands.eigenvalues.shape
+    level = bands.chemical_potential
+    return {
+        "bands": f"{n_bands} at {n_k} k-points",
+        "chemical potential": f"{level:.6f} hartree = {level * HARTREE_IN_EV:.6f} eV",
     }
 
 

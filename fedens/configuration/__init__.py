@@ -26,6 +26,7 @@ from fedens.configuration.material import (
 from fedens.configuration.molecules import MoleculeOptions, MoleculesConfiguration
 from fedens.configuration.options import JobOptions, Options
 from fedens.configuration.reference_points import PointSetOptions, ReferencePointsConfiguration
+from fedens.configuration.theory import KohnShamOptions, OrbitalFreeOptions, SmearingOptions
 
 __all__ = [
     "Configuration",
@@ -35,13 +36,16 @@ __all__ = [
     "GeneralisationConfiguration",
     "GoodwinNeedsHeineOptions",
     "JobOptions",
+    "KohnShamOptions",
     "MoleculeOptions",
     "MoleculesConfiguration",
     "NetworkOptions",
     "Options",
+    "OrbitalFreeOptions",
     "PointSetOptions",
     "RecpotOptions",
     "ReferencePointsConfiguration",
+    "SmearingOptions",
     "SpaceOptions",
     "StructureFileOptions",
     "ThermalCellsOptions",

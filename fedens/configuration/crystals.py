@@ -16,11 +16,22 @@ from pydantic import (
 from fedens.configuration.material import (
     FunctionalOptions,
     SolverOptions,
-    SpaceOptions,
     Structures,
     ThermalCellsOptions,
 )
 from fedens.configuration.options import JobOptions, Layers, Lengths, Options, refuse
+from fedens.configuration.theory import KohnShamOptions, OrbitalFreeOptions, Theory
+
+
+class MeshOptions(Options):
+    """The finite-element space."""
+
+    spacing: PositiveFloat | None = Field(
+        default=0.34,
+        description="element length over order, bohr; null, for theory kohn_sham: as fine as the "
+        "cutoff needs",
+    )
+    order: int = Field(default=10, ge=1, le=10, description="polynomial order")
 
 
 class GMPOptions(Options):
@@ -114,8 +125,9 @@ class Configuration(JobOptions):
 
     job: Literal["learning"] = Field(default="learning", description="what fedens run does")
     structures: Structures = ThermalCellsOptions()
-    space: SpaceOptions = SpaceOptions()
-    functional: FunctionalOptions = FunctionalOptions()
+    theory: Theory = OrbitalFreeOptions()
+    space: MeshOptions = MeshOptions()
+    functional: FunctionalOptions | None = FunctionalOptions()
     solver: SolverOptions = SolverOptions()
     training: TrainingOptions = TrainingOptions()
     rounds: RoundsOptions = RoundsOptions()
@@ -124,7 +136,8 @@ class Configuration(JobOptions):
     @model_validator(mode="after")
     def _sections_agree(self) -> Configuration:
         functional, structures = self.functional, self.structures
-        if functional.kinetic != "tfvw" and functional.vw_weight != 1.0:
+        self._theory_agrees()
+        if functional and functional.kinetic != "tfvw" and functional.vw_weight != 1.0:
             refuse("functional.vw_weight", f"must be 1 for kinetic: {functional.kinetic}")
         if self.rounds.add > self.rounds.candidates:
             refuse(
@@ -140,9 +153,48 @@ class Configuration(JobOptions):
                 f"is {self.training.train_count}, but structures.count is {structures.count}: "
                 "at least one structure must be held out",
             )
-        if structures.element not in functional.pseudopotentials:
-            refuse(
-                "functional.pseudopotentials",
-                f"has no pseudopotential for structures.element {structures.element}",
-            )
+        self._pseudopotentials_serve(structures.element)
         return self
+
+    def _pseudopotentials_serve(self, element: str) -> None:
+        kohn_sham = isinstance(self.theory, KohnShamOptions)
+        for place, hint in {
+            "functional": ", or functional: null" * kohn_sham,
+            "theory": "",
+        }.items():
+            known = getattr(getattr(self, place), "pseudopotentials", None)
+            if known is not None and element not in known:
+                refuse(
+                    f"{place}.pseudopotentials",
+                    f"has no pseudopotential for structures.element {element}: give one{hint}",
+                )
+
+    def _theory_agrees(self) -> None:
+        if isinstance(self.theory, KohnShamOptions):
+            self._kohn_sham_agrees()
+        elif self.functional is None:
+            refuse("functional", "is null, but theory orbital_free needs one")
+        elif self.space.spacing is None:
+            refuse("space.spacing", "is null, but theory orbital_free has no cutoff to choose it")
+
+    def _kohn_sham_agrees(self) -> None:
+        """The functional is no part of the labels, and may be missing."""
+        training = self.training
+        if self.rounds.count:
+            refuse(
+                "rounds.count",
+                f"is {self.rounds.count}: rounds choose structures by the energy of the "
+                "functional, which is not that of theory kohn_sham; set 0",
+            )
+        if training.energy_weight:
+            refuse(
+                "training.energy_weight",
+                "is the weight of the functional's energy, which is not that of theory "
+                "kohn_sham; set 0",
+            )
+        if self.functional is not None:
+            return
+        if training.descriptors.response_fields:
+            refuse("training.descriptors.response_fields", "need a functional; set false")
+        if training.baseline not in ("auto", "superposed_atoms"):
+            refuse("training.baseline", "needs a functional; set auto or superposed_atoms")

@@ -6,15 +6,19 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedens.configuration.material import PSEUDOPOTENTIALS, TAGGED, ThermalCellsOptions
+from fedens.configuration.material import PSEUDOPOTENTIALS, STRUCTURES, ThermalCellsOptions
 from fedens.configuration.options import Options
+from fedens.configuration.theory import THEORIES
 from fedens.errors import ConfigurationError
+
+#: pydantic puts these tags into the place of an error, but the file does not hold them.
+TAGGED: dict[str, type[Options]] = {**PSEUDOPOTENTIALS, **STRUCTURES, **THEORIES}
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -113,9 +117,8 @@ def _explain(node: yaml.Node | None, details: ErrorDetails, root: type[Options])
     elif details["type"] == "path_type":
         message = f"should be the path of a file, not {details['input']!r}"
     elif details["type"].startswith("union_tag"):
-        message = (
-            f"needs a kind: one of {context.get('expected_tags', ', '.join(PSEUDOPOTENTIALS))}"
-        )
+        known = THEORIES if place[-1] == "theory" else PSEUDOPOTENTIALS
+        message = f"needs a kind: one of {context.get('expected_tags', ', '.join(known))}"
     else:
         plain = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
         message = f"{plain}, not {details['input']!r}"
@@ -129,8 +132,10 @@ def _unknown_key(place: Sequence[int | str], root: type[Options]) -> str:
         if part in TAGGED:
             model = TAGGED[str(part)]
         elif str(part) in model.model_fields:
-            kind = model.model_fields[str(part)].annotation
-            model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else model
+            annotation = model.model_fields[str(part)].annotation
+            for kind in (annotation, *get_args(annotation)):
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    model = kind
     known = [*model.model_fields, *(["file"] if model is ThermalCellsOptions else [])]
     nearest = difflib.get_close_matches(str(place[-1]), known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 
 from fedens.configuration.options import (
     FilePath,
@@ -129,6 +137,9 @@ class RecpotOptions(PseudopotentialOptions):
 
 Pseudopotential = Annotated[
     GTHOptions | GTHLocalOptions | EvanescentCoreOptions | GoodwinNeedsHeineOptions | RecpotOptions,
+    BeforeValidator(
+        lambda given: {"kind": "gth", "name": given} if isinstance(given, str) else given
+    ),
     Discriminator("kind"),
 ]
 
@@ -194,8 +205,8 @@ PSEUDOPOTENTIALS: dict[str, type[Options]] = {
     "goodwin_needs_heine": GoodwinNeedsHeineOptions,
     "recpot": RecpotOptions,
 }
-#: pydantic puts these tags into the place of an error, but the file does not hold them.
-TAGGED = PSEUDOPOTENTIALS | {
+#: By the tag of :data:`Structures`.
+STRUCTURES: dict[str, type[Options]] = {
     "thermal_cells": ThermalCellsOptions,
     "from_file": StructureFileOptions,
 }

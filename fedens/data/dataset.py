@@ -19,6 +19,7 @@ from fedens.data.sample_file import (
     stored_checksum,
     write_sample,
 )
+from fedens.data.sampling import sampling_differences, sampling_of
 from fedens.errors import DatasetError, OutputError
 from fedens.files import write_atomically
 
@@ -28,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Dataset:
-    """Samples in a folder, all from the same functional. Open it with :meth:`open`.
+    """Samples in a folder, all from the same functional and sampled alike; see :meth:`open`.
 
     Samples are ordered by name. The folder's files are the truth and the index only spares
     reading them: files that are not in the index are read, verified and added on opening.
@@ -45,7 +46,7 @@ class Dataset:
 
         Raises:
             DatasetError: no data set there; a broken, foreign or newer file in it; samples of
-                different functionals.
+                different functionals or samplings.
             OutputError: the folder cannot be made.
         """
         folder = Path(path)
@@ -80,7 +81,9 @@ class Dataset:
 
     def _register(self, name: str, sample: Sample) -> None:
         self._check_functional(name, sample)
+        self._check_sampling(name, sample)
         self._functional = sample.provenance.get("functional")
+        sampling = sampling_of(sample)
         self._entries[name] = {
             "formula": sample.structure.formula,
             "n_atoms": len(sample.structure),
@@ -89,7 +92,7 @@ class Dataset:
             "converged": sample.converged,
             "structure_digest": sample.structure.digest,
             "checksum": stored_checksum(self._file(name)),
-        }
+        } | ({} if sampling is None else {"sampling": sampling})
 
     def _check_functional(self, name: str, sample: Sample) -> None:
         if not self._entries:
@@ -102,6 +105,19 @@ class Dataset:
                 + ". Energy densities of different functionals, pseudopotentials or Gaussian "
                 "widths cannot be mixed: keep them in separate data sets"
             )
+
+    def _check_sampling(self, name: str, sample: Sample) -> None:
+        here = sampling_of(sample)
+        for other, entry in self._entries.items():
+            there = entry.get("sampling")
+            differences = sampling_differences(here, there) if here and there else []
+            if differences:
+                raise DatasetError(
+                    f"samples {name!r} and {other!r} of the data set {self.path} are sampled "
+                    f"differently: {'; '.join(differences)}. Labels of different k-points or "
+                    "smearing cannot be mixed: label all structures alike, or keep them in "
+                    "separate data sets"
+                )
 
     def _write_index(self) -> None:
         content = {
@@ -122,7 +138,8 @@ class Dataset:
 
         ``formula``, ``n_atoms``, ``n_points``, ``energy_hartree``, ``converged``;
         ``structure_digest``, see :attr:`Structure.digest`; ``checksum``, of all that its
-        file holds.
+        file holds; ``sampling``, see :func:`fedens.data.sampling.sampling_of`, where there is
+        one.
         """
         return {name: dict(self._entries[name]) for name in self.names}
 
@@ -156,6 +173,7 @@ class Dataset:
             raise DatasetError(f"data set {self.path} has no sample {name!r}; it has {some}")
         sample = read_sample(self._file(name))
         self._check_functional(name, sample)
+        self._check_sampling(name, sample)
         return sample
 
     def _file(self, name: str) -> Path:
@@ -171,8 +189,8 @@ class Dataset:
             allow_unconverged: store an unconverged sample too, marked as such.
 
         Raises:
-            DatasetError: name taken or unusable, sample not converged, another functional, a
-                field without a known unit.
+            DatasetError: name taken or unusable, sample not converged, another functional or
+                sampling, a field without a known unit.
             OutputError: the file cannot be written.
         """
         name = self._free_name(sample) if name is None else name
@@ -192,6 +210,7 @@ class Dataset:
                 "it marked as unconverged with allow_unconverged=True"
             )
         self._check_functional(name, sample)
+        self._check_sampling(name, sample)
         write_sample(sample, self._file(name))
         self._register(name, sample)
         self._write_index()

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedens.data.bands import Bands
 from fedens.errors import DatasetError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.structure import Structure
+
+#: Parts of an energy that are integrals of no field.
+WITHOUT_DENSITY = ("nonlocal", "entropy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +28,16 @@ class Sample:
         structure: the atoms.
         points: (n_points, 3), bohr. weights: (n_points,), bohr^3.
         fields: name -> (n_points,); ``density`` and the energy densities ``kinetic``, ``xc``,
-            ``electrostatic``.
-        energy: total energy, hartree; None where it is not known. energies: its parts by name,
-            hartree.
+            ``electrostatic``; of Kohn-Sham calculations also ``effective_potential``.
+        energy: total energy, hartree; None where it is not known. That which forces and stress
+            are derivatives of: with smeared occupations the free energy.
+        energies: its parts by name, hartree.
         ion_energy: the part of the energy no field carries: self and pair terms of the ions.
         forces: (n_atoms, 3), hartree/bohr, or None.
         stress: normal stresses along x, y, z, (3,), hartree/bohr^3, or None.
         converged: whether the calculation behind it converged.
         provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
+        bands: eigenvalues and occupations of a Kohn-Sham calculation, or None.
     """
 
     structure: Structure
@@ -45,6 +51,7 @@ class Sample:
     stress: NDArray[np.float64] | None = None
     converged: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         n_points, n_atoms = len(self.weights), len(self.structure)
@@ -114,12 +121,17 @@ class Sample:
         return space
 
     def energy_from_fields(self) -> float:
-        """Total energy (hartree) from the energy densities by quadrature, plus the ions'."""
+        """Total energy (hartree) from the energy densities by quadrature, plus the ions'.
+
+        And what no density of points carries, where there is any: the energy of non-local
+        projectors and minus the temperature times the entropy.
+        """
         missing = [name for name in ENERGY_DENSITIES if name not in self.fields]
         if missing:
             raise DatasetError(f"sample has no field {', '.join(missing)}: no energy from fields")
         total = sum(float(self.weights @ self.fields[name]) for name in ENERGY_DENSITIES)
-        return total + self.ion_energy
+        beside = sum(self.energies.get(name, 0.0) for name in WITHOUT_DENSITY)
+        return total + beside + self.ion_energy
 
 
 def _check(name: str, values: NDArray[np.float64], shape: tuple[int, ...]) -> None:

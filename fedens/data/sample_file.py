@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fedens.data.bands import Bands
 from fedens.data.sample import Sample
 from fedens.errors import DatasetError, FedensError
 from fedens.fields import FIELDS, field_of
@@ -43,6 +44,11 @@ _UNITS = {
     "structure/charge": "elementary charge",
     "structure/spin": "1",
     "structure/occupancies": "1",
+    "bands/kpoints": "1",
+    "bands/weights": "1",
+    "bands/eigenvalues": "hartree",
+    "bands/occupations": "1",
+    "bands/chemical_potential": "hartree",
 }
 
 
@@ -168,7 +174,14 @@ def _verified_sample(
         stress=arrays.get("stress"),
         converged=converged,
         provenance=json.loads(provenance),
+        bands=_bands_of(_group(arrays, "bands/")),
     )
+
+
+def _bands_of(arrays: dict[str, Any]) -> Bands | None:
+    if not arrays:
+        return None
+    return Bands(chemical_potential=float(arrays.pop("chemical_potential")), **arrays)
 
 
 def _group(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Any]:
@@ -190,6 +203,8 @@ def _arrays_of(sample: Sample) -> dict[str, NDArray[Any]]:
     values |= {"energy": sample.energy, "ion_energy": sample.ion_energy}
     values |= {f"energies/{name}": energy for name, energy in sample.energies.items()}
     values |= {"forces": sample.forces, "stress": sample.stress}
+    if sample.bands is not None:
+        values |= {f"bands/{name}": numbers for name, numbers in vars(sample.bands).items()}
     return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
 

@@ -15,18 +15,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedens.analysis.crystals import evaluate_sample, quick_errors
 from fedens.analysis.evaluation import Evaluation, mean_errors, summarise
 from fedens.analysis.uncertainty import agreements
 from fedens.configuration import Configuration
+from fedens.configuration.theory import KohnShamOptions
 from fedens.data.sample import Sample
+from fedens.data.sampling import describe_samplings
 from fedens.errors import DatasetError
 from fedens.features.descriptor import Concatenation, Descriptor
 from fedens.features.gmp import GMP
 from fedens.features.response import ResponseFields
 from fedens.fields import ENERGY_DENSITIES
+from fedens.jobs.kohn_sham import kohn_sham_labelling
 from fedens.jobs.orbital_free import OrbitalFreeRun
 from fedens.jobs.run import Section
 from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
@@ -39,7 +44,11 @@ from fedens.report.crystals import write_crystals_report
 from fedens.report.sections import summary_table
 from fedens.report.slices import density_slices
 
+Array = NDArray[np.float64]
+
 _CURVE_SHARE = 4
+#: Of a level in the density of states, hartree.
+_STATES_WIDTH = 0.01
 _ADDED = re.compile(r"round\d+-")
 
 
@@ -50,6 +59,23 @@ def is_added(name: str) -> bool:
 
 class CrystalsRun(OrbitalFreeRun[Configuration]):
     """Learns the density and the energy densities of crystals."""
+
+    @property
+    def _kohn_sham(self) -> bool:
+        return isinstance(self.configuration.theory, KohnShamOptions)
+
+    @property
+    def data_sections(self) -> tuple[str, ...]:
+        if self._kohn_sham:
+            return ("seed", "structures", "space", "theory")
+        return ("theory", *super().data_sections)
+
+    @property
+    def labelling(self) -> dict[str, Any]:
+        theory = self.configuration.theory
+        if isinstance(theory, KohnShamOptions):
+            return kohn_sham_labelling(theory, self.configuration.space)
+        return super().labelling
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -94,11 +120,13 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
         """What a trained model depends on beside samples and first weights."""
         wanted = asdict(settings)
         del wanted["checkpoint_every"]
-        return {
+        inputs = {
             "settings": wanted,
             "descriptors": self.descriptor().describe(),
             **self.chosen("training.baseline"),
         }
+        # elsewhere the data say which it is
+        return inputs | (self.chosen("functional") if self._kohn_sham else {})
 
     def _train_on(
         self,
@@ -114,7 +142,7 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
                 [self.data[name] for name in names],
                 self.descriptor(),
                 settings,
-                self.functional,
+                self.functional if self.configuration.functional else None,
                 baseline,
                 self.configuration.device,
                 checkpoint,
@@ -122,7 +150,8 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
                 start_from,
             )
         # as asked for, not as fine as the training cells happened to come out
-        return replace(predictor, spacing=self.configuration.space.spacing)
+        spacing = self.configuration.space.spacing
+        return predictor if spacing is None else replace(predictor, spacing=spacing)
 
     def descriptor(self) -> Descriptor:
         """The descriptors the configuration asks for."""
@@ -216,20 +245,45 @@ class CrystalsRun(OrbitalFreeRun[Configuration]):
             rounds,
             predictor.history,
             next(iter(pictures.values())) if output.figures else None,
+            self._states(),
         )
         return Summary(summary_table(f"{len(evaluations)} held-out structures", evaluations))
 
+    def _states(self) -> tuple[str, Array, Array, float] | None:
+        """The density of states of the first held-out sample, where the data have bands."""
+        name = self.split[1][0]
+        bands = self.data[name].bands
+        if bands is None:
+            return None
+        low, high = bands.eigenvalues.min() - 4 * _STATES_WIDTH, bands.eigenvalues[:, -1].min()
+        energies = np.linspace(low, high, 400)
+        states = bands.density_of_states(energies, _STATES_WIDTH)
+        return name, energies, states, bands.chemical_potential
+
     def _what_was_run(self, predictor: Predictor) -> dict[str, object]:
         settings, steps = predictor.provenance["settings"], predictor.history["step"]
+        functional = predictor.functional
         return {
             "configuration": self.configuration.name,
             "seed": self.configuration.seed,
-            "functional": f"{predictor.parent.kinetic}, {predictor.parent.xc}",
+            **self._data_words(),
+            "functional": f"{functional.kinetic}, {functional.xc}" if functional else "none",
             "space": f"order {predictor.order}, spacing {predictor.spacing:.3f} bohr",
             "descriptors": f"{predictor.descriptor.n_features} features per point",
             "differences learned to": predictor.baseline.kind,
             "networks": f"{settings['committee']} of {list(predictor.hidden)} hidden units",
             "optimiser steps": int(steps[-1]) if steps else 0,
+        }
+
+    def _data_words(self) -> dict[str, str]:
+        """Theory, k-points and smearing of Kohn-Sham data."""
+        theory = self.configuration.theory
+        if not isinstance(theory, KohnShamOptions):
+            return {}
+        index = self.data.index.values()
+        return {
+            "data": f"Kohn-Sham, {theory.xc}",
+            **describe_samplings(entry["sampling"] for entry in index),
         }
 
     def _write_fields(

@@ -18,7 +18,9 @@ Options = TypeVar("Options", Configuration, ReferencePointsConfiguration)
 class OrbitalFreeRun(Run[Options]):
     """A run whose data are orbital-free ground states of the structures it is given."""
 
-    data_sections = ("seed", "structures", "space", "functional", "solver")
+    @property
+    def data_sections(self) -> tuple[str, ...]:
+        return ("seed", "structures", "space", "functional", "solver")
 
     @property
     def device(self) -> torch.device:
@@ -29,6 +31,7 @@ class OrbitalFreeRun(Run[Options]):
     def functional(self) -> EnergyFunctional:
         """The energy functional the configuration asks for."""
         options = self.configuration.functional
+        assert options is not None  # a configuration without one has another theory
         pseudopotentials = {
             symbol: one.pseudopotential(symbol) for symbol, one in options.pseudopotentials.items()
         }

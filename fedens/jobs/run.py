@@ -6,6 +6,7 @@ A run lives in one folder::
     failures.json   structures left out, and why  lock.json      the process at work in it
     data/           samples, if there are any     model/         a model, if there is one
     report.html     one page to read              fields/        files for ParaView
+    unfinished/     where a label goes on that was cut off
 
 A section is skipped while nothing that it was made from has changed: parts of the configuration,
 structures, samples, models. Whatever is written is written whole, so that a run that was killed at
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +37,7 @@ from fedens.jobs.summary import HELD_OUT_FIELDS, Summary
 from fedens.models.base import Model
 from fedens.models.storage import DESCRIPTION_FILE, read_model
 from fedens.output.vtk import write_pvd
-from fedens.progress import Progress
+from fedens.progress import Count, Progress
 from fedens.reference.labeller import Labeller, labeller_from_description
 from fedens.report.page import ReportTable
 from fedens.structure import Structure
@@ -68,12 +70,9 @@ class Run(ABC, Generic[Options]):
 
     Attributes:
         configuration: what to do. folder: where everything goes. progress: shows how far it is.
-        data_sections: parts of the configuration that the data depend on; a folder holds data of
-            one choice of them.
         leaves: step -> words about what it leaves behind, and where that is in the folder.
     """
 
-    data_sections: ClassVar[tuple[str, ...]]
     leaves: ClassVar[Mapping[str, tuple[str, str]]] = {
         "generate": ("reference data", "data"),
         "train": ("model", "model"),
@@ -121,6 +120,11 @@ class Run(ABC, Generic[Options]):
             DeviceError: the configuration's is missing, or the job does not use it.
         """
         return torch.device("cpu")
+
+    @property
+    @abstractmethod
+    def data_sections(self) -> tuple[str, ...]:
+        """Parts of the configuration that the data depend on; a folder holds one choice."""
 
     def _refuse_other_data(self) -> None:
         path, now = self.folder / "config.yaml", self.configuration
@@ -261,8 +265,10 @@ class Run(ABC, Generic[Options]):
         with self.progress.stage(title, len(structures)) as advance:
             advance(done)
             for name in pending:
-                self._label(name, structures[name])
+                self._label(name, structures[name], advance)
                 advance(1)
+        with suppress(OSError):  # where there is none, or a checkpoint in it
+            (self.folder / "unfinished").rmdir()
         failed = {name: reason for name, reason in self.failures.items() if name in structures}
         for name, reason in failed.items():
             self.progress.say(f"{name} left out: {reason}")
@@ -273,13 +279,18 @@ class Run(ABC, Generic[Options]):
         failure = self._failures.get(name, {})
         return name in self.data or failure.get("structure") == structure.digest
 
-    def _label(self, name: str, structure: Structure) -> None:
+    def _label(self, name: str, structure: Structure, count: Count) -> None:
+        def report(step: int, _: float, residual: float) -> None:
+            count(0, f"{name}, step {step}: residual {residual:.1e}")
+
+        checkpoint = self.folder / "unfinished" / f"{structure.digest}.npz"
         try:
-            self.data.add(self.labeller(structure), name)
+            self.data.add(self.labeller(structure, report, checkpoint), name)
             self._forget_failure(name)
         except ConvergenceError as error:
             self._failures[name] = {"structure": structure.digest, "reason": str(error)}
             self.write_json(FAILURES, self._failures)
+        checkpoint.unlink(missing_ok=True)
 
     def _forget_failure(self, name: str) -> None:
         if self._failures.pop(name, None) is not None:

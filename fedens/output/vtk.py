@@ -63,7 +63,9 @@ def write_vtu(
     Args:
         path: ends in ``.vtu``.
         fields: name -> (n_points,) at ``space.points``, in atomic units. Arrays in the file are
-            called ``name [unit]``, as in ``density_error [electron/angstrom^3]``.
+            called ``name [unit]``, as in ``density_error [electron/angstrom^3]``. Those of a
+            Kohn-Sham calculation, with the density of any single band, are ``state.fields()``:
+            see :meth:`fedens.reference.kohn_sham.state.KohnShamState.fields`.
         structure: atoms, written beside the fields as ``<stem>_atoms.vtp``.
         subdivisions: linear cells per element and axis; default: the order of the elements.
         units: atomic unit of each field whose name does not tell it, such as

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
@@ -12,9 +13,14 @@ from fedens.structure import Structure
 
 #: Kind -> "module:class".
 LABELLERS: dict[str, str] = {
+    "kohn_sham": "fedens.reference.kohn_sham.labeller:KohnShamLabeller",
     "orbital_free": "fedens.reference.orbital_free:OrbitalFreeLabeller",
     "pyscf": "fedens.reference.pyscf.kohn_sham:PySCFLabeller",
 }
+
+
+#: Called after each step with its number, the energy (hartree) and the residual.
+StepReport = Callable[[int, float, float], None]
 
 
 class Labeller(Protocol):
@@ -23,8 +29,17 @@ class Labeller(Protocol):
     Classes also have ``from_description``, which takes :meth:`describe` without its kind.
     """
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(
+        self,
+        structure: Structure,
+        report: StepReport | None = None,
+        checkpoint: Path | None = None,
+    ) -> Sample:
         """Fields and energies of one structure.
+
+        Args:
+            report: called as the calculation goes on, where it can be.
+            checkpoint: a file from which a calculation that was stopped goes on, where it can.
 
         Raises:
             ConvergenceError: the calculation did not converge.

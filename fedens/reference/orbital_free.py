@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from fedens.energy.minimise import Minimum, minimise_on_sphere
 from fedens.errors import ConvergenceError, FedensError
 from fedens.fem.space import FunctionSpace
 from fedens.fem.tensor import TensorSpace
+from fedens.reference.labeller import StepReport
 from fedens.structure import Structure
 
 
@@ -123,7 +125,7 @@ def solve_ground_state(
     residual_tolerance: float = 1e-6,
     max_evaluations: int = 200,
     require_convergence: bool = True,
-    report: Callable[[int, float, float], None] | None = None,
+    report: StepReport | None = None,
 ) -> GroundState:
     """Minimise the energy over densities of N electrons on a space.
 
@@ -219,14 +221,21 @@ class OrbitalFreeLabeller:
     residual_tolerance: float
     max_evaluations: int
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(
+        self,
+        structure: Structure,
+        report: StepReport | None = None,
+        checkpoint: Path | None = None,
+    ) -> Sample:
         """The ground state's sample; errors of :func:`solve_ground_state`."""
+        del checkpoint  # done in seconds
         state = solve_ground_state(
             structure,
             TensorSpace.for_structure(structure, self.spacing, self.order),
             self.functional,
             residual_tolerance=self.residual_tolerance,
             max_evaluations=self.max_evaluations,
+            report=report,
         )
         return state.to_sample()
 

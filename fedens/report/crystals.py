@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedens.analysis.evaluation import Evaluation
 from fedens.analysis.quantities import QUANTITIES
-from fedens.report.figures import parity_plot
+from fedens.report.figures import density_of_states_plot, parity_plot
 from fedens.report.page import ReportContent, ReportFigure, write_report
 from fedens.report.sections import (
     Row,
@@ -25,6 +26,8 @@ from fedens.report.sections import (
     summary_table,
 )
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
+
+Array = NDArray[np.float64]
 
 _HEADLINE = (
     "nmape_percent",
@@ -60,6 +63,8 @@ _NOTES = (
     "Uncertainties of the density, of summed energy densities and of Hellmann-Feynman forces are "
     "the standard deviation over the committee, scaled to the errors of its members on structures "
     "they were not trained on.",
+    "Of Kohn-Sham data a model knows the fields, and the energies and forces that follow from "
+    "them: see fedens.models.crystal.labels. The others are not in the tables.",
     "Points unlike those of the training have a feature outside the range it has seen.",
     "Hellmann-Feynman forces come from the density alone and are not the derivative of a predicted "
     "energy; their error shows the quality of the density.",
@@ -78,6 +83,7 @@ def write_crystals_report(
     rounds: Sequence[Row] = (),
     history: Mapping[str, Sequence[float]] | None = None,
     slices: bytes | None = None,
+    states: tuple[str, Array, Array, float] | None = None,
 ) -> Path:
     """Write the page of a model, evaluated on crystals it has not learned from.
 
@@ -86,6 +92,8 @@ def write_crystals_report(
         curve, rounds: rows of the learning curve and of active learning.
         history: losses of the first network.
         slices: PNG of a density slice and its error; without it there are no pictures.
+        states: of data with bands, a structure's name, energies (n,) in hartree, its density of
+            states there, states per hartree, and its chemical potential, hartree.
 
     Raises:
         OutputError: the file cannot be written.
@@ -95,6 +103,7 @@ def write_crystals_report(
     if slices is not None:
         figures = [*_figures(evaluations, slices), *losses({"Loss": history} if history else {})]
         figures += curve_figures(curve, _CURVE, caption)
+        figures += [_density_of_states(*states)] if states else []
     content = ReportContent(
         title=f"{name}: learned electron density",
         summary=(
@@ -118,7 +127,8 @@ def write_crystals_report(
 def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFigure]:
     caption = "Plane through the first atom of the held-out structure with the largest NMAPE."
     figures = [ReportFigure("Density and its error", slices, caption, wide=True)]
-    figures += [_energy_parity(evaluations, route) for route in ("functional", "energy_density")]
+    for route in ("functional", "energy_density"):
+        figures += _energy_parity(evaluations, route)
     for route in ("functional", "hellmann_feynman"):
         title = _title("Forces", f"force_mae_{route}_mev_per_angstrom")
         scale, unit = HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM, "eV/angstrom"
@@ -127,15 +137,26 @@ def _figures(evaluations: Sequence[Evaluation], slices: bytes) -> list[ReportFig
     return figures + calibrations(evaluations)
 
 
-def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> ReportFigure:
+def _energy_parity(evaluations: Sequence[Evaluation], route: str) -> list[ReportFigure]:
+    known = [e for e in evaluations if route in e.energies]
+    if not known:
+        return []
     reference, predicted = (
-        np.array([e.energies[key] / len(e.symbols) * HARTREE_IN_EV for e in evaluations])
+        np.array([e.energies[key] / len(e.symbols) * HARTREE_IN_EV for e in known])
         for key in ("reference", route)
     )
     picture = parity_plot(
         reference, predicted, "energy per atom", "eV", error_unit="meV", error_factor=1000.0
     )
-    return ReportFigure(_title("Energy", f"energy_error_{route}_mev_per_atom"), picture)
+    return [ReportFigure(_title("Energy", f"energy_error_{route}_mev_per_atom"), picture)]
+
+
+def _density_of_states(
+    name: str, energies: Array, states: Array, chemical_potential: float
+) -> ReportFigure:
+    picture = density_of_states_plot(energies, states, chemical_potential)
+    caption = f"Both spins, of the reference calculation of {name}; what is filled is shaded."
+    return ReportFigure("Density of states", picture, caption)
 
 
 def _title(what: str, key: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedens.errors import OutputError
+from fedens.units import HARTREE_IN_EV
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,6 +153,35 @@ def learning_curve(
     axes.set_xticks([], minor=True)
     axes.set(xlabel="training structures", ylabel=f"{label} ({unit})")
     axes.legend(frameon=False)
+    return as_png(figure)
+
+
+def density_of_states_plot(
+    energies: ArrayLike, states: ArrayLike, chemical_potential: float
+) -> bytes:
+    """Density of states against the energy above the chemical potential, filled below it. PNG.
+
+    Args:
+        energies: (n,), hartree, ascending. states: (n,), states per hartree.
+        chemical_potential: hartree.
+
+    Raises:
+        OutputError: for arrays of different shapes, fewer than two numbers, or such that are not
+            finite.
+    """
+    x = (np.asarray(energies, dtype=np.float64) - chemical_potential) * HARTREE_IN_EV
+    y = np.asarray(states, dtype=np.float64) / HARTREE_IN_EV
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 2 or not np.isfinite([x, y]).all():
+        raise OutputError(
+            f"density of states: {x.size} energies and {y.size} values; expected as many of each, "
+            "at least two, all finite"
+        )
+    figure, (axes,) = new_figure(5.6, 3.8)
+    axes.plot(x, y, color=BLUE, linewidth=1.6)
+    axes.fill_between(x, y, where=(x <= 0).tolist(), color=BLUE, alpha=0.25, linewidth=0)
+    axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1.2)
+    axes.set(xlabel="energy above the chemical potential (eV)", ylabel="states per eV and cell")
+    axes.set_ylim(bottom=0.0)
     return as_png(figure)
 
 

@@ -24,9 +24,11 @@ from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import FieldNetwork, committee_outputs
 from fedens.learning.scaling import Standardise
 from fedens.models.base import EnergyAndForces, How, Model, Uncertainty
+from fedens.models.crystal.labels import KohnShamLabels
 from fedens.models.crystal.prediction import (
     ENERGY_ROUTES,
     NO_FUNCTIONAL,
+    ROUTES,
     Prediction,
     change_of_step,
     check_route,
@@ -69,6 +71,9 @@ class Predictor(Model):
             not trained on, 1 where there were none.
         history: training record: ``step``, ``training_loss``, ``validation_loss`` lists.
         provenance: data, seed, options of the training.
+        labels: what was learned from, where that is not the functional's own data but Kohn-Sham
+            theory. The functional is then only where the learned differences begin, and
+            :attr:`routes` are few.
     """
 
     kind: ClassVar[str] = "crystal"
@@ -86,6 +91,7 @@ class Predictor(Model):
     calibration: float = 1.0
     history: dict[str, list[float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    labels: KohnShamLabels | None = None
 
     def space_for(self, structure: Structure) -> TensorSpace:
         """The space of the training's resolution for a structure, on the model's device."""
@@ -105,6 +111,28 @@ class Predictor(Model):
         if self.functional is None:
             raise ModelError(NO_FUNCTIONAL)
         return self.functional
+
+    @property
+    def theory(self) -> dict[str, Any]:
+        """Description of the functional that the training data are of.
+
+        Raises:
+            ModelError: nobody has said.
+        """
+        return self.parent.describe() if self.labels is None else dict(self.labels.theory)
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Ways to energies or forces of the training data's theory."""
+        if self.functional is None:
+            return ()
+        labels = self.labels
+        return tuple(r for r in ROUTES if labels is None or not labels.missing(r))
+
+    def _check(self, route: str, allowed: tuple[str, ...] = ROUTES) -> None:
+        check_route(route, allowed)
+        if self.functional is not None and self.labels is not None:
+            self.labels.check(route)
 
     @cached_property
     def _committee(self) -> nn.ModuleList:
@@ -142,6 +170,7 @@ class Predictor(Model):
             self.functional.bind(structure, space, positions) if self.functional else None,
             self.domain.points_outside(features),
             partial(self._corrections, features, torch.is_grad_enabled()),
+            self.labels,
         ).refined(refinement_steps)
 
     def _corrections(self, features: Tensor, recorded: bool) -> Tensor:
@@ -208,7 +237,7 @@ class Predictor(Model):
         refinement_steps: int = 0,
     ) -> NDArray[np.float64]:
         """Forces (n_atoms, 3), hartree/bohr: minus the energy's derivative, or Hellmann-Feynman."""
-        check_route(route)
+        self._check(route)
         if route == "hellmann_feynman":
             density = self.density(structure, space, refinement_steps)
             return hellmann_feynman_forces(self.parent, structure, density).cpu().numpy()
@@ -230,7 +259,7 @@ class Predictor(Model):
             ModelError: a route without an energy; stress of a structure that is not periodic;
                 energies or forces that are not finite.
         """
-        check_route(route, ENERGY_ROUTES)
+        self._check(route, ENERGY_ROUTES)
         if stress and not structure.periodic:
             raise ModelError("stress is defined for periodic cells only")
         space = space or self.space_for(structure)
@@ -260,6 +289,7 @@ class Predictor(Model):
             ModelError: energies or forces that are not finite.
             FunctionalError: steps where a term of the functional has no second derivative.
         """
+        self._check("functional")
         space = space or self.space_for(structure)
         positions = torch.tensor(structure.positions, device=space.device, requires_grad=True)
         prediction = self.predict(structure, space, positions)
@@ -287,7 +317,7 @@ class Predictor(Model):
         Raises:
             ModelError: a route that needs a committee, and none is there.
         """
-        check_route(route)
+        self._check(route)
         space = space or self.space_for(structure)
         if route == "functional":
             steps = (refinement_steps, refinement_steps + 1)
@@ -310,7 +340,7 @@ class Predictor(Model):
         )
 
     def properties(self, route: str) -> tuple[str, ...]:
-        check_route(route)
+        self._check(route)
         if self.functional is None:
             return ()
         if route == "hellmann_feynman":
@@ -346,6 +376,7 @@ class Predictor(Model):
     def summary(self) -> dict[str, Any]:
         return {
             "functional": None if self.functional is None else self.functional.describe(),
+            **({} if self.labels is None else {"learned from": self.labels.theory}),
             "differences to": self.baseline.kind,
             "features": self.descriptor.n_features,
             "hidden units": list(self.hidden),
@@ -377,6 +408,7 @@ class Predictor(Model):
             "calibration": self.calibration,
             "history": self.history,
             "provenance": self.provenance,
+            "labels": None if self.labels is None else self.labels.describe(),
         }
 
     @classmethod
@@ -406,6 +438,7 @@ class Predictor(Model):
             calibration=description["calibration"],
             history=description["history"],
             provenance=description["provenance"],
+            labels=KohnShamLabels.from_description(description.get("labels")),
         )
         predictor._committee.load_state_dict(tensors)
         return predictor

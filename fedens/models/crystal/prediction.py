@@ -18,6 +18,7 @@ from fedens.errors import ModelError
 from fedens.fem.space import FunctionSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.models.base import EnergyAndForces, Uncertainty
+from fedens.models.crystal.labels import KohnShamLabels
 from fedens.structure import Structure
 
 #: Ways to an energy, and to forces.
@@ -43,6 +44,7 @@ class Prediction:
         electrons: N. parent: the functional for this structure on this space, if there is one.
         points_outside: points whose features lie outside the training's range.
         learn_corrections: evaluates :attr:`member_corrections`, which not every route needs.
+        labels: what was learned from, where that is not the functional's own data.
     """
 
     structure: Structure
@@ -53,6 +55,7 @@ class Prediction:
     parent: BoundFunctional | None
     points_outside: int
     learn_corrections: Callable[[], Tensor]
+    labels: KohnShamLabels | None = None
 
     @property
     def bound(self) -> BoundFunctional:
@@ -118,10 +121,12 @@ class Prediction:
         """The same after minimisation steps of the functional.
 
         Raises:
-            ModelError: a model without a functional. ConvergenceError: an energy that rises.
+            ModelError: a model without a functional, or of data that are not of its functional.
+            ConvergenceError: an energy that rises.
         """
         if not steps:
             return self
+        self.check("functional")
         return replace(self, density=self.bound.refined(self.density, steps))
 
     @property
@@ -150,13 +155,20 @@ class Prediction:
         own energy; first order in their errors.
 
         Raises:
-            ModelError: a model without a functional, which knows no ions; another route.
+            ModelError: a model without a functional, which knows no ions; another route; a route
+                that does not give the energy of the data it has learned from.
         """
         check_route(route, ENERGY_ROUTES)
+        self.check(route)
         energy = self.bound.energy(self.density)
         if route == "energy_density":
             energy = energy + self.density.space.integrate(self.corrections.sum(dim=1))
         return energy
+
+    def check(self, route: str) -> None:
+        """Raise a :class:`ModelError` for a route that the labels do not allow."""
+        if self.labels is not None:
+            self.labels.check(route)
 
     @torch.no_grad()
     def energy_uncertainty(self, route: str) -> float | None:
@@ -165,6 +177,7 @@ class Prediction:
         ``functional``: what one more minimisation step changes, which is most of what is missing.
         ``energy_density``: standard deviation over the committee times its calibration.
         """
+        self.check(route)
         if route == "functional":
             refined = self.bound.refined(self.density, 1)
             return abs(float(self.bound.energy(self.density) - self.bound.energy(refined)))
@@ -175,6 +188,7 @@ class Prediction:
 
     def force_uncertainty(self, refinement_steps: int = 0) -> NDArray[np.float64] | None:
         """Estimated errors of Hellmann-Feynman forces, (n_atoms, 3), hartree/bohr, or None."""
+        self.check("hellmann_feynman")
         if len(self.roots) == 1:
             return None
         with torch.no_grad():

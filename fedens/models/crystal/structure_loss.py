@@ -55,10 +55,15 @@ class StructureLoss:
         """The terms for some samples, or None where both weights are zero.
 
         Raises:
-            ModelError: a force term for samples without forces; a model without functional.
+            ModelError: a force term for samples without forces; a model without functional, or
+                with samples that are not of its functional where the weighted term needs that.
         """
         if not energy_weight and not force_weight:
             return None
+        weights = {"functional": energy_weight, "hellmann_feynman": force_weight}
+        for route, weight in weights.items():
+            if weight and predictor.labels is not None:
+                predictor.labels.check(route)
         if force_weight and any(sample.forces is None for sample in samples):
             raise ModelError("force_weight is not 0, but there are samples without forces")
         wholes = []

@@ -18,9 +18,16 @@ from typing import Any
 
 import torch
 
-from fedens.atoms.baseline import Baseline, baseline_of, default_baseline
+from fedens.atoms.baseline import (
+    Baseline,
+    GaussianAtoms,
+    SuperposedAtoms,
+    baseline_of,
+    default_baseline,
+)
 from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
+from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor
 from fedens.fields import ENERGY_DENSITIES
@@ -30,6 +37,7 @@ from fedens.learning.domain import TrainingDomain
 from fedens.learning.fit import Checkpoints, FitSettings, History, fit
 from fedens.learning.pointwise import FieldNetwork, PointwiseNetwork
 from fedens.models.crystal.data import TrainingData, energy_density_targets, sample_field
+from fedens.models.crystal.labels import KohnShamLabels, is_kohn_sham
 from fedens.models.crystal.losses import EnergyDensityLoss, RootDensityLoss
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.objective import ElementObjective, TrainingSettings
@@ -57,7 +65,10 @@ def train(
             Without them, as in imported data, the density alone is learned.
         functional: the parent functional; default the one in the samples' provenance. Data
             whose functional is not known need one with as many electrons, or a baseline that
-            needs none: then the model has no functional.
+            needs none: then the model has no functional. For Kohn-Sham data it is any
+            orbital-free one, where the learned differences begin, or None: then the baseline is
+            superposed atoms. See :class:`fedens.models.crystal.labels.KohnShamLabels` for the
+            energies and forces that such a model knows.
         baseline: what the root density is learned as a difference to, or the name of one of the
             functional's: ``relaxed_response``, ``linear_response`` or ``superposed_atoms``, see
             :mod:`fedens.atoms.baseline`; default the first for periodic structures, the last for
@@ -104,6 +115,7 @@ def train(
             "n_samples": len(samples),
             "formulas": [sample.structure.formula for sample in samples],
         },
+        labels=KohnShamLabels.of(samples, functional),
     )
     tensors = [torch.tensor(sample.fields["density"]) for sample in samples]
     if start_from is not None:
@@ -137,9 +149,26 @@ def _known(
                 "samples come from different functionals, or do not name theirs: train on data of "
                 "one functional, or pass functional="
             )
+        if is_kohn_sham(first):
+            return None, _without_functional(samples, KohnSham.from_description(first), baseline)
         functional = EnergyFunctional.from_description(first)
     baseline = baseline or default_baseline(samples[0].structure, functional)
     return functional, baseline_of(baseline, functional) if isinstance(baseline, str) else baseline
+
+
+def _without_functional(
+    samples: Sequence[Sample], theory: KohnSham, baseline: str | Baseline | None
+) -> Baseline:
+    """The baseline of Kohn-Sham data: superposed atoms if none is given."""
+    if not (baseline is None or isinstance(baseline, str)):
+        return baseline
+    if baseline not in (None, SuperposedAtoms.kind):
+        raise ModelError(
+            f"baseline {baseline!r} comes from an orbital-free functional, and Kohn-Sham data "
+            f"have none: pass functional=, or use {SuperposedAtoms.kind!r}"
+        )
+    symbols = {symbol for sample in samples for symbol in sample.structure.symbols}
+    return GaussianAtoms.of_ions({s: theory.pseudopotentials[s] for s in sorted(symbols)})
 
 
 def _check(samples: Sequence[Sample], known: EnergyFunctional | Baseline) -> bool:

@@ -221,10 +221,10 @@ class Smearing:
 
         As many as the uniform gas in ``volume`` (bohr^3, of the cell) would need, and some more
         for the k-points that differ from the average; :meth:`Occupation.check` tells afterwards.
-        Without smearing two, which show the gap.
+        Without smearing a quarter more, at least two: they show the gap and help to converge.
         """
         if self.width == 0:
-            return 2
+            return max(2, math.ceil(electrons / 8))
         fermi_energy = (3 * math.pi**2 * electrons / volume) ** (2 / 3) / 2
         filled = electrons / 2
         reached = filled * (1 + self._tail * self.width / fermi_energy) ** 1.5

@@ -47,6 +47,8 @@ _SPARE = 2
 _SMALL_GAP = 0.02
 #: Electrons per bohr^3 below which an insulating cell is taken for molecules in vacuum.
 _THIN = 0.015
+#: Electrons per bohr^3 of the metal with the fewest, caesium.
+_THINNEST_METAL = 0.0013
 #: A mixed density is at least this, electron/bohr^3.
 _FLOOR = 1e-12
 
@@ -173,7 +175,8 @@ class _Calculation:
         symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
         symmetry = symmetry.keeping(sampled)
         reduced = symmetry.reduced(sampled)
-        n_bands = bands or math.ceil(electrons / 2) + smearing.empty_bands(electrons, space.volume)
+        occupied = min(space.volume, electrons / _THINNEST_METAL)  # not the vacuum around it
+        n_bands = bands or math.ceil(electrons / 2) + smearing.empty_bands(electrons, occupied)
         return cls(
             structure=structure,
             space=space,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedens.data.bands import Bands
 from fedens.data.density import Density
 from fedens.data.sample import Sample
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
@@ -205,25 +207,50 @@ class KohnShamState:
         alone[band] = 1
         return self.orbitals[kpoint].density(alone).cpu().numpy()
 
+    @property
+    def bands(self) -> Bands:
+        """All levels and their occupations, at the irreducible k-points."""
+        return Bands(
+            kpoints=self.kpoints.points,
+            weights=self.kpoints.weights,
+            eigenvalues=self.eigenvalues,
+            occupations=self.occupations,
+            chemical_potential=self.chemical_potential,
+        )
+
     def density_of_states(self, energies: Array, width: float = 0.01) -> Array:
         """States per hartree and cell, both spins, at some energies (n,), hartree.
 
         Every level is a Gaussian of standard deviation ``width`` (hartree).
         """
-        x = (np.asarray(energies)[:, None, None] - self.eigenvalues) / width
-        gaussians = np.exp(-(x**2) / 2) / (width * math.sqrt(2 * math.pi))
-        return 2 * np.einsum("nkb,k->n", gaussians, self.kpoints.weights)
+        return self.bands.density_of_states(energies, width)
+
+    def fields(self, orbitals: Iterable[tuple[int, int]] = ()) -> dict[str, Tensor]:
+        """All fields at the points by name, (n_points,), for :func:`fedens.write_vtu`.
+
+        ``density``, ``kinetic`` (tau), ``xc``, ``electrostatic``, ``effective_potential``, and
+        for every (k-point, band) of ``orbitals`` one such as ``orbital_density_k0_band3``.
+
+        Raises:
+            SamplingError: no such k-point or band.
+        """
+        asked_for = {
+            f"orbital_density_k{k}_band{band}": torch.as_tensor(self.orbital_density(k, band))
+            for k, band in orbitals
+        }
+        return {
+            "density": self.density.values,
+            **self.energy_densities(),
+            "effective_potential": self.effective_potential,
+            **asked_for,
+        }
 
     def to_sample(self) -> Sample:
         """Fields, energies, forces and provenance as a :class:`Sample` for a data set.
 
         Its energy is F, which the forces belong to.
         """
-        fields = {
-            "density": self.density.values,
-            **self.energy_densities(),
-            "effective_potential": self.effective_potential,
-        }
+        fields = self.fields()
         return Sample(
             structure=self.structure,
             points=self.space.points.cpu().numpy(),
@@ -236,6 +263,7 @@ class KohnShamState:
             stress=self.stress if self.structure.periodic else None,
             converged=self.converged,
             provenance=self._provenance(),
+            bands=self.bands,
         )
 
     def _provenance(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from fedens.data.sample import Sample
 from fedens.errors import ConvergenceError, PseudopotentialError, SpaceError
 from fedens.fem.simplex import SimplexSpace
 from fedens.fem.space import FunctionSpace
+from fedens.reference.labeller import StepReport
 from fedens.reference.pyscf.molecule import build_mean_field, build_molecule
 from fedens.reference.pyscf.orbital_fields import hartree_potential, ionic_potential, local_fields
 from fedens.structure import Structure
@@ -287,8 +289,14 @@ class PySCFLabeller:
     margin: float
     order: int
 
-    def __call__(self, structure: Structure) -> Sample:
+    def __call__(
+        self,
+        structure: Structure,
+        report: StepReport | None = None,
+        checkpoint: Path | None = None,
+    ) -> Sample:
         """The fields of all electrons; the errors of :func:`kohn_sham`."""
+        del report, checkpoint  # PySCF has its own
         nuclei = zip(structure.symbols, structure.numbers, strict=True)
         finest = {symbol: self.finest / charge for symbol, charge in nuclei}
         space = SimplexSpace.for_structure(structure, finest, self.growth, self.margin, self.order)
