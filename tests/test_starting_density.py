@@ -37,8 +37,12 @@ def test_a_guess_is_used_and_normalised():
     assert float(SPACE.integrate(start)) == pytest.approx(12)
 
 
-def test_a_guess_on_another_mesh():
-    other = TensorSpace(SPACE.lengths, 2, 5)
+@pytest.mark.parametrize("stretch", [1.0, 1.01])
+def test_a_guess_on_another_mesh(stretch):
+    elements = [n // (SPACE.order + 1) for n in SPACE.shape]
+    elements = elements if stretch > 1 else 1
+    other = TensorSpace([stretch * length for length in SPACE.lengths], elements, SPACE.order)
+    assert (other.n_points == SPACE.n_points) == (stretch > 1)
     guess = Density(other, values=torch.ones(other.n_points, dtype=torch.float64))
     with pytest.raises(SpaceError, match="on the same space, or none"):
         starting_density(rattled(), SPACE, LOCAL, guess)
