@@ -152,27 +152,29 @@ def test_rigid_crystal_may_move_through_the_mesh():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("functional", "smearing"),
+    ("functional", "smearing", "density_cutoff"),
     [
-        (local_aluminium(), Smearing(0.02)),
-        (local_aluminium(), Smearing(0.03, "gaussian")),
-        (local_aluminium(), Smearing(0.03, "methfessel_paxton")),
-        (local_aluminium(), Smearing(0.03, "cold")),
-        (pade_aluminium(), Smearing(0.02)),
-        (pade_aluminium("pbe"), Smearing(0.02)),
+        (local_aluminium(), Smearing(0.02), None),
+        (local_aluminium(), Smearing(0.02), 9.0),
+        (local_aluminium(), Smearing(0.03, "gaussian"), None),
+        (local_aluminium(), Smearing(0.03, "methfessel_paxton"), None),
+        (local_aluminium(), Smearing(0.03, "cold"), None),
+        (pade_aluminium(), Smearing(0.02), None),
+        (pade_aluminium("pbe"), Smearing(0.02), None),
     ],
-    ids=["local", "gaussian", "methfessel_paxton", "cold", "projectors", "pbe"],
+    ids=["local", "coarse_grid", "gaussian", "methfessel_paxton", "cold", "projectors", "pbe"],
 )
-def test_forces_are_the_derivative_of_the_free_energy(functional, smearing):
+def test_forces_are_the_derivative_of_the_free_energy(functional, smearing, density_cutoff):
     structure = displaced()
+    options = {"smearing": smearing, "density_cutoff": density_cutoff}
     direction = np.random.default_rng(3).normal(size=(4, 3))
 
     def free_energy(t):
         moved = Structure(["Al"] * 4, structure.positions + t * direction, cell=structure.cell,
                           pbc=True)  # fmt: skip
-        return quick(moved, functional, smearing=smearing, residual_tolerance=1e-8).free_energy
+        return quick(moved, functional, residual_tolerance=1e-8, **options).free_energy
 
-    state = quick(structure, functional, smearing=smearing, residual_tolerance=1e-9)
+    state = quick(structure, functional, residual_tolerance=1e-9, **options)
     expected = -central_difference(free_energy, 0.01)
     assert abs((state.forces * direction).sum() - expected) < 1e-6
 
@@ -378,6 +380,14 @@ def test_a_restart_from_another_structure_is_refused(tmp_path):
         quick(max_iterations=2, checkpoint=file)
     with pytest.raises(DatasetError, match="another structure"):
         quick(displaced((0.1, 0, 0)), checkpoint=file)
+
+
+def test_a_coarser_grid_for_products_changes_little(state):
+    coarse = quick(density_cutoff=2 * 6.0)
+    assert coarse.orbitals[0].basis.grid.n_points < state.space.n_points / 2
+    assert abs(coarse.free_energy - state.free_energy) / 4 < 1e-4
+    assert abs(float(coarse.density.number_of_electrons) - 12) < 1e-9
+    assert coarse.to_sample().provenance["density_cutoff_hartree"] == 12.0
 
 
 def test_an_unconverged_state_is_marked():

@@ -49,6 +49,11 @@ class KohnShamOptions(Options):
         description="kinetic energy of the shortest waves of the orbitals, hartree; null: chosen "
         "from the pseudopotentials",
     )
+    density_cutoff: PositiveFloat | None = Field(
+        default=None,
+        description="of the waves kept in products of orbitals, hartree; 1.44 times the cutoff is "
+        "quick; null: products at all points of the mesh",
+    )
     residual_tolerance: PositiveFloat = Field(
         default=1e-6, description="change of the density over a step, of the electrons"
     )

@@ -106,17 +106,31 @@ class Axis:
         folded = round(0.5 - (0.5 - phase) % 1.0, 12)
         if folded == self.phase:
             return self
-        edges = self.edges.detach().cpu().numpy()
-        return Axis.build(edges, self.order, self.periodic, folded).to(self.edges.device)
+        if folded not in self._with_phases:
+            edges = self.edges.detach().cpu().numpy()
+            axis = Axis.build(edges, self.order, self.periodic, folded)
+            self._with_phases[folded] = axis.to(self.edges.device)
+        return self._with_phases[folded]
 
     def lowest(self, count: int) -> Axis:
         """The axis with its first ``count`` modes only."""
-        return replace(
-            self,
-            values=self.values[:, :count].contiguous(),
-            derivatives=self.derivatives[:, :count].contiguous(),
-            eigenvalues=self.eigenvalues[:count],
-        )
+        if count not in self._with_fewer_modes:
+            self._with_fewer_modes[count] = replace(
+                self,
+                values=self.values[:, :count].contiguous(),
+                derivatives=self.derivatives[:, :count].contiguous(),
+                eigenvalues=self.eigenvalues[:count],
+            )
+        return self._with_fewer_modes[count]
+
+    @cached_property
+    def _with_phases(self) -> dict[float, Axis]:
+        # many k-points share the phases along an axis
+        return {}
+
+    @cached_property
+    def _with_fewer_modes(self) -> dict[int, Axis]:
+        return {}
 
     def refined(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Gauss points, ``count`` in each element, with their weights and the modes there.
@@ -124,7 +138,7 @@ class Axis:
         Returns:
             points and weights (n_elements count,), bohr; modes (n_elements count, n_modes).
         """
-        nodes, weights = np.polynomial.legendre.leggauss(count)
+        nodes, weights = _gauss(count)
         t, w = (torch.as_tensor(a).to(self.edges) for a in (nodes, weights))
         edges = self.edges.detach()
         halves = torch.diff(edges)[:, None] / 2
@@ -185,6 +199,12 @@ class Axis:
         norms = 2 * torch.arange(self.order + 1, dtype=points.dtype, device=points.device) + 1
         weighted = (polynomials * weights * norms[:, None, None]).to(values.dtype)
         return torch.einsum("keq,eqm->kem", weighted, values)
+
+
+@lru_cache(maxsize=64)
+def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gauss-Legendre nodes in [-1, 1] and their weights."""
+    return np.polynomial.legendre.leggauss(count)
 
 
 def _legendre(t: Tensor, order: int) -> Tensor:

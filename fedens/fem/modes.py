@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
+from fedens.fem.product_grid import ProductGrid
 from fedens.fem.separable import Axes
 from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
 
@@ -74,20 +75,26 @@ class ModeBasis:
 
     Attributes:
         axes: with the modes in use. index: place of each product among all, (n,).
+        grid: where products of orbitals are taken; None for the points of the space.
     """
 
     axes: Axes
     index: Tensor
+    grid: ProductGrid | None = None
 
     @classmethod
     def below(
-        cls, space: TensorSpace, cutoff: float, kpoint: Sequence[float] = (0.0, 0.0, 0.0)
+        cls,
+        space: TensorSpace,
+        cutoff: float,
+        kpoint: Sequence[float] = (0.0, 0.0, 0.0),
+        grid: ProductGrid | None = None,
     ) -> ModeBasis:
         """All modes with kinetic energies below a cutoff.
 
         Args:
             cutoff: hartree. kpoint: phases of the axes over 2 pi, in units of the reciprocal
-                lattice vectors.
+                lattice vectors. grid: for products of orbitals, coarser than the space's points.
 
         Raises:
             SpaceError: the mesh cannot hold the cutoff; a phase along an axis that ends; no mode.
@@ -112,7 +119,7 @@ class ModeBasis:
             raise SpaceError(
                 f"no orbital has a kinetic energy below {cutoff:.4g} hartree: raise the cutoff"
             )
-        return cls((x, y, z), index)
+        return cls((x, y, z), index, grid)
 
     def scaled(self, factors: Tensor) -> ModeBasis:
         """The same products on axes stretched by three factors (3,), differentiable in them."""
@@ -141,30 +148,34 @@ class ModeBasis:
         return self.index // (my * mz), self.index // mz % my, self.index % mz
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
-        """Fields (b, n_points) of coefficients (b, n)."""
+        """Fields (b, n_points) of coefficients (b, n), at the points of the grid."""
         return kronecker_product(self._boxed(coefficients), *self._values)
 
     def gradient(self, coefficients: Tensor) -> Iterator[Tensor]:
-        """Derivatives along x, y and z, each (b, n_points), of coefficients (b, n)."""
+        """Derivatives along x, y and z, each (b, n_points) at the space's points, of (b, n)."""
         boxed = self._boxed(coefficients)
         for i in range(3):
-            matrices = list(self._values)
+            matrices = [axis.values.to(self.dtype) for axis in self.axes]
             matrices[i] = self.axes[i].derivatives.to(self.dtype)
             yield kronecker_product(boxed, *matrices)
 
     def test(self, fields: Tensor) -> Tensor:
-        """Integrals (b, n) of fields (b, n_points) with the basis functions."""
+        """Integrals (b, n) of fields (b, n_points) on the grid with the basis functions."""
         return kronecker_product(fields, *self._adjoint)[:, self.index]
 
+    def on_grid(self, potential: Tensor) -> Tensor:
+        """A real field (n_points,) of the space as :meth:`multiply` takes it."""
+        return potential if self.grid is None else self.grid.restrict(potential)
+
     def multiply(self, potential: Tensor, coefficients: Tensor) -> Tensor:
-        """Coefficients (b, n) of a real field (n_points,) times the fields of coefficients."""
+        """Coefficients (b, n) of a real field on the grid times the fields of coefficients."""
         blocks = self.blocks(coefficients)
         return torch.cat([self.test(self.evaluate(block) * potential) for block in blocks])
 
     def blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Rows (b, ...) in groups whose fields a processor's cache holds; large on a GPU."""
         entries = _BLOCK_ENTRIES if rows.device.type == "cpu" else 500 * _BLOCK_ENTRIES
-        n_points = math.prod(len(axis.points) for axis in self.axes)
+        n_points = math.prod(len(values) for values in self._values)
         parts: tuple[Tensor, ...] = rows.split(max(1, entries // n_points))
         return parts
 
@@ -177,18 +188,36 @@ class ModeBasis:
         x, y, z = (len(axis.eigenvalues) for axis in self.axes)
         return x, y, z
 
+    def squares(self, coefficients: Tensor, factors: Tensor) -> Tensor:
+        """sum_i factor_i |field_i|^2 at the space's points, (n_points,), of rows (b, n)."""
+        total = self.kinetic.new_zeros(math.prod(len(values) for values in self._values))
+        blocks = self.blocks(coefficients), self.blocks(factors)
+        for rows, shares in zip(*blocks, strict=True):
+            total = total + shares @ absolute_square(self.evaluate(rows))
+        return total if self.grid is None else self.grid.interpolate(total)
+
     @cached_property
     def _values(self) -> tuple[Tensor, Tensor, Tensor]:
-        x, y, z = (axis.values.to(self.dtype) for axis in self.axes)
+        """The modes on the grid, (n_i, n_modes_i) along each axis."""
+        x, y, z = (
+            (axis.values if self.grid is None else self.grid.modes(i, axis)).to(self.dtype)
+            for i, axis in enumerate(self.axes)
+        )
         return x, y, z
 
     @cached_property
     def _adjoint(self) -> tuple[Tensor, Tensor, Tensor]:
+        weights = [axis.weights for axis in self.axes] if self.grid is None else self.grid.weights
         x, y, z = (
-            (axis.values * axis.weights[:, None]).mH.to(self.dtype).resolve_conj().contiguous()
-            for axis in self.axes
+            (values * w[:, None]).mH.resolve_conj().contiguous()
+            for values, w in zip(self._values, weights, strict=True)
         )
         return x, y, z
+
+
+def absolute_square(rows: Tensor) -> Tensor:
+    """|z|^2, without the square root of an absolute value."""
+    return rows.real**2 + rows.imag**2 if rows.is_complex() else rows**2
 
 
 def _sums(x: Tensor, y: Tensor, z: Tensor) -> Tensor:

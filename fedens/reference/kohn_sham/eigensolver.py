@@ -16,8 +16,8 @@ from fedens.errors import ConvergenceError
 
 #: The subspace holds at most so many times the wanted vectors.
 _LARGEST_SUBSPACE = 4
-#: Directions of the subspace with less than this share of the squared length carry nothing.
-_DEPENDENT = 1e-11
+#: Rows with less than this share of their length beside the others carry nothing new.
+_DEPENDENT = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def davidson(
         ConvergenceError: numbers that are not finite.
     """
     count = len(start)
-    subspace = _Subspace.spanned(apply, orthonormal(start))
+    subspace = _Subspace.spanned(start, apply(start))
     applications = count
     for expansion in range(max_expansions + 1):
         values, vectors, images = subspace.lowest(count)
@@ -91,11 +91,10 @@ class _Subspace:
     projected: Tensor
 
     @classmethod
-    def spanned(cls, apply: Callable[[Tensor], Tensor], rows: Tensor) -> _Subspace:
-        """By orthonormal rows."""
-        images = apply(rows)
-        identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-        return cls(rows, images, identity, rows.conj() @ images.T)
+    def spanned(cls, rows: Tensor, images: Tensor) -> _Subspace:
+        """By independent rows."""
+        adjoint = rows.conj()
+        return cls(rows, images, adjoint @ rows.T, adjoint @ images.T)
 
     @classmethod
     def of_eigenvectors(cls, values: Tensor, vectors: Tensor, images: Tensor) -> _Subspace:
@@ -124,14 +123,23 @@ class _Subspace:
                 "the operator gave numbers that are not finite: the potential has run away; start "
                 "from another density or mix less"
             )
-        # in coordinates in which the rows are orthonormal, without what depends on others
-        lengths, directions = torch.linalg.eigh(self.overlaps)
-        kept = lengths > _DEPENDENT * lengths[-1]
-        whitened = directions[:, kept] / lengths[kept].sqrt()
+        whitened = _whitening(self.overlaps)
         reduced = whitened.mH @ self.projected @ whitened
         values, vectors = torch.linalg.eigh((reduced + reduced.mH) / 2)
         rotation = (whitened @ vectors[:, :count]).T
         return values[:count], rotation @ self.rows, rotation @ self.images
+
+
+def _whitening(overlaps: Tensor) -> Tensor:
+    """Columns that make orthonormal combinations of rows, without what depends on others."""
+    factor, failed = torch.linalg.cholesky_ex(overlaps)
+    diagonal = factor.diagonal().real
+    if not failed and float(diagonal.min()) > _DEPENDENT * float(diagonal.max()):
+        identity = torch.eye(len(overlaps), dtype=overlaps.dtype, device=overlaps.device)
+        return torch.linalg.solve_triangular(factor, identity, upper=False).mH
+    lengths, directions = torch.linalg.eigh(overlaps)
+    kept = lengths > _DEPENDENT**2 * lengths[-1]
+    return directions[:, kept] / lengths[kept].sqrt()
 
 
 def _lengths(rows: Tensor) -> Tensor:

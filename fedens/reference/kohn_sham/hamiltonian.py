@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedens.energy.nonlocal_potential import Projectors
-from fedens.fem.modes import ModeBasis
+from fedens.fem.modes import ModeBasis, absolute_square
 from fedens.reference.kohn_sham.eigensolver import Eigenpairs, davidson, orthonormal
 
 #: Random share of the orbitals at the start, so that none is missed for its symmetry.
@@ -53,8 +52,10 @@ class Orbitals:
     ) -> Eigenpairs:
         """Orbitals of a local potential (n_points,), hartree, from those at hand."""
 
+        on_grid = self.basis.on_grid(potential)
+
         def apply(rows: Tensor) -> Tensor:
-            result = self.basis.kinetic * rows + self.basis.multiply(potential, rows)
+            result = self.basis.kinetic * rows + self.basis.multiply(on_grid, rows)
             return result if self.projectors is None else result + self.projectors.apply(rows)
 
         found = davidson(
@@ -67,39 +68,25 @@ class Orbitals:
         """Teter, Payne and Allan, Phys. Rev. B 40, 12255 (1989), eq. 5.16."""
         kinetic = self.kinetic_energies(vectors)[:, None]
         x = self.basis.kinetic / (1.5 * kinetic)
-        polynomial = 27 + x * (18 + x * (12 + x * 8))
-        return residuals * (polynomial / (polynomial + 16 * x**4))
+        cubic = 27 + x * (18 + x * (12 + x * 8))
+        return residuals * (cubic / (cubic + (4 * x * x) ** 2))
 
     def kinetic_energies(self, coefficients: Tensor | None = None) -> Tensor:
         """Kinetic energy of each orbital, (n_bands,), hartree."""
         rows = self.coefficients if coefficients is None else coefficients
-        return _squares(rows) @ self.basis.kinetic
+        return absolute_square(rows) @ self.basis.kinetic
 
     def density(self, occupations: Tensor) -> Tensor:
         """sum_i f_i |psi_i|^2 at the points, (n_points,), electron/bohr^3."""
-        total: Tensor | float = 0.0
-        for rows, filled in self._filled(occupations):
-            total = total + filled @ _squares(self.basis.evaluate(rows))
-        return torch.as_tensor(total)
+        kept = occupations != 0
+        return self.basis.squares(self.coefficients[kept], occupations[kept])
 
     def kinetic_energy_density(self, occupations: Tensor) -> Tensor:
         """(1/2) sum_i f_i |grad psi_i|^2 at the points, (n_points,), hartree/bohr^3."""
+        kept = occupations != 0
+        blocks = self.basis.blocks(self.coefficients[kept]), self.basis.blocks(occupations[kept])
         total: Tensor | float = 0.0
-        for rows, filled in self._filled(occupations):
+        for rows, shares in zip(*blocks, strict=True):
             for component in self.basis.gradient(rows):
-                total = total + 0.5 * (filled @ _squares(component))
+                total = total + 0.5 * (shares @ absolute_square(component))
         return torch.as_tensor(total)
-
-    def _filled(self, occupations: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of orbitals that hold electrons, and how many."""
-        kept = torch.nonzero(occupations)[:, 0]
-        blocks = self.basis.blocks(self.coefficients[kept])
-        start = 0
-        for rows in blocks:
-            yield rows, occupations[kept[start : start + len(rows)]]
-            start += len(rows)
-
-
-def _squares(rows: Tensor) -> Tensor:
-    """|z|^2, without the square root of an absolute value."""
-    return rows.real**2 + rows.imag**2 if rows.is_complex() else rows**2

@@ -29,7 +29,7 @@ class KohnShamLabeller:
         cutoff: of the orbitals, hartree; None: chosen from the pseudopotentials.
         kspacing: largest spacing of the k-points, 1/bohr; None: one point at Gamma.
         smearing: of the occupations.
-        residual_tolerance, max_iterations: see :func:`solve_kohn_sham`.
+        residual_tolerance, max_iterations, density_cutoff: see :func:`solve_kohn_sham`.
     """
 
     functional: KohnSham
@@ -40,6 +40,7 @@ class KohnShamLabeller:
     smearing: Smearing
     residual_tolerance: float
     max_iterations: int
+    density_cutoff: float | None = None
 
     def __call__(
         self,
@@ -60,6 +61,7 @@ class KohnShamLabeller:
             kpoints,
             self.smearing,
             cutoff,
+            density_cutoff=self.density_cutoff,
             residual_tolerance=self.residual_tolerance,
             max_iterations=self.max_iterations,
             checkpoint=checkpoint,

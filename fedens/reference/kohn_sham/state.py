@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,10 @@ from fedens.structure import Structure
 
 Array = NDArray[np.float64]
 
+#: Residuals of empty orbitals, hartree; their energies' errors are of second order. Expansions
+#: of the subspace for them, and bands at the top that are left as they are.
+_EMPTY_TOLERANCE, _EXPANSIONS, _SPARE = 1e-3, 8, 2
+
 
 @dataclass(frozen=True, eq=False)
 class KohnShamState:
@@ -37,11 +41,12 @@ class KohnShamState:
         structure, space, functional, smearing: what was solved.
         sampled_kpoints, kpoints: the mesh asked for, and its irreducible points.
         symmetry: the operations used. cutoff: largest kinetic energy of a mode, hartree.
+        density_cutoff: the same of the waves in products of orbitals; None: all the mesh has.
         density: n(r). free_energy: F = E - T S, which is minimal and whose derivatives the forces
             and the stress are, hartree.
         occupation: of the levels, with -T S. orbitals: of every irreducible k-point.
-        orbital_eigenvalues, local_potential: as the solver has them: (n_k, n_bands) and
-            (n_points,), hartree, with a Coulomb potential of Gaussian ions of zero mean.
+        local_potential: as the solver has it: (n_points,), hartree, with a Coulomb potential of
+            Gaussian ions of zero mean.
         converged, residual, tolerance: relative change of the density in the last step.
         iterations: steps. message: the same in words.
     """
@@ -55,11 +60,11 @@ class KohnShamState:
     smearing: Smearing
     symmetry: Symmetry
     cutoff: float
+    density_cutoff: float | None
     density: Density
     free_energy: float
     occupation: Occupation
     local_potential: Tensor
-    orbital_eigenvalues: Tensor
     orbitals: tuple[Orbitals, ...]
     converged: bool
     residual: float
@@ -98,10 +103,24 @@ class KohnShamState:
         Coulomb potential."""
         return self.occupation.chemical_potential + self._zero
 
+    @cached_property
+    def _levels(self) -> list[tuple[Orbitals, Tensor]]:
+        """Orbitals and eigenvalues with the empty bands converged too, which F does not need."""
+        n_bands = self.occupation.occupations.shape[1]
+        wanted = torch.ones(n_bands, dtype=torch.bool, device=self.space.device)
+        wanted[max(1, n_bands - _SPARE) :] = False
+        found = []
+        for given in self.orbitals:
+            orbitals = replace(given)
+            pairs = orbitals.solve(self.local_potential, _EMPTY_TOLERANCE, _EXPANSIONS, wanted)
+            found.append((orbitals, pairs.values))
+        return found
+
     @property
     def eigenvalues(self) -> Array:
-        """(n_k, n_bands), hartree, against the same zero."""
-        return self.orbital_eigenvalues.cpu().numpy() + self._zero
+        """(n_k, n_bands), hartree, against the same zero; the two highest bands are rough."""
+        levels = torch.stack([values for _, values in self._levels])
+        return levels.cpu().numpy() + self._zero
 
     @property
     def occupations(self) -> Array:
@@ -197,7 +216,7 @@ class KohnShamState:
         Raises:
             SamplingError: no such k-point or band.
         """
-        n_k, n_bands = self.orbital_eigenvalues.shape
+        n_k, n_bands = self.occupation.occupations.shape
         if not (0 <= kpoint < n_k and 0 <= band < n_bands):
             raise SamplingError(
                 f"band {band} of k-point {kpoint}: expected k-points 0 to {n_k - 1}, bands 0 to "
@@ -205,7 +224,7 @@ class KohnShamState:
             )
         alone = torch.zeros(n_bands, dtype=torch.float64, device=self.space.device)
         alone[band] = 1
-        return self.orbitals[kpoint].density(alone).cpu().numpy()
+        return self._levels[kpoint][0].density(alone).cpu().numpy()
 
     @property
     def bands(self) -> Bands:
@@ -272,6 +291,7 @@ class KohnShamState:
             "functional": self.functional.describe(),
             "space": self.space.describe(),
             "cutoff_hartree": self.cutoff,
+            "density_cutoff_hartree": self.density_cutoff,
             "sampling": {
                 "kspacing_per_bohr": self.sampled_kpoints.spacing(self.space.cell),
                 "kpoints": len(self.sampled_kpoints),
