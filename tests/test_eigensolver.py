@@ -76,7 +76,7 @@ def test_degenerate_levels(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("difference", [1e-2, 1e-5, 1e-9, 0.0])
+@pytest.mark.parametrize("difference", [1e-2, 1e-4, 1e-5, 1e-9, 0.0])
 def test_start_vectors_that_almost_depend_on_each_other(dtype, difference):
     problem = Problem(dtype)
     start = problem.start.clone()

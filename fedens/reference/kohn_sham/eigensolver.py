@@ -57,7 +57,8 @@ def davidson(
         ConvergenceError: numbers that are not finite.
     """
     count = len(start)
-    subspace = _Subspace.spanned(start, apply(start))
+    rows = orthonormal(start)  # else what rows have in common stays in the values as an error
+    subspace = _Subspace.spanned(rows, apply(rows))
     applications = count
     for expansion in range(max_expansions + 1):
         values, vectors, images = subspace.lowest(count)
