@@ -7,6 +7,7 @@ matrix is the identity and the (negative) Laplacian is diagonal.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -164,6 +165,7 @@ class Axis:
         """Eigenmodes at arbitrary positions ``x`` (n,), bohr; result (n, n_modes)."""
         edges = self.edges.detach()
         x = x.detach().to(edges)
+        cells = torch.div(x - edges[0], self.length, rounding_mode="floor")
         if self.periodic:
             x = edges[0] + (x - edges[0]) % self.length
         tolerance = 1e-12 * self.length
@@ -176,7 +178,14 @@ class Axis:
         low, high = edges[element], edges[element + 1]
         polynomials = _legendre((2 * x - low - high) / (high - low), self.order)
         coefficients = self._legendre_coefficients[:, element]
-        return torch.einsum("kn,knm->nm", polynomials.to(coefficients.dtype), coefficients)
+        modes = torch.einsum("kn,knm->nm", polynomials.to(coefficients.dtype), coefficients)
+        return modes * self.bloch_factors(cells)[:, None] if self.phase else modes
+
+    def bloch_factors(self, cells: Tensor) -> Tensor:
+        """exp(2 pi i kappa cells) of whole numbers of periods; real where the modes are."""
+        if not self.values.is_complex():
+            return 1 - 2 * (cells % 2) if self.phase else torch.ones_like(cells)
+        return torch.exp(2j * math.pi * self.phase * cells)
 
     @cached_property
     def _legendre_coefficients(self) -> Tensor:

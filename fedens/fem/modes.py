@@ -242,17 +242,14 @@ def gaussian_overlaps(axis: Axis, centres: Tensor, exponent: float, max_power: i
     points, weights, modes = axis.refined(count)
     points, weights, modes = points * stretch, weights * stretch, modes / stretch**0.5
     images = torch.zeros(1, dtype=points.dtype, device=points.device)
+    cells = torch.zeros_like(centres.detach())
     length = axis.edges[-1] - axis.edges[0]
     if axis.periodic:
-        first = axis.edges[0].detach()
-        centres = centres - length * torch.floor(((centres - first) / length).detach())
+        cells = torch.floor((centres.detach() - axis.edges[0].detach()) / axis.length)
         reach = math.ceil(math.sqrt(40 / exponent) / axis.length)
         images = torch.arange(-reach, reach + 1, dtype=points.dtype, device=points.device)
-    d = points[:, None] + length * images - centres[:, None, None]
+    d = points[:, None] + length * images - (centres - length * cells)[:, None, None]
     gaussian = torch.exp(-exponent * d**2) * weights[:, None]
-    powers = torch.stack([gaussian * d**k for k in range(max_power + 1)])
-    if not modes.is_complex():
-        signs = 1 - 2 * (images % 2) if axis.phase else torch.ones_like(images)
-        return (powers @ signs) @ modes
-    phases = torch.exp(2j * math.pi * axis.phase * images)
-    return (powers.to(modes.dtype) @ phases) @ modes
+    powers = torch.stack([gaussian * d**k for k in range(max_power + 1)]).to(modes.dtype)
+    home = axis.bloch_factors(cells)[:, None]
+    return home * ((powers @ axis.bloch_factors(images)) @ modes)

@@ -23,7 +23,7 @@ class Checkpoint:
     """A density in a numpy archive, and of what.
 
     Attributes:
-        path: the file. identity: structure, space and functional, as JSON.
+        path: the file. identity: the structure's digest, space and functional, as JSON.
         space: where the density lives.
     """
 
@@ -42,8 +42,8 @@ class Checkpoint:
         """The checkpoint of a calculation; None without a path."""
         if path is None:
             return None
-        atoms = [structure.symbols, structure.positions.tolist(), structure.occupancies.tolist()]
-        identity = json.dumps([atoms, space.describe(), functional.describe()], sort_keys=True)
+        parts = [structure.digest, space.describe(), functional.describe()]
+        identity = json.dumps(parts, sort_keys=True)
         return cls(Path(path), identity, space)
 
     def write(self, density: Tensor) -> None:
@@ -64,9 +64,10 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                density, identity = file["density"], str(file["identity"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            with self.path.open("rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                density, identity = arrays["density"], str(arrays["identity"])
+        except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
             raise DatasetError(
                 f"{self.path} is no checkpoint of a density ({error}); delete it to start anew"
             ) from error

@@ -40,10 +40,11 @@ class AndersonMixer:
             dr = torch.stack([residual - old for _, old in self._history])
             gram = torch.stack([torch.stack([self.inner(a, b) for b in dr]) for a in dr])
             right = torch.stack([self.inner(a, residual) for a in dr])
-            scale = gram.diagonal().rsqrt()
+            # a residual that stayed the same has no length and no share
+            scale = gram.diagonal().clamp(min=torch.finfo(gram.dtype).tiny).rsqrt()
             scaled = gram * scale[:, None] * scale
-            share = torch.linalg.lstsq(scaled, (right * scale)[:, None], rcond=1e-10)
-            factors = share.solution[:, 0] * scale
+            inverse = torch.linalg.pinv(scaled, rtol=1e-10, hermitian=True)
+            factors = scale * (inverse @ (scale * right))
             x, r = given - factors @ dx, residual - factors @ dr
         self._history.append((given, residual))
         return x + self.damping * (r if self.precondition is None else self.precondition(r))
