@@ -1,7 +1,7 @@
 """fedens' side of ``kohn_sham.py``: a worker process.
 
 Settings (a dict): ``elements`` per axis and their ``order``, ``cutoff`` of the orbitals in
-hartree and ``residual`` of the density.
+hartree, ``residual`` of the density; ``density_cutoff`` over the cutoff and ``bands``, if given.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def ground_state(system: dict[str, Any], setting: dict[str, Any], device: str = 
     """The KohnShamState of a system on a device; no symmetry but time reversal."""
     element, lengths = system["element"], [system["length"]] * 3
     positions = np.array(system["positions"])
+    ratio = setting.get("density_cutoff")
     potential = GTH.load(element, system["pseudopotential"]["name"])
     return solve_kohn_sham(
         Structure([element] * len(positions), positions, cell=lengths, pbc=True),
@@ -40,6 +41,8 @@ def ground_state(system: dict[str, Any], setting: dict[str, Any], device: str = 
         kpoints=monkhorst_pack(tuple(system["mesh"])),
         smearing=system["smearing"],
         cutoff=setting["cutoff"],
+        density_cutoff=ratio and ratio * setting["cutoff"],
+        bands=setting.get("bands"),
         residual_tolerance=setting["residual"],
         symmetry=False,
         require_convergence=False,
