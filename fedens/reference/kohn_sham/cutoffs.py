@@ -1,4 +1,4 @@
-"""Kinetic-energy cutoffs that fit pseudopotentials, from one atom of each element.
+"""What one atom of an element tells: its density, and the cutoff that its orbitals need.
 
 A cutoff leaves out the waves beyond it. Of an orbital a + b, b these waves, a remains, and its
 energy is <b|H - eps|b> higher.
@@ -15,7 +15,7 @@ from fedens.energy.electrostatics import find_pseudopotential
 from fedens.energy.kohn_sham import KohnSham
 from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import PseudopotentialError
-from fedens.reference.kohn_sham.confined_atom import SphericalWaves, solve_atom
+from fedens.reference.kohn_sham.confined_atom import ConfinedAtom, SphericalWaves, solve_atom
 from fedens.reference.kohn_sham.smearing import Smearing
 from fedens.structure import Structure
 
@@ -71,11 +71,24 @@ def energy_lost(pseudopotential: LocalPseudopotential, cutoffs: ArrayLike) -> ND
             "pseudopotential, such as GTH.load('Al', 'gth-pade-q3')"
         )
     waves = _waves()
-    lost = solve_atom(waves, pseudopotential, _SMEARING).energy_beyond()[:, 1:].clamp(min=1e-16)
+    lost = _atom(pseudopotential).energy_beyond()[:, 1:].clamp(min=1e-16)
     between = (waves.q[:, 1:] + waves.q[:, :-1]) / 2
     q = np.sqrt(2 * np.asarray(cutoffs, dtype=float))
     by_order = [np.interp(q, x, y) for x, y in zip(between, lost.log(), strict=True)]
     return np.asarray(np.exp(by_order).sum(axis=0))
+
+
+def atomic_density(
+    pseudopotential: LocalPseudopotential,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Radii up to the atom's room in a solid (n,), bohr, and its density there, electron/bohr^3."""
+    waves = _waves()
+    return waves.r.numpy(), _atom(pseudopotential).density(waves).numpy()
+
+
+@lru_cache(maxsize=64)
+def _atom(pseudopotential: LocalPseudopotential) -> ConfinedAtom:
+    return solve_atom(_waves(), pseudopotential, _SMEARING)
 
 
 @lru_cache(maxsize=1)

@@ -33,7 +33,7 @@ from fedens.structure import Structure
 StepReport = Callable[[int, float, float], None]
 
 #: What the first density's residual is taken to be; that of a given one.
-_FIRST_RESIDUAL, _GUESS_RESIDUAL = 1.0, 1e-4
+_FIRST_RESIDUAL, _GUESS_RESIDUAL = 0.3, 1e-4
 #: Expansions of the eigensolver's subspace: for an orbital-free or a given density, and later.
 _FIRST_EXPANSIONS, _GUESS_EXPANSIONS, _EXPANSIONS = 6, 16, 3
 #: Residuals of the orbitals, hartree, end below this share of the density's residual.
@@ -88,7 +88,8 @@ def solve_kohn_sham(
         max_iterations: steps before giving up.
         bands: number of bands; chosen from the smearing by default, and raised where too few.
         symmetry: use only one of k-points that the structure's symmetry makes equal.
-        guess: starting density on the same space; default: the orbital-free one.
+        guess: starting density on the same space; default: the orbital-free one, or superposed
+            atoms where there are projectors.
         checkpoint: a file that holds the last density, from which a calculation that was
             stopped goes on; removed at the end.
         require_convergence: raise when the tolerance is not met; otherwise the state says so.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.data.density import Density
@@ -12,14 +12,15 @@ from fedens.energy.functional import EnergyFunctional
 from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import FedensError, SpaceError
 from fedens.fem.tensor import TensorSpace
+from fedens.reference.kohn_sham.cutoffs import atomic_density
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.structure import Structure
 
 #: hartree; the orbital-free density is 1 % off anyway.
 _TOLERANCE = 1e-3
 _EVALUATIONS = 30
-#: Of the Gaussians on atoms, bohr.
-_WIDTH = 1.5
+
+Array = NDArray[np.float64]
 
 
 def starting_density(
@@ -27,8 +28,8 @@ def starting_density(
 ) -> Tensor:
     """Values (n_points,) that integrate to the number of electrons, electron/bohr^3.
 
-    The guess; else the orbital-free density, which is 1 % off in a metal; or Gaussians on the
-    atoms, where there are projectors, without which a local part means little.
+    The guess; else the orbital-free density, which is 1 % off in a metal; or superposed atoms
+    where that cannot be had, as with projectors.
 
     Raises:
         SpaceError: a guess on another space.
@@ -63,14 +64,20 @@ def _orbital_free(structure: Structure, space: TensorSpace, functional: KohnSham
             require_convergence=False,
         ).density.values
     except FedensError:  # of what the orbital-free functional cannot do
-        return _gaussians(structure, space, functional)
+        return _atoms(structure, space, functional)
 
 
-def _gaussians(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:
-    """The valence electrons of each atom as a Gaussian."""
-    valences = [functional.pseudopotentials[s].valence for s in structure.symbols]
-    charges = torch.tensor(valences * structure.occupancies, device=space.device)
+def _atoms(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:
+    """Superposed atoms, each confined to its room in a solid."""
+    total = torch.zeros(space.n_points, dtype=torch.float64, device=space.device)
     positions = torch.tensor(structure.positions, device=space.device)
-    exponents = torch.full_like(charges, 0.5 / _WIDTH**2)
-    heights = charges / (2 * math.pi * _WIDTH**2) ** 1.5
-    return space.gaussian_sum(positions, exponents, heights).clamp(min=0)
+    symbols = np.array(structure.symbols)
+    for symbol, share in {*zip(structure.symbols, structure.occupancies, strict=True)}:
+        r, density = atomic_density(functional.pseudopotentials[symbol])
+
+        def at(distances: Tensor, r: Array = r, density: Array = density) -> Tensor:
+            return torch.tensor(np.interp(distances.cpu(), r, density)).to(distances)
+
+        chosen = (symbols == symbol) & (structure.occupancies == share)
+        total += share * space.radial_sum(positions[torch.tensor(chosen)], at, float(r[-1]))
+    return total.clamp(min=0)
