@@ -51,5 +51,6 @@ def ground_state(system: dict[str, Any], setting: dict[str, Any], device: str = 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    GTH.load("H", "gth-pade-q1")  # loads PySCF: with the other imports in the whole process' time
     modules = {"fedens": fedens, "torch": torch, "numpy": np}
     serve(solve, {name: module.__version__ for name, module in modules.items()})
