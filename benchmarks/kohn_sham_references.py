@@ -7,6 +7,8 @@ is solved at its own plane-wave cutoff with its own k-points, smearing and pseud
 that both codes make about the same error of the basis. Printed are the differences of the free
 energy per atom, the largest ones of forces and normal stresses, and the spread of those of the
 eigenvalues (whose zero is a convention), with the processor seconds of energy, forces and stress.
+Isolated molecules (``mol_*``, made with PySCF) are solved in boxes with walls: differences of the
+energy, of the occupied levels and of the dipole, beside the error that the file states.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ EQUIVALENT = {
     "al1_pade_prim_gamma": "al4_pade_perfect_teter",
     "si2_pade_prim_gamma": "si8_pade_perfect",
 }
+#: Cutoffs of isolated molecules, hartree, and distance of the walls, bohr.
+MOLECULES = {"mol_h2_isolated": 200, "mol_h2o_isolated": 220, "mol_lih_isolated": 180,
+             "mol_n2_isolated": 200}  # fmt: skip
+MARGIN = 12.0
 GAMMA_AND_R = ([[0, 0, 0], [0.5, 0.5, 0.5]], [0.5, 0.5])
 
 
@@ -99,6 +105,32 @@ def _eigenvalues(state: KohnShamState, wanted: dict[str, Any], copies: int) -> s
     return f"{np.ptp(state.eigenvalues[:, :count] - theirs[:, :count]):.1e}"
 
 
+def compare_isolated(folder: Path, name: str, tolerance: float) -> str:
+    case = json.loads((folder / f"{name}.json").read_text())
+    wanted = case["isolated"]
+    structure = Structure(case["symbols"], case["positions"])
+    potentials = {s: pseudopotential(p) for s, p in case["pseudopotentials"].items()}
+    cutoff = MOLECULES[name]
+    space = space_for_cutoff(structure, cutoff, MARGIN)
+    begin = time.process_time()
+    state = solve_kohn_sham(
+        structure, space, KohnSham("lda_teter", potentials), cutoff=cutoff,
+        residual_tolerance=tolerance,
+    )  # fmt: skip
+    forces = state.forces
+    seconds = time.process_time() - begin
+    levels = np.array(wanted["orbital_energies"])
+    charges = np.array([potentials[s].valence for s in structure.symbols])
+    dipole = charges @ structure.positions - state.density.dipole.numpy()
+    return (
+        f"{name:24s} {cutoff:6d} {state.free_energy - wanted['energy']:+10.1e} "
+        f"{wanted['energy_error_estimate']:9.0e} "
+        f"{np.abs(state.eigenvalues[0, : len(levels)] - levels).max():9.1e} "
+        f"{np.abs(dipole - wanted['dipole']).max():9.1e} {np.abs(forces.sum(axis=0)).max():9.1e} "
+        f"{space.n_points:9d} {state.iterations:4d} {seconds:8.1f}"
+    )
+
+
 def orthogonal(path: Path) -> bool:
     case = json.loads(path.read_text())
     if "results" not in case:
@@ -119,8 +151,15 @@ def main() -> None:
         f"{'hartree, bohr':24s} {'cutoff':>6s} {'dF/atom':>10s} {'dForces':>9s} {'dStress':>9s} "
         f"{'dLevels':>9s} {'steps':>4s} {'energy s':>8s} {'rest s':>7s}"
     )
-    for name in options.cases or [n for n in found if "slab" not in n]:
+    chosen = options.cases or [*(n for n in found if "slab" not in n), *MOLECULES]
+    for name in (n for n in chosen if n not in MOLECULES):
         print(compare(options.folder, name, options.tolerance), flush=True)
+    print(
+        f"\n{'isolated':24s} {'cutoff':>6s} {'dE':>10s} {'stated':>9s} {'dLevels':>9s} "
+        f"{'dDipole':>9s} {'net F':>9s} {'points':>9s} {'steps':>4s} {'s':>8s}"
+    )
+    for name in (n for n in chosen if n in MOLECULES):
+        print(compare_isolated(options.folder, name, options.tolerance), flush=True)
 
 
 if __name__ == "__main__":
