@@ -428,7 +428,9 @@ def test_insulators_need_no_smearing():
         ({"kpoints": ([[0.1, 0, 0]], [0.5])}, SamplingError, "add up to 0.5"),
         ({"smearing": -0.01}, SamplingError, "smearing width is -0.01"),
         ({"cutoff": 30.0}, SpaceError, "the cutoff is 30 hartree"),
-        ({"bands": 3}, SamplingError, "bands"),
+        ({"bands": 0}, SamplingError, "0 bands cannot hold 12 electrons"),
+        ({"bands": 3}, SamplingError, "3 bands cannot hold 12 electrons: give bands=6"),
+        ({"density_cutoff": 0.0}, SpaceError, "density_cutoff is 0 hartree"),
         ({"smearing": 0.0}, ConvergenceError, "give a smearing"),
     ],
 )

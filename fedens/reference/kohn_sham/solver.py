@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,8 @@ from fedens.reference.kohn_sham.smearing import HIGHEST_TOP_OCCUPATION, Occupati
 from fedens.reference.kohn_sham.start import starting_density
 from fedens.reference.kohn_sham.state import KohnShamState
 from fedens.reference.kohn_sham.symmetry import Symmetry
+from fedens.reference.labeller import StepReport
 from fedens.structure import Structure
-
-#: Called with (iteration, free energy in hartree, residual) after each step.
-StepReport = Callable[[int, float, float], None]
 
 #: What the first density's residual is taken to be; that of a given one.
 _FIRST_RESIDUAL, _GUESS_RESIDUAL = 0.3, 1e-4
@@ -127,7 +124,8 @@ class _Step:
     Attributes:
         given, density: what went in and what came out, (n_points,), electron/bohr^3.
         potential: of the density that went in, (n_points,), hartree.
-        eigenvalues, occupation, free_energy: of its orbitals. residual: relative difference.
+        eigenvalues, occupation, free_energy: of its orbitals. residual: relative difference of
+            the densities. iterations: steps so far.
     """
 
     given: Tensor
@@ -176,16 +174,14 @@ class _Calculation:
         smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
         sampled = as_kpoints(kpoints)
         sampled.check_matches(space.periodic)
-        if cutoff is None:
-            cutoff = default_cutoff(structure, functional)
         symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
         symmetry = symmetry.keeping(sampled)
         reduced = symmetry.reduced(sampled)
-        occupied = min(space.volume, electrons / _THINNEST_METAL)  # not the vacuum around it
+        cutoff = default_cutoff(structure, functional) if cutoff is None else cutoff
         grid = None
         if density_cutoff is not None:
             grid = ProductGrid.holding(space, density_cutoff, cutoff)
-        n_bands = bands or math.ceil(electrons / 2) + smearing.empty_bands(electrons, occupied)
+        n_bands = _number_of_bands(bands, smearing, electrons, space)
         return cls(
             structure=structure,
             space=space,
@@ -198,7 +194,9 @@ class _Calculation:
             cutoff=cutoff,
             density_cutoff=density_cutoff,
             electrons=electrons,
-            orbitals=_free_orbitals(structure, space, functional, reduced, cutoff, grid, n_bands),
+            orbitals=_free_orbitals(
+                structure, space, functional, reduced, cutoff, grid or None, n_bands
+            ),
             bands_given=bands is not None,
         )
 
@@ -335,6 +333,22 @@ def _iterate(
         density = mixed * (calculation.electrons / space.integrate(mixed))
         if saved:
             saved.write(density)
+
+
+def _number_of_bands(
+    asked_for: int | None, smearing: Smearing, electrons: float, space: TensorSpace
+) -> int:
+    """Filled bands and empty ones; these are counted without the vacuum around a metal."""
+    filled = math.ceil(electrons / 2 - 1e-9)
+    if asked_for is None:
+        occupied = min(space.volume, electrons / _THINNEST_METAL)
+        return filled + smearing.empty_bands(electrons, occupied)
+    if asked_for < filled:
+        raise SamplingError(
+            f"{asked_for} bands cannot hold {electrons:g} electrons: give bands={filled} or more, "
+            "or none, so that they are chosen"
+        )
+    return asked_for
 
 
 def _free_orbitals(
