@@ -5,8 +5,8 @@ from pathlib import Path
 from fedens import Predictor
 from fedens.configuration import (
     Configuration,
+    MeshOptions,
     NetworkOptions,
-    SpaceOptions,
     ThermalCellsOptions,
     TrainingOptions,
     load_configuration,
@@ -21,7 +21,7 @@ DEMO = Path(__file__).with_name("aluminium.yaml")
 QUICK = Configuration(
     name="quick",
     structures=ThermalCellsOptions(count=4),
-    space=SpaceOptions(spacing=0.425, order=6),
+    space=MeshOptions(spacing=0.425, order=6),
     training=TrainingOptions(train_count=3, steps=200, network=NetworkOptions(committee=1)),
 )
 

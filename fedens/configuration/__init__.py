@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedens.configuration.crystals import Configuration, NetworkOptions, TrainingOptions
+from fedens.configuration.crystals import (
+    Configuration,
+    MeshOptions,
+    NetworkOptions,
+    TrainingOptions,
+)
 from fedens.configuration.generalisation import GeneralisationConfiguration
 from fedens.configuration.loading import read_options
 from fedens.configuration.material import (
@@ -37,6 +42,7 @@ __all__ = [
     "GoodwinNeedsHeineOptions",
     "JobOptions",
     "KohnShamOptions",
+    "MeshOptions",
     "MoleculeOptions",
     "MoleculesConfiguration",
     "NetworkOptions",
