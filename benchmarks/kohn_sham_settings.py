@@ -35,7 +35,7 @@ CHOICES = {
         {
             "order": 8,
             "elements": 4,
-            "cutoff": 22.0,
+            "cutoff": 23.0,
             "density_cutoff": 1.44,
             "residual": 1e-4,
             "bands": 11,
