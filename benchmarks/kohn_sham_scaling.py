@@ -14,6 +14,7 @@ import multiprocessing
 import pstats
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,12 +24,16 @@ from fedens.fem.modes import space_for_cutoff
 
 EDGE = 7.65
 FCC = np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
-#: Column -> functions whose time, with all they call, it holds.
+#: Column -> functions whose time, with all they call, it holds: file and name.
 SPLIT = {
-    "transforms": ("kronecker_product",),
-    "projectors": ("apply", "_channel_overlaps"),
-    "subspace": ("lowest", "expanded", "orthonormal"),
-    "potential": ("potential", "next", "starting_density"),
+    "transforms": (("tensor", "kronecker_product"),),
+    "projectors": (("nonlocal_potential", "apply"), ("nonlocal_potential", "_channel_overlaps")),
+    "subspace": (
+        ("eigensolver", "lowest"),
+        ("eigensolver", "expanded"),
+        ("eigensolver", "orthonormal"),
+    ),
+    "potential": (("kohn_sham", "potential"), ("mixing", "next"), ("start", "starting_density")),
 }
 
 
@@ -73,7 +78,7 @@ def split(profile: cProfile.Profile) -> dict[str, float]:
     shares = {}
     for column, names in SPLIT.items():
         found = [
-            s[3] for (file, _, name), s in stats.stats.items() if name in names and "fedens" in file
+            s[3] for (file, _, name), s in stats.stats.items() if (Path(file).stem, name) in names
         ]
         shares[column] = 100 * sum(found) / stats.total_tt
     return shares
