@@ -1,5 +1,7 @@
 """Kohn-Sham crystals and molecules: against ABINIT, exact answers, and finite differences."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,12 +21,13 @@ from fedens import (
 from fedens.errors import (
     ConvergenceError,
     DatasetError,
+    FedensError,
     FunctionalError,
     SamplingError,
     SpaceError,
 )
 from fedens.fem.modes import space_for_cutoff
-from fedens.reference.kohn_sham.smearing import Smearing
+from fedens.reference.kohn_sham.smearing import HIGHEST_TOP_OCCUPATION, Smearing
 from fedens.testing.differences import central_difference
 
 EDGE = 7.65
@@ -400,12 +403,21 @@ def test_an_unconverged_state_is_marked():
     assert caught.value.result.iterations == 2
 
 
-def test_bands_are_added_where_there_are_too_few():
-    few = Smearing(0.02)
-    state = quick(smearing=few, residual_tolerance=1e-5)
-    assert state.occupation.top < 1e-5
+def test_bands_are_added_where_there_are_too_few(state, monkeypatch):
+    monkeypatch.setattr(Smearing, "empty_bands", lambda *_: 1)
+    more = quick(residual_tolerance=1e-5)
+    assert more.occupation.top < HIGHEST_TOP_OCCUPATION
+    assert more.free_energy == pytest.approx(state.free_energy, abs=1e-6)
     with pytest.raises(SamplingError, match="bands are too few"):
         quick(smearing=0.1, bands=9)
+
+
+def test_a_last_step_with_too_few_bands_leaves_numbers_that_belong_together(monkeypatch):
+    monkeypatch.setattr(Smearing, "empty_bands", lambda *_: 1)
+    last = quick(max_iterations=1, require_convergence=False)
+    assert last.occupation.top > HIGHEST_TOP_OCCUPATION
+    assert last.energies["total"] == pytest.approx(last.free_energy, abs=1e-8)
+    assert last.eigenvalues.shape == last.occupations.shape
 
 
 def test_insulators_need_no_smearing():
@@ -431,6 +443,10 @@ def test_insulators_need_no_smearing():
         ({"bands": 0}, SamplingError, "0 bands cannot hold 12 electrons"),
         ({"bands": 3}, SamplingError, "3 bands cannot hold 12 electrons: give bands=6"),
         ({"density_cutoff": 0.0}, SpaceError, "density_cutoff is 0 hartree"),
+        ({"density_cutoff": math.inf}, SpaceError, "density_cutoff is inf hartree"),
+        ({"kpoints": (4, 4, 4)}, SamplingError, "such as monkhorst_pack"),
+        ({"residual_tolerance": math.nan}, FedensError, "residual_tolerance is nan"),
+        ({"max_iterations": 0}, FedensError, "max_iterations is 0"),
         ({"smearing": 0.0}, ConvergenceError, "give a smearing"),
     ],
 )

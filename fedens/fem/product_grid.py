@@ -43,9 +43,9 @@ class ProductGrid:
             cutoff: of the orbitals, hartree.
 
         Raises:
-            SpaceError: a density cutoff below the orbitals'.
+            SpaceError: a density cutoff below the orbitals', or infinite.
         """
-        if not density_cutoff >= cutoff:
+        if not cutoff <= density_cutoff < math.inf:
             raise SpaceError(
                 f"density_cutoff is {density_cutoff:g} hartree, the orbitals' {cutoff:g}: it must "
                 f"be at least as high, {1.44 * cutoff:g} for a quick calculation, {4 * cutoff:g} "

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
 from fedens.energy.nonlocal_potential import bind_projectors
-from fedens.errors import ConvergenceError, SamplingError
+from fedens.errors import ConvergenceError, FedensError, SamplingError
 from fedens.fem.modes import ModeBasis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.tensor import TensorSpace
@@ -97,7 +97,9 @@ def solve_kohn_sham(
             electrons or a metal without smearing, too few bands.
         SpaceError: a mesh that does not fit the structure, or cannot hold the cutoff.
         PseudopotentialError, FunctionalError: what does not fit together.
+        FedensError: a tolerance that is not positive, or no steps.
     """
+    _check_end(residual_tolerance, max_iterations)
     calculation = _Calculation.prepare(
         structure, space, functional, kpoints, smearing, cutoff, density_cutoff, bands, symmetry
     )
@@ -178,9 +180,6 @@ class _Calculation:
         symmetry = symmetry.keeping(sampled)
         reduced = symmetry.reduced(sampled)
         cutoff = default_cutoff(structure, functional) if cutoff is None else cutoff
-        grid = None
-        if density_cutoff is not None:
-            grid = ProductGrid.holding(space, density_cutoff, cutoff)
         n_bands = _number_of_bands(bands, smearing, electrons, space)
         return cls(
             structure=structure,
@@ -195,7 +194,7 @@ class _Calculation:
             density_cutoff=density_cutoff,
             electrons=electrons,
             orbitals=_free_orbitals(
-                structure, space, functional, reduced, cutoff, grid or None, n_bands
+                structure, space, functional, reduced, cutoff, density_cutoff, n_bands
             ),
             bands_given=bands is not None,
         )
@@ -326,13 +325,21 @@ def _iterate(
         residual = step.residual
         if report is not None:
             report(step.iterations, step.free_energy, residual)
-        enough = calculation.enough_bands(step)
-        if (enough and residual <= tolerance) or step.iterations >= max_iterations:
+        if step.iterations >= max_iterations:
+            return step  # with the bands that its occupations are of
+        if calculation.enough_bands(step) and residual <= tolerance:
             return step
         mixed = mixer.next(step.given, step.density - step.given).clamp(min=_FLOOR)
         density = mixed * (calculation.electrons / space.integrate(mixed))
         if saved:
             saved.write(density)
+
+
+def _check_end(residual_tolerance: float, max_iterations: int) -> None:
+    if not residual_tolerance > 0:
+        raise FedensError(f"residual_tolerance is {residual_tolerance}, expected more than 0")
+    if not max_iterations >= 1:
+        raise FedensError(f"max_iterations is {max_iterations}, expected 1 or more")
 
 
 def _number_of_bands(
@@ -357,9 +364,12 @@ def _free_orbitals(
     functional: KohnSham,
     kpoints: KPoints,
     cutoff: float,
-    grid: ProductGrid | None,
+    density_cutoff: float | None,
     n_bands: int,
 ) -> list[Orbitals]:
+    grid = None
+    if density_cutoff is not None:
+        grid = ProductGrid.holding(space, density_cutoff, cutoff)
     result = []
     for point in kpoints.points:
         basis = ModeBasis.below(space, cutoff, point, grid)
@@ -377,4 +387,11 @@ def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
     """A mesh as it is, points and weights as a list of k-points, nothing as Gamma."""
     if kpoints is None:
         return KPoints([[0.0, 0.0, 0.0]], [1.0])
-    return kpoints if isinstance(kpoints, KPoints) else KPoints(*kpoints)
+    if isinstance(kpoints, KPoints):
+        return kpoints
+    if len(kpoints) != 2:
+        raise SamplingError(
+            f"kpoints is {kpoints}, expected points and their weights, or a mesh such as "
+            "monkhorst_pack((4, 4, 4))"
+        )
+    return KPoints(*kpoints)
