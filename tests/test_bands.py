@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import make_bands
 
-from fedens.errors import DatasetError
+from fedens.errors import DatasetError, SamplingError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ def test_the_density_of_states_integrates_to_two_per_band():
     energies = np.linspace(-5, 5, 2001)
     states = bands.density_of_states(energies, 0.1)
     assert states.sum() * (energies[1] - energies[0]) == pytest.approx(8.0, rel=1e-10)
+
+
+@pytest.mark.parametrize("width", [0.0, -0.01, math.nan])
+def test_levels_need_a_width(width):
+    with pytest.raises(SamplingError, match="expected more than 0"):
+        make_bands().density_of_states(np.zeros(1), width)
 
 
 def test_a_level_is_a_gaussian_of_its_weight():

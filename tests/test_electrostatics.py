@@ -337,3 +337,9 @@ def test_every_case_has_its_numbers():
         case = dftpy_case(name)
         assert case.parts["TOTAL"] == case.energy
         assert case.forces.shape == case.structure.positions.shape
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan, {"Al": math.inf}])
+def test_gaussians_need_a_width(width):
+    with pytest.raises(FunctionalError, match="expected a positive number"):
+        Electrostatics(GTHFIT, width)

@@ -194,13 +194,23 @@ def test_strengths_tell_pseudopotentials_apart():
         ((0, 0.4, ((1.0, 2.0), (3.0, 4.0))), "expected a full symmetric matrix"),
         ((0, 0.4, ((1.0, 2.0),)), "expected a full symmetric matrix"),
         ((0, 0.4, ()), "expected a full symmetric matrix"),
+        ((0, 0.4, ((math.nan,),)), "expected a full symmetric matrix"),
         ((1, 0.0, ((1.0,),)), "a positive radius"),
+        ((1, math.nan, ((1.0,),)), "a positive radius"),
         ((-1, 0.4, ((1.0,),)), "expected l of 0"),
     ],
 )
 def test_impossible_projectors(channel, said):
     with pytest.raises(PseudopotentialError, match=said):
         ProjectorChannel(*channel)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(math.nan, 0.5), (3, math.nan), (3, math.inf), (3, 0.5, math.nan), (0, 0.5)]
+)
+def test_impossible_local_parts(numbers):
+    with pytest.raises(PseudopotentialError, match="must be positive"):
+        GTHLocal(*numbers)
 
 
 def test_two_channels_of_one_angular_momentum():

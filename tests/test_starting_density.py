@@ -1,10 +1,12 @@
 """The density with which a self-consistent calculation begins."""
 
+import warnings
+
 import pytest
 import torch
 from systems import GTHFIT, dimer, rattled
 
-from fedens import GTH, KohnSham, TensorSpace
+from fedens import GTH, GTHLocal, KohnSham, TensorSpace
 from fedens.data.density import Density
 from fedens.energy.projectors import ProjectorChannel
 from fedens.errors import SpaceError
@@ -27,6 +29,14 @@ def test_with_projectors():
     start = starting_density(rattled(), SPACE, functional)
     assert float(start.min()) >= 0
     assert float(SPACE.integrate(start)) == pytest.approx(12)
+
+
+def test_the_start_is_by_an_lda_without_a_warning():
+    made_for_pbe = GTHLocal(GTHFIT.valence, GTHFIT.r_loc, GTHFIT.c1, GTHFIT.c2)
+    made_for_pbe.xc_family = "gga"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        starting_density(rattled(), SPACE, KohnSham("pbe", made_for_pbe))
 
 
 def test_a_guess_is_used_and_normalised():

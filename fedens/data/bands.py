@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedens.errors import DatasetError
+from fedens.errors import DatasetError, SamplingError
 
 Array = NDArray[np.float64]
 
@@ -19,7 +19,8 @@ class Bands:
 
     Attributes:
         kpoints: (n_k, 3), in units of the reciprocal lattice vectors. weights: (n_k,), sum 1.
-        eigenvalues: (n_k, n_bands), hartree. occupations: (n_k, n_bands), 0 to 2.
+        eigenvalues: (n_k, n_bands), hartree. occupations: electrons, (n_k, n_bands), 0 to 2; a
+            little beyond with Methfessel-Paxton or cold smearing.
         chemical_potential: hartree.
 
     Raises:
@@ -51,7 +52,12 @@ class Bands:
 
         Every level is a Gaussian of standard deviation ``width``, hartree; the integral over all
         energies is twice the number of bands.
+
+        Raises:
+            SamplingError: a width that is not positive.
         """
+        if not width > 0:
+            raise SamplingError(f"the width of the levels is {width} hartree, expected more than 0")
         x = (np.asarray(energies)[:, None, None] - self.eigenvalues) / width
         peaks = np.exp(-(x**2) / 2) / (math.sqrt(2 * math.pi) * width)
         states: Array = 2 * np.einsum("ekb,k->e", peaks, self.weights)

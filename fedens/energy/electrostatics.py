@@ -24,7 +24,7 @@ from fedens.data.density import Density
 from fedens.energy.elements import by_symbol
 from fedens.energy.pseudopotential import LocalPseudopotential, pseudopotential_from_description
 from fedens.energy.terms import DensityTerm, EnergyTerm
-from fedens.errors import PseudopotentialError, SpaceError
+from fedens.errors import FunctionalError, PseudopotentialError, SpaceError
 from fedens.fem.space import FunctionSpace
 from fedens.structure import Structure
 
@@ -41,6 +41,9 @@ class Electrostatics(EnergyTerm):
     Args:
         pseudopotentials: by chemical symbol; a single object serves every element.
         widths: of the ions' Gaussian charges by symbol, bohr, or one for all.
+
+    Raises:
+        FunctionalError: a width that is not positive.
     """
 
     kind = "electrostatics"
@@ -53,6 +56,12 @@ class Electrostatics(EnergyTerm):
     ):
         self.pseudopotentials = by_symbol(pseudopotentials)
         self.widths = by_symbol(widths)
+        for symbol, width in self.widths.items():
+            if not 0 < width < math.inf:
+                element = "every element" if symbol == "*" else symbol
+                raise FunctionalError(
+                    f"the Gaussian width of {element} is {width} bohr, expected a positive number"
+                )
 
     def describe(self) -> dict[str, Any]:
         return {

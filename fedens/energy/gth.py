@@ -35,8 +35,11 @@ class GTHLocal(LocalPseudopotential):
         c3: float = 0.0,
         c4: float = 0.0,
     ):
-        if r_loc <= 0 or valence <= 0:
-            raise PseudopotentialError(f"valence {valence} and r_loc {r_loc} bohr must be positive")
+        if not (valence > 0 and r_loc > 0 and math.isfinite(sum((valence, r_loc, c1, c2, c3, c4)))):
+            raise PseudopotentialError(
+                f"valence {valence} and r_loc {r_loc} bohr must be positive, and c1 to c4, "
+                f"{c1, c2, c3, c4} hartree, finite"
+            )
         self.valence, self.r_loc = float(valence), float(r_loc)
         self.c1, self.c2, self.c3, self.c4 = map(float, (c1, c2, c3, c4))
 

@@ -33,7 +33,7 @@ class KohnSham:
             Coulomb energy. pseudopotentials, widths: by chemical symbol; widths in bohr.
 
     Raises:
-        FunctionalError: an xc functional that is not known.
+        FunctionalError: an xc functional that is not known, a width that is not positive.
 
     Warns:
         MixtureWarning: a pseudopotential was made for another kind of functional.

@@ -28,7 +28,7 @@ class ProjectorChannel:
 
     Raises:
         PseudopotentialError: for a negative l, a radius that is not positive, or a matrix that is
-            empty, not square or not symmetric.
+            empty, not square, not symmetric or not finite.
     """
 
     order: int
@@ -38,12 +38,16 @@ class ProjectorChannel:
     def __post_init__(self) -> None:
         count = len(self.strengths)
         square = count > 0 and all(len(row) == count for row in self.strengths)
-        if not square or tuple(zip(*self.strengths, strict=True)) != self.strengths:
+        if not (
+            square
+            and np.isfinite(self.strengths).all()
+            and tuple(zip(*self.strengths, strict=True)) == self.strengths
+        ):
             raise PseudopotentialError(
                 f"strengths of l = {self.order} are {self.strengths}: expected a full symmetric "
-                "matrix, as a tuple of its rows"
+                "matrix of finite numbers, as a tuple of its rows"
             )
-        if self.order < 0 or self.radius <= 0:
+        if self.order < 0 or not 0 < self.radius < math.inf:
             raise PseudopotentialError(
                 f"projectors of l = {self.order} and radius {self.radius} bohr: expected l of 0, "
                 "1, ... and a positive radius"

@@ -13,6 +13,7 @@ from fedens.data.density import Density
 from fedens.energy.kohn_sham import KohnSham
 from fedens.energy.nonlocal_potential import bind_projectors
 from fedens.errors import FunctionalError
+from fedens.fem.modes import absolute_square
 from fedens.reference.kohn_sham.hamiltonian import Orbitals
 from fedens.structure import Structure
 
@@ -72,7 +73,7 @@ def orbital_stress(
     basis = orbitals.basis.scaled(stretch)
     filled = torch.nonzero(share)[:, 0]
     rows, share = orbitals.coefficients[filled], share[filled]
-    energy = (share @ (rows.abs() ** 2)) @ basis.kinetic
+    energy = (share @ absolute_square(rows)) @ basis.kinetic
     if orbitals.projectors is not None:
         positions = torch.tensor(structure.positions, device=stretch.device) * stretch
         projectors = bind_projectors(functional.pseudopotentials, structure, basis, positions)

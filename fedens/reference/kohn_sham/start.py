@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.kohn_sham import KohnSham
-from fedens.errors import FedensError, SpaceError
+from fedens.errors import FedensError, MixtureWarning, SpaceError
 from fedens.fem.tensor import TensorSpace
 from fedens.reference.kohn_sham.cutoffs import atomic_density
 from fedens.reference.orbital_free import solve_ground_state
@@ -53,12 +55,15 @@ def _given(guess: Density, space: TensorSpace) -> Tensor:
 def _orbital_free(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:
     kinetic = "wt" if space.is_periodic else "tfvw"
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MixtureWarning)  # an LDA is good enough here
+            orbital_free = EnergyFunctional.orbital_free(
+                kinetic, 1.0, "lda_pz", functional.pseudopotentials, functional.widths
+            )
         return solve_ground_state(
             structure,
             space,
-            EnergyFunctional.orbital_free(
-                kinetic, 1.0, "lda_pz", functional.pseudopotentials, functional.widths
-            ),
+            orbital_free,
             residual_tolerance=_TOLERANCE,
             max_evaluations=_EVALUATIONS,
             require_convergence=False,
@@ -72,7 +77,8 @@ def _atoms(structure: Structure, space: TensorSpace, functional: KohnSham) -> Te
     total = torch.zeros(space.n_points, dtype=torch.float64, device=space.device)
     positions = torch.tensor(structure.positions, device=space.device)
     symbols = np.array(structure.symbols)
-    for symbol, share in {*zip(structure.symbols, structure.occupancies, strict=True)}:
+    # in the order of the atoms, so that sums are the same every time
+    for symbol, share in dict.fromkeys(zip(structure.symbols, structure.occupancies, strict=True)):
         r, density = atomic_density(functional.pseudopotentials[symbol])
 
         def at(distances: Tensor, r: Array = r, density: Array = density) -> Tensor:

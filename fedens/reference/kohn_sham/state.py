@@ -38,7 +38,8 @@ class KohnShamState:
     """What :func:`solve_kohn_sham` found; Hartree atomic units.
 
     Attributes:
-        structure, space, functional, smearing: what was solved.
+        structure, space, functional, smearing: what was solved. bound: the functional's energy of
+            the density alone, for these ions.
         sampled_kpoints, kpoints: the mesh asked for, and its irreducible points.
         symmetry: the operations used. cutoff: largest kinetic energy of a mode, hartree.
         density_cutoff: the same of the waves in products of orbitals; None: all the mesh has.
@@ -124,7 +125,7 @@ class KohnShamState:
 
     @property
     def occupations(self) -> Array:
-        """Electrons of each level, (n_k, n_bands), 0 to 2."""
+        """Electrons of each level, (n_k, n_bands); see :class:`Occupation`."""
         return self.occupation.occupations.cpu().numpy()
 
     @property
@@ -241,6 +242,9 @@ class KohnShamState:
         """States per hartree and cell, both spins, at some energies (n,), hartree.
 
         Every level is a Gaussian of standard deviation ``width`` (hartree).
+
+        Raises:
+            SamplingError: a width that is not positive.
         """
         return self.bands.density_of_states(energies, width)
 
