@@ -12,13 +12,14 @@ import pytest
 import systems
 from crystals import DESCRIPTOR, FUNCTIONAL, SETTINGS, samples
 
-from fedens import GMP, GTH, Predictor
+from fedens import GMP, GTH, EnergyFunctional, Predictor
 from fedens.analysis.crystals import evaluate_sample, quick_errors
 from fedens.atoms.baseline import GaussianAtoms
 from fedens.calculator import Calculator
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.kohn_sham import KohnSham
-from fedens.errors import ModelError
+from fedens.errors import ModelError, PseudopotentialError
+from fedens.models.crystal.labels import KohnShamLabels
 from fedens.models.crystal.training import train
 
 SHORT = replace(SETTINGS, hidden=(8,), steps=20, committee=2)
@@ -177,3 +178,9 @@ def test_terms_of_whole_structures_need_what_they_weigh(kind, weight, named):
     settings = replace(SHORT, **{weight: 1.0})
     with pytest.raises(ModelError, match=named):
         train(labelled(kind), DESCRIPTOR, settings, FUNCTIONAL, device="cpu")
+
+
+def test_a_functional_without_an_element_of_the_data_says_so():
+    functional = EnergyFunctional.orbital_free(pseudopotential={"Mg": systems.GTHFIT})
+    with pytest.raises(PseudopotentialError, match="no pseudopotential for Al"):
+        KohnShamLabels.of(labelled("insulator"), functional)

@@ -474,6 +474,12 @@ def test_kpoints_along_an_isolated_axis_are_refused():
         solve_kohn_sham(structure, space, local_aluminium(), GENERAL, 0.01, 4.0)
 
 
+def test_an_element_without_a_gaussian_width_is_named():
+    functional = KohnSham("lda_pz", {"Al": GTHFIT}, {"Si": 1.2})
+    with pytest.raises(FunctionalError, match="no Gaussian width for Al; there is one for Si"):
+        quick(functional=functional)
+
+
 def test_magnetic_and_charged_requests_are_refused():
     magnetic = Structure(["Al"] * 4, FCC * EDGE, cell=[EDGE] * 3, pbc=True, spin=2)
     with pytest.raises(FunctionalError, match="spin-unpolarised"):

@@ -125,6 +125,7 @@ class Electrostatics(EnergyTerm):
 
         Raises:
             PseudopotentialError: an element has no pseudopotential.
+            FunctionalError: an element has no Gaussian width.
             SpaceError: the mesh is too coarse for a pseudopotential, or has no corner at a nucleus.
         """
         if positions is None:
@@ -133,6 +134,11 @@ class Electrostatics(EnergyTerm):
         numbers = np.array(structure.symbols)
         for symbol in dict.fromkeys(structure.symbols):
             pseudopotential = find_pseudopotential(self.pseudopotentials, symbol)
+            if symbol not in self.widths:
+                raise FunctionalError(
+                    f"no Gaussian width for {symbol}; there is one for "
+                    f"{', '.join(sorted(self.widths))}: pass one for every element, or a number"
+                )
             width = self.widths[symbol]
             mask = torch.as_tensor(numbers == symbol, device=space.device)
             share = torch.tensor(structure.occupancies, device=space.device)[mask]

@@ -19,7 +19,7 @@ from torch import Tensor
 from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
 from fedens.fem.product_grid import ProductGrid
-from fedens.fem.separable import Axes
+from fedens.fem.separable import REACH_EXPONENT, Axes
 from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def gaussian_overlaps(axis: Axis, centres: Tensor, exponent: float, max_power: i
     length = axis.edges[-1] - axis.edges[0]
     if axis.periodic:
         cells = torch.floor((centres.detach() - axis.edges[0].detach()) / axis.length)
-        reach = math.ceil(math.sqrt(40 / exponent) / axis.length)
+        reach = math.ceil(math.sqrt(REACH_EXPONENT / exponent) / axis.length)
         images = torch.arange(-reach, reach + 1, dtype=points.dtype, device=points.device)
     d = points[:, None] + length * images - (centres - length * cells)[:, None, None]
     gaussian = torch.exp(-exponent * d**2) * weights[:, None]

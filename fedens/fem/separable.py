@@ -22,7 +22,7 @@ from fedens.fem.axis import Axis
 Axes = tuple[Axis, Axis, Axis]
 
 #: Gaussians are followed until exp(-40) = 4e-18 of their height.
-_REACH_EXPONENT = 40.0
+REACH_EXPONENT = 40.0
 #: Largest number of entries of one intermediate product.
 _CHUNK_ENTRIES = 6_000_000
 
@@ -42,7 +42,7 @@ def gaussian_factors(axis: Axis, centres: Tensor, exponents: Tensor, max_power: 
     d = axis.points[:, None] - centres
     if axis.periodic:
         d = d - length * torch.round((d / length).detach())
-        reach = math.sqrt(_REACH_EXPONENT / float(exponents.min().detach()))
+        reach = math.sqrt(REACH_EXPONENT / float(exponents.min().detach()))
         images = max(0, math.ceil(reach / float(length.detach()) - 0.5))
         shifts = length * torch.arange(-images, images + 1, device=d.device, dtype=d.dtype)
         d = d[..., None] - shifts

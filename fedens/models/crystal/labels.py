@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from fedens.data.sample import WITHOUT_DENSITY, Sample
+from fedens.energy.electrostatics import find_pseudopotential
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.gth import GTH
 from fedens.energy.kohn_sham import KohnSham
@@ -38,7 +39,11 @@ class KohnShamLabels:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], functional: EnergyFunctional | None) -> Self | None:
-        """Of training samples; None for those of other theories."""
+        """Of training samples; None for those of other theories.
+
+        Raises:
+            PseudopotentialError: the functional has none for an element of the samples.
+        """
         theory: Any = samples[0].provenance.get("functional")
         if not is_kohn_sham(theory):
             return None
@@ -85,7 +90,8 @@ def is_kohn_sham(theory: Any) -> bool:
 
 
 def _same_ions(labels: KohnSham, functional: EnergyFunctional, symbols: set[str]) -> bool:
-    ours, theirs = functional.pseudopotentials, labels.pseudopotentials
+    ours = {s: find_pseudopotential(functional.pseudopotentials, s) for s in sorted(symbols)}
+    theirs = labels.pseudopotentials
     widths = all(functional.widths[symbol] == labels.widths[symbol] for symbol in symbols)
     return widths and all(_local(ours[s]) == _local(theirs[s]) for s in symbols)
 

@@ -11,6 +11,8 @@ from fedens.energy.nonlocal_potential import Projectors
 from fedens.fem.modes import ModeBasis, absolute_square
 from fedens.reference.kohn_sham.eigensolver import Eigenpairs, davidson, orthonormal
 
+#: Bands at the top that need not converge: the slowest ones, wanted by nobody.
+SPARE = 2
 #: Random share of the orbitals at the start, so that none is missed for its symmetry.
 _NOISE = 0.02
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -153,6 +153,20 @@ def monkhorst_pack(size: Sequence[int], gamma_centred: bool = False) -> KPoints:
         axes.append((r - 1) / q if gamma_centred else (2 * r - q - 1) / (2 * q))
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     return KPoints(points, np.full(len(points), 1 / len(points)))
+
+
+def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
+    """A mesh as it is, points and weights as a list of k-points, nothing as Gamma."""
+    if kpoints is None:
+        return KPoints([[0.0, 0.0, 0.0]], [1.0])
+    if isinstance(kpoints, KPoints):
+        return kpoints
+    if len(kpoints) != 2:
+        raise SamplingError(
+            f"kpoints is {kpoints}, expected points and their weights, or a mesh such as "
+            "monkhorst_pack((4, 4, 4))"
+        )
+    return KPoints(*kpoints)
 
 
 def _numbers(name: str, values: ArrayLike, ndim: int) -> Array:

@@ -19,8 +19,8 @@ from fedens.fem.product_grid import ProductGrid
 from fedens.fem.tensor import TensorSpace
 from fedens.reference.kohn_sham.checkpoint import Checkpoint
 from fedens.reference.kohn_sham.cutoffs import default_cutoff
-from fedens.reference.kohn_sham.hamiltonian import Orbitals
-from fedens.reference.kohn_sham.kpoints import KPoints
+from fedens.reference.kohn_sham.hamiltonian import SPARE, Orbitals
+from fedens.reference.kohn_sham.kpoints import KPoints, as_kpoints
 from fedens.reference.kohn_sham.mixing import AndersonMixer, kerker
 from fedens.reference.kohn_sham.smearing import HIGHEST_TOP_OCCUPATION, Occupation, Smearing
 from fedens.reference.kohn_sham.start import starting_density
@@ -37,8 +37,6 @@ _FIRST_EXPANSIONS, _GUESS_EXPANSIONS, _EXPANSIONS = 6, 16, 3
 _ORBITAL_SHARE = 0.02
 #: Orbitals with fewer electrons need not converge.
 _NEGLIGIBLE = 1e-6
-#: Bands at the top that stay as they are.
-_SPARE = 2
 #: Below it, hartree, levels that change places keep a calculation from converging.
 _SMALL_GAP = 0.02
 #: Electrons per bohr^3 below which an insulating cell is taken for molecules in vacuum.
@@ -240,7 +238,7 @@ class _Calculation:
             from_guess = tolerance <= _ORBITAL_SHARE * _GUESS_RESIDUAL
             expansions = _GUESS_EXPANSIONS if from_guess else _FIRST_EXPANSIONS
         wanted = torch.ones(len(self.orbitals), self.n_bands, dtype=torch.bool)
-        wanted[:, self.n_bands - _SPARE :] = False
+        wanted[:, self.n_bands - SPARE :] = False
         if before and before.eigenvalues.shape[1] == self.n_bands:
             wanted = before.occupation.occupations.abs().cpu() > _NEGLIGIBLE
         found = [
@@ -381,17 +379,3 @@ def _free_orbitals(
         projectors = bind_projectors(functional.pseudopotentials, structure, basis)
         result.append(Orbitals.free(basis, projectors, n_bands))
     return result
-
-
-def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
-    """A mesh as it is, points and weights as a list of k-points, nothing as Gamma."""
-    if kpoints is None:
-        return KPoints([[0.0, 0.0, 0.0]], [1.0])
-    if isinstance(kpoints, KPoints):
-        return kpoints
-    if len(kpoints) != 2:
-        raise SamplingError(
-            f"kpoints is {kpoints}, expected points and their weights, or a mesh such as "
-            "monkhorst_pack((4, 4, 4))"
-        )
-    return KPoints(*kpoints)

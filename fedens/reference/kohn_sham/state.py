@@ -20,7 +20,7 @@ from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
 from fedens.errors import SamplingError
 from fedens.fem.tensor import TensorSpace
 from fedens.reference.kohn_sham import derivatives
-from fedens.reference.kohn_sham.hamiltonian import Orbitals
+from fedens.reference.kohn_sham.hamiltonian import SPARE, Orbitals
 from fedens.reference.kohn_sham.kpoints import KPoints
 from fedens.reference.kohn_sham.smearing import Occupation, Smearing
 from fedens.reference.kohn_sham.symmetry import Symmetry
@@ -29,8 +29,8 @@ from fedens.structure import Structure
 Array = NDArray[np.float64]
 
 #: Residuals of empty orbitals, hartree; their energies' errors are of second order. Expansions
-#: of the subspace for them, and bands at the top that are left as they are.
-_EMPTY_TOLERANCE, _EXPANSIONS, _SPARE = 1e-3, 8, 2
+#: of the subspace for them.
+_EMPTY_TOLERANCE, _EXPANSIONS = 1e-3, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class KohnShamState:
         """Orbitals and eigenvalues with the empty bands converged too, which F does not need."""
         n_bands = self.occupation.occupations.shape[1]
         wanted = torch.ones(n_bands, dtype=torch.bool, device=self.space.device)
-        wanted[max(1, n_bands - _SPARE) :] = False
+        wanted[max(1, n_bands - SPARE) :] = False
         found = []
         for given in self.orbitals:
             orbitals = replace(given)
