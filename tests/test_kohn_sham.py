@@ -13,6 +13,7 @@ from fedens import (
     EvanescentCore,
     GTHLocal,
     KohnSham,
+    SimplexSpace,
     Structure,
     TensorSpace,
     monkhorst_pack,
@@ -478,6 +479,13 @@ def test_an_element_without_a_gaussian_width_is_named():
     functional = KohnSham("lda_pz", {"Al": GTHFIT}, {"Si": 1.2})
     with pytest.raises(FunctionalError, match="no Gaussian width for Al; there is one for Si"):
         quick(functional=functional)
+
+
+def test_orbitals_on_tetrahedra_are_refused():
+    molecule = Structure(["He"], [[0, 0, 0]])
+    tetrahedra = SimplexSpace.for_structure(molecule, order=2)
+    with pytest.raises(SpaceError, match="give space_for_cutoff"):
+        solve_kohn_sham(molecule, tetrahedra, local_aluminium(), cutoff=4.0)
 
 
 def test_magnetic_and_charged_requests_are_refused():

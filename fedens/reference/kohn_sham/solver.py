@@ -13,7 +13,7 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
 from fedens.energy.nonlocal_potential import bind_projectors
-from fedens.errors import ConvergenceError, FedensError, SamplingError
+from fedens.errors import ConvergenceError, FedensError, SamplingError, SpaceError
 from fedens.fem.modes import ModeBasis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.tensor import TensorSpace
@@ -169,13 +169,15 @@ class _Calculation:
         bands: int | None,
         use_symmetry: bool,
     ) -> _Calculation:
+        if not isinstance(space, TensorSpace):
+            raise SpaceError(
+                f"orbitals live on boxes of elements, not on {space}: give "
+                "space_for_cutoff(structure, cutoff) or TensorSpace.for_structure(structure)"
+            )
         space.check_matches(structure)
         electrons = functional.number_of_electrons(structure)
         smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
-        sampled = as_kpoints(kpoints)
-        sampled.check_matches(space.periodic)
-        symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
-        symmetry = symmetry.keeping(sampled)
+        sampled, symmetry = _sampling(structure, space, kpoints, use_symmetry)
         reduced = symmetry.reduced(sampled)
         cutoff = default_cutoff(structure, functional) if cutoff is None else cutoff
         n_bands = _number_of_bands(bands, smearing, electrons, space)
@@ -338,6 +340,19 @@ def _check_end(residual_tolerance: float, max_iterations: int) -> None:
         raise FedensError(f"residual_tolerance is {residual_tolerance}, expected more than 0")
     if not max_iterations >= 1:
         raise FedensError(f"max_iterations is {max_iterations}, expected 1 or more")
+
+
+def _sampling(
+    structure: Structure,
+    space: TensorSpace,
+    kpoints: KPoints | tuple[Any, Any] | None,
+    use_symmetry: bool,
+) -> tuple[KPoints, Symmetry]:
+    """The k-points asked for, and the operations that keep them."""
+    sampled = as_kpoints(kpoints)
+    sampled.check_matches(space.periodic)
+    symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
+    return sampled, symmetry.keeping(sampled)
 
 
 def _number_of_bands(
