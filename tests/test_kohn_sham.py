@@ -481,6 +481,17 @@ def test_an_element_without_a_gaussian_width_is_named():
         quick(functional=functional)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_on_cuda(state):
+    space = TensorSpace([EDGE] * 3, 2, 8, device="cuda")
+    there = solve_kohn_sham(
+        displaced(), space, local_aluminium(), GENERAL, 0.02, 6.0, guess=state.density
+    )
+    assert there.density.values.is_cuda
+    assert there.free_energy == pytest.approx(state.free_energy, abs=1e-7)
+    np.testing.assert_allclose(there.to_sample().forces, state.forces, rtol=0, atol=1e-5)
+
+
 def test_orbitals_on_tetrahedra_are_refused():
     molecule = Structure(["He"], [[0, 0, 0]])
     tetrahedra = SimplexSpace.for_structure(molecule, order=2)

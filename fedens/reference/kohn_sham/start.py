@@ -49,7 +49,7 @@ def _given(guess: Density, space: TensorSpace) -> Tensor:
             f"the starting density lives on {guess.space}, the calculation on {space}: give a "
             "density on the same space, or none"
         )
-    return guess.values.detach()
+    return guess.values.detach().to(space.device)
 
 
 def _orbital_free(structure: Structure, space: TensorSpace, functional: KohnSham) -> Tensor:

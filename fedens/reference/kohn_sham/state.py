@@ -45,7 +45,8 @@ class KohnShamState:
         density_cutoff: the same of the waves in products of orbitals; None: all the mesh has.
         density: n(r). free_energy: F = E - T S, which is minimal and whose derivatives the forces
             and the stress are, hartree.
-        occupation: of the levels, with -T S. orbitals: of every irreducible k-point.
+        occupation: of the levels, with -T S; its chemical potential has the zero of
+            ``local_potential``. orbitals: of every irreducible k-point.
         local_potential: as the solver has it: (n_points,), hartree, with a Coulomb potential of
             Gaussian ions of zero mean.
         converged, residual, tolerance: relative change of the density in the last step.
@@ -258,7 +259,9 @@ class KohnShamState:
             SamplingError: no such k-point or band.
         """
         asked_for = {
-            f"orbital_density_k{k}_band{band}": torch.as_tensor(self.orbital_density(k, band))
+            f"orbital_density_k{k}_band{band}": torch.as_tensor(
+                self.orbital_density(k, band), device=self.space.device
+            )
             for k, band in orbitals
         }
         return {
@@ -290,6 +293,7 @@ class KohnShamState:
         )
 
     def _provenance(self) -> dict[str, Any]:
+        cell = self.structure.cell if self.structure.periodic else None
         return {
             "code": "fedens Kohn-Sham",
             "functional": self.functional.describe(),
@@ -297,7 +301,7 @@ class KohnShamState:
             "cutoff_hartree": self.cutoff,
             "density_cutoff_hartree": self.density_cutoff,
             "sampling": {
-                "kspacing_per_bohr": self.sampled_kpoints.spacing(self.space.cell),
+                "kspacing_per_bohr": self.sampled_kpoints.spacing(cell),
                 "kpoints": len(self.sampled_kpoints),
                 "smearing": self.smearing.kind,
                 "width_hartree": self.smearing.width,
