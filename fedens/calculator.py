@@ -115,27 +115,13 @@ class Calculator(AseCalculator):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if (predictor is None) == (functional is None):
-            raise FedensError("give a Calculator either a predictor or functional=, not both")
         check_route(route)
-        source: Any = predictor
-        if isinstance(functional, KohnSham):
-            source = _KohnShamSolver(functional, kpoints, smearing, cutoff, residual_tolerance)
-        elif kpoints is not None or smearing or cutoff is not None:
-            raise FedensError(
-                "kpoints, smearing and cutoff are of calculations with orbitals: give "
-                "functional=KohnSham(...), or leave them out"
-            )
-        elif functional is not None:
-            source = _Solver(functional, residual_tolerance)
-        elif isinstance(predictor, str | Path):
-            source = Model.load(predictor)
         self.route, self.refinement_steps = route, refinement_steps
-        self._source: Model | _Solver | _KohnShamSolver = source
+        self._source = _source(predictor, functional, residual_tolerance, kpoints, smearing, cutoff)
         self._meshes = None
-        if source.resolution is not None:
-            usual = source.resolution
-            self._meshes = _Meshes(spacing or usual[0], order or usual[1], source.device)
+        usual = self._source.resolution
+        if usual is not None:
+            self._meshes = _Meshes(spacing or usual[0], order or usual[1], self._source.device)
         self._stress_wanted = self._has_warned = False
         self.implemented_properties = list(self._source.properties(route))
 
@@ -294,6 +280,30 @@ class _KohnShamSolver:
             guess=guess,
         )
         return self._last
+
+
+def _source(
+    predictor: Model | str | Path | None,
+    functional: EnergyFunctional | KohnSham | None,
+    residual_tolerance: float,
+    kpoints: KPoints | tuple[Any, Any] | None,
+    smearing: Smearing | float,
+    cutoff: float | None,
+) -> Model | _Solver | _KohnShamSolver:
+    """What the arguments of a :class:`Calculator` ask for; its errors."""
+    if (predictor is None) == (functional is None):
+        raise FedensError("give a Calculator either a predictor or functional=, not both")
+    if isinstance(functional, KohnSham):
+        return _KohnShamSolver(functional, kpoints, smearing, cutoff, residual_tolerance)
+    if kpoints is not None or smearing or cutoff is not None:
+        raise FedensError(
+            "kpoints, smearing and cutoff are of calculations with orbitals: give "
+            "functional=KohnSham(...), or leave them out"
+        )
+    if functional is not None:
+        return _Solver(functional, residual_tolerance)
+    assert predictor is not None
+    return Model.load(predictor) if isinstance(predictor, str | Path) else predictor
 
 
 class _Meshes:

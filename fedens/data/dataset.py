@@ -108,9 +108,11 @@ class Dataset:
 
     def _check_sampling(self, name: str, sample: Sample) -> None:
         here = sampling_of(sample)
+        if here is None:
+            return
         for other, entry in self._entries.items():
-            there = entry.get("sampling")
-            differences = sampling_differences(here, there) if here and there else []
+            there = entry.get("sampling", here)
+            differences = [] if there == here else sampling_differences(here, there)
             if differences:
                 raise DatasetError(
                     f"samples {name!r} and {other!r} of the data set {self.path} are sampled "

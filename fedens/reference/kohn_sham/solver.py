@@ -97,7 +97,7 @@ def solve_kohn_sham(
         PseudopotentialError, FunctionalError: what does not fit together.
         FedensError: a tolerance that is not positive, or no steps.
     """
-    _check_end(residual_tolerance, max_iterations)
+    _check(space, residual_tolerance, max_iterations)
     calculation = _Calculation.prepare(
         structure, space, functional, kpoints, smearing, cutoff, density_cutoff, bands, symmetry
     )
@@ -169,11 +169,6 @@ class _Calculation:
         bands: int | None,
         use_symmetry: bool,
     ) -> _Calculation:
-        if not isinstance(space, TensorSpace):
-            raise SpaceError(
-                f"orbitals live on boxes of elements, not on {space}: give "
-                "space_for_cutoff(structure, cutoff) or TensorSpace.for_structure(structure)"
-            )
         space.check_matches(structure)
         electrons = functional.number_of_electrons(structure)
         smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
@@ -335,7 +330,12 @@ def _iterate(
             saved.write(density)
 
 
-def _check_end(residual_tolerance: float, max_iterations: int) -> None:
+def _check(space: Any, residual_tolerance: float, max_iterations: int) -> None:
+    if not isinstance(space, TensorSpace):
+        raise SpaceError(
+            f"orbitals live on boxes of elements, not on {space}: give "
+            "space_for_cutoff(structure, cutoff) or TensorSpace.for_structure(structure)"
+        )
     if not residual_tolerance > 0:
         raise FedensError(f"residual_tolerance is {residual_tolerance}, expected more than 0")
     if not max_iterations >= 1:
