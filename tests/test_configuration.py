@@ -443,6 +443,12 @@ space: {spacing: null}
         (KOHN_SHAM + "  baseline: linear_response", 7, "training.baseline: needs a functional"),
         (KOHN_SHAM + "  energy_weight: 1", 7, "training.energy_weight: is the weight"),
         (KOHN_SHAM + "rounds: {count: 1}", 7, "rounds.count: is 1"),
+        (KOHN_SHAM + "  force_weight: 1", 7, "training.force_weight: needs a functional"),
+        (
+            KOHN_SHAM.replace("q4}", "q4}, cutoff: 12, density_cutoff: 9"),
+            3,
+            "density_cutoff: is 9, below cutoff 12",
+        ),
     ],
 )
 def test_theories_that_do_not_fit_are_named(refused, text, line, named):

@@ -196,5 +196,7 @@ class Configuration(JobOptions):
             return
         if training.descriptors.response_fields:
             refuse("training.descriptors.response_fields", "need a functional; set false")
+        if training.force_weight:
+            refuse("training.force_weight", "needs a functional, which knows the ions; set 0")
         if training.baseline not in ("auto", "superposed_atoms"):
             refuse("training.baseline", "needs a functional; set auto or superposed_atoms")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, model_validator
 
 from fedens.configuration.material import Pseudopotentials
-from fedens.configuration.options import Options
+from fedens.configuration.options import Options, refuse
 
 
 class OrbitalFreeOptions(Options):
@@ -58,6 +58,12 @@ class KohnShamOptions(Options):
         default=1e-6, description="change of the density over a step, of the electrons"
     )
     max_iterations: PositiveInt = Field(default=60, description="self-consistent steps")
+
+    @model_validator(mode="after")
+    def _cutoffs_agree(self) -> KohnShamOptions:
+        if self.cutoff and self.density_cutoff and self.density_cutoff < self.cutoff:
+            refuse("density_cutoff", f"is {self.density_cutoff:g}, below cutoff {self.cutoff:g}")
+        return self
 
 
 Theory = Annotated[OrbitalFreeOptions | KohnShamOptions, Discriminator("kind")]

@@ -21,7 +21,8 @@ class Bands:
         kpoints: (n_k, 3), in units of the reciprocal lattice vectors. weights: (n_k,), sum 1.
         eigenvalues: (n_k, n_bands), hartree. occupations: electrons, (n_k, n_bands), 0 to 2; a
             little beyond with Methfessel-Paxton or cold smearing.
-        chemical_potential: hartree.
+        chemical_potential: hartree, against the zero of the eigenvalues and of the sample's field
+            ``effective_potential``.
 
     Raises:
         DatasetError: shapes that do not fit together, numbers that are not finite.
