@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -133,7 +135,9 @@ def test_bad_lists_are_refused(points, weights, message):
         KPoints(points, weights)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (0, 1, 1), (1.5, 1, 1)])
+@pytest.mark.parametrize(
+    "size", [(2, 2), (0, 1, 1), (1.5, 1, 1), (math.nan, 1, 1), (1, math.inf, 1)]
+)
 def test_bad_meshes_are_refused(size):
     with pytest.raises(SamplingError, match="three whole numbers"):
         monkhorst_pack(size)

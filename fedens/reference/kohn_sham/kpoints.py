@@ -82,6 +82,9 @@ class KPoints:
         """The shifted mesh whose points are at most ``spacing`` (1/bohr) apart along each axis.
 
         Isolated structures get the one point 0.
+
+        Raises:
+            SamplingError: a spacing that is no positive number.
         """
         if not 0 < spacing < math.inf:
             raise SamplingError(f"k-spacing is {spacing} per bohr, expected a positive number")
@@ -143,9 +146,12 @@ def monkhorst_pack(size: Sequence[int], gamma_centred: bool = False) -> KPoints:
         size: number q of points along each of the three axes.
         gamma_centred: coordinates r/q, r = 0 to q - 1, instead of (2 r - q - 1)/(2 q),
             r = 1 to q. They differ where q is even.
+
+    Raises:
+        SamplingError: anything but three whole numbers from 1 on.
     """
     counts = list(size)
-    if len(counts) != 3 or any(q != int(q) or q < 1 for q in counts):
+    if len(counts) != 3 or any(not q >= 1 or q % 1 for q in counts):
         raise SamplingError(f"k-point mesh is {counts}, expected three whole numbers from 1 on")
     axes = []
     for q in map(int, counts):
