@@ -8,6 +8,7 @@ from systems import FCC, GTHFIT, fcc
 from fedens import (
     GTH,
     Density,
+    EnergyFunctional,
     EvanescentCore,
     GTHLocal,
     KohnSham,
@@ -201,6 +202,12 @@ def test_stress_is_the_derivative_of_the_free_energy(functional):
     assert abs(state.stress @ direction - expected) < 1e-7
 
 
+def test_a_state_says_in_a_line_what_it_is(state):
+    energy = f"{state.free_energy:.8f}"
+    assert repr(state) == f"KohnShamState(Al4, F = {energy} hartree, {state.message})"
+    assert "'lda_pz', {'*': GTHLocal(" in repr(state.functional)
+
+
 def test_parts_add_up(state):
     parts = {name: e for name, e in state.energies.items() if name != "total"}
     assert set(parts) == {"kinetic", "nonlocal", "xc", "electrostatic", "entropy"}
@@ -382,6 +389,12 @@ def test_a_restart_from_another_structure_is_refused(tmp_path):
         quick(displaced((0.1, 0, 0)), checkpoint=file)
 
 
+def test_a_checkpoint_that_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="is a folder: give a file in it"):
+        quick(checkpoint=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_coarser_grid_for_products_changes_little(state):
     coarse = quick(density_cutoff=2 * 6.0)
     assert coarse.orbitals[0].basis.grid.n_points < state.space.n_points / 2
@@ -426,7 +439,16 @@ def test_insulators_need_no_smearing():
     ("options", "error", "message"),
     [
         ({"kpoints": ([[0.1, 0, 0]], [0.5])}, SamplingError, "add up to 0.5"),
+        ({"kpoints": (2, 2, 2)}, SamplingError, "kpoints are .2, 2, 2.: expected a mesh"),
+        ({"kpoints": 0.1}, SamplingError, "kpoints are 0.1: expected a mesh"),
         ({"smearing": -0.01}, SamplingError, "smearing width is -0.01"),
+        ({"smearing": "cold"}, SamplingError, "smearing width is 'cold'"),
+        ({"smearing": 0.5}, SamplingError, "smear less .hartree, not eV"),
+        ({"cutoff": -6.0}, SpaceError, "cutoff is -6.0 hartree, expected a positive number"),
+        ({"cutoff": "6"}, SpaceError, "cutoff is '6' hartree, expected a positive number"),
+        ({"max_iterations": 0}, ConvergenceError, "max_iterations 0: expected"),
+        ({"residual_tolerance": 0.0}, ConvergenceError, "residual_tolerance is 0.0"),
+        ({"bands": 8.5}, SamplingError, "8.5 bands cannot hold"),
         ({"cutoff": 30.0}, SpaceError, "the cutoff is 30 hartree"),
         ({"bands": 0}, SamplingError, "0 bands cannot hold 12 electrons"),
         ({"bands": 3}, SamplingError, "3 bands cannot hold 12 electrons: give bands=6"),
@@ -465,6 +487,11 @@ def test_magnetic_and_charged_requests_are_refused():
     charged = Structure(["Al"] * 4, FCC * EDGE, cell=[EDGE] * 3, pbc=True, charge=1)
     with pytest.raises(FunctionalError, match="charged periodic cells"):
         quick(charged)
+
+
+def test_another_kind_of_functional_is_refused():
+    with pytest.raises(FunctionalError, match="functional is EnergyFunctional, expected KohnSham"):
+        quick(functional=EnergyFunctional.orbital_free("wt", pseudopotential=GTHFIT))
 
 
 def test_projectors_sharper_than_the_mesh_are_refused():

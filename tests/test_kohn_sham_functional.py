@@ -173,3 +173,9 @@ def test_the_energy_follows_the_positions():
 
     assert abs(float(gradient[1, 0])) > 1e-3
     assert central_difference(moved, 1e-2) == pytest.approx(float(gradient[1, 0]), abs=1e-8)
+
+
+@pytest.mark.parametrize("given", ["gth-pade-q3", {"Al": "gth-pade-q3"}, None])
+def test_a_name_alone_is_no_pseudopotential(given):
+    with pytest.raises(PseudopotentialError, match=r"is no pseudopotential: .* GTH\.load\('Al'"):
+        KohnSham("lda_pw", given)

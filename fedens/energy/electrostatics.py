@@ -52,6 +52,12 @@ class Electrostatics(EnergyTerm):
         widths: float | Mapping[str, float] = DEFAULT_GAUSSIAN_WIDTH,
     ):
         self.pseudopotentials = by_symbol(pseudopotentials)
+        for one in self.pseudopotentials.values():
+            if not isinstance(one, LocalPseudopotential):
+                raise PseudopotentialError(
+                    f"{one!r} is no pseudopotential: expected one such as "
+                    "GTH.load('Al', 'gth-pade-q3'), or a dictionary of them by element"
+                )
         self.widths = by_symbol(widths)
 
     def describe(self) -> dict[str, Any]:
