@@ -389,12 +389,6 @@ def test_a_restart_from_another_structure_is_refused(tmp_path):
         quick(displaced((0.1, 0, 0)), checkpoint=file)
 
 
-def test_a_checkpoint_that_is_a_folder_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="is a folder: give a file in it"):
-        quick(checkpoint=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_coarser_grid_for_products_changes_little(state):
     coarse = quick(density_cutoff=2 * 6.0)
     assert coarse.orbitals[0].basis.grid.n_points < state.space.n_points / 2
