@@ -85,8 +85,12 @@ def local_aluminium():
     return KohnSham("lda_pz", GTHFIT)
 
 
-def pade_aluminium(xc="lda_teter"):
-    return KohnSham(xc, GTH.load("Al", "gth-pade-q3"))
+def pade_aluminium():
+    return KohnSham("lda_teter", GTH.load("Al", "gth-pade-q3"))
+
+
+def pbe_aluminium():
+    return KohnSham("pbe", GTH.load("Al", "gth-pbe-q3"))
 
 
 def quick(structure=None, functional=None, **options):
@@ -161,7 +165,7 @@ def test_rigid_crystal_may_move_through_the_mesh():
         (local_aluminium(), Smearing(0.03, "methfessel_paxton"), None),
         (local_aluminium(), Smearing(0.03, "cold"), None),
         (pade_aluminium(), Smearing(0.02), None),
-        (pade_aluminium("pbe"), Smearing(0.02), None),
+        (pbe_aluminium(), Smearing(0.02), None),
     ],
     ids=["local", "coarse_grid", "gaussian", "methfessel_paxton", "cold", "projectors", "pbe"],
 )
@@ -181,7 +185,7 @@ def test_forces_are_the_derivative_of_the_free_energy(functional, smearing, dens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("functional", [local_aluminium(), pade_aluminium(), pade_aluminium("pbe")])
+@pytest.mark.parametrize("functional", [local_aluminium(), pade_aluminium(), pbe_aluminium()])
 def test_stress_is_the_derivative_of_the_free_energy(functional):
     structure = displaced()
     direction = np.array([1.0, -0.6, 0.3])

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,10 +21,8 @@ from fedens.fem.axis import Axis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.separable import Axes
 from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
+from fedens.structure import Structure, check_is_structure
 from fedens.units import HARTREE_IN_EV
-
-if TYPE_CHECKING:
-    from fedens.structure import Structure
 
 #: A wave q = sqrt(2 cutoff) advances by q times the spacing from one node of the mesh to the next.
 #: Beyond 2.2 the modes of a mesh are no waves any more; up to 1.6 it also integrates densities,
@@ -60,6 +57,7 @@ def space_for_cutoff(
     Args:
         margin: from the outermost atoms to the walls of an isolated box, bohr.
     """
+    check_is_structure(structure)
     spacing = spacing_for_cutoff(cutoff)
     if not structure.periodic:
         return TensorSpace.for_structure(structure, spacing, margin=margin, device=device)

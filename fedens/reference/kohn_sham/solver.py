@@ -27,7 +27,7 @@ from fedens.reference.kohn_sham.start import starting_density
 from fedens.reference.kohn_sham.state import KohnShamState
 from fedens.reference.kohn_sham.symmetry import Symmetry
 from fedens.reference.labeller import StepReport
-from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
 
 #: What the first density's residual is taken to be; that of a given one.
 _FIRST_RESIDUAL, _GUESS_RESIDUAL = 0.3, 1e-4
@@ -174,6 +174,7 @@ class _Calculation:
         bands: int | None,
         use_symmetry: bool,
     ) -> _Calculation:
+        check_is_structure(structure)
         if not isinstance(functional, KohnSham):
             raise FunctionalError(
                 f"functional is {type(functional).__name__}, expected KohnSham(xc, pseudopotential)"
