@@ -133,7 +133,7 @@ def test_bad_lists_are_refused(points, weights, message):
         KPoints(points, weights)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (0, 1, 1), (1.5, 1, 1)])
+@pytest.mark.parametrize("size", [(2, 2), (0, 1, 1), (1.5, 1, 1), (np.nan, 1, 1), 4, "444"])
 def test_bad_meshes_are_refused(size):
     with pytest.raises(SamplingError, match="three whole numbers"):
         monkhorst_pack(size)

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Points closer than this, in units of the reciprocal lattice vectors, are the same.
 SAME_POINT = 1e-7
+#: Along an axis.
+_MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +146,11 @@ def monkhorst_pack(size: Sequence[int], gamma_centred: bool = False) -> KPoints:
         gamma_centred: coordinates r/q, r = 0 to q - 1, instead of (2 r - q - 1)/(2 q),
             r = 1 to q. They differ where q is even.
     """
-    counts = list(size)
-    if len(counts) != 3 or any(q != int(q) or q < 1 for q in counts):
-        raise SamplingError(f"k-point mesh is {counts}, expected three whole numbers from 1 on")
+    counts = np.asarray(size).tolist()
+    if np.shape(size) != (3,) or any(q not in range(1, _MOST_POINTS) for q in counts):
+        raise SamplingError(
+            f"k-point mesh is {counts}, expected three whole numbers from 1 on, such as (4, 4, 4)"
+        )
     axes = []
     for q in map(int, counts):
         r = np.arange(1, q + 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
 from fedens.energy.nonlocal_potential import bind_projectors
-from fedens.errors import ConvergenceError, SamplingError
+from fedens.errors import ConvergenceError, FunctionalError, SamplingError
 from fedens.fem.modes import ModeBasis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.tensor import TensorSpace
@@ -27,7 +27,7 @@ from fedens.reference.kohn_sham.start import starting_density
 from fedens.reference.kohn_sham.state import KohnShamState
 from fedens.reference.kohn_sham.symmetry import Symmetry
 from fedens.reference.labeller import StepReport
-from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
 
 #: What the first density's residual is taken to be; that of a given one.
 _FIRST_RESIDUAL, _GUESS_RESIDUAL = 0.3, 1e-4
@@ -98,6 +98,11 @@ def solve_kohn_sham(
         SpaceError: a mesh that does not fit the structure, or cannot hold the cutoff.
         PseudopotentialError, FunctionalError: what does not fit together.
     """
+    if not residual_tolerance > 0 or max_iterations < 1:
+        raise ConvergenceError(
+            f"residual_tolerance is {residual_tolerance}, max_iterations {max_iterations}: "
+            "expected a positive number, such as 1e-6, and at least one step"
+        )
     calculation = _Calculation.prepare(
         structure, space, functional, kpoints, smearing, cutoff, density_cutoff, bands, symmetry
     )
@@ -169,9 +174,14 @@ class _Calculation:
         bands: int | None,
         use_symmetry: bool,
     ) -> _Calculation:
+        check_is_structure(structure)
+        if not isinstance(functional, KohnSham):
+            raise FunctionalError(
+                f"functional is {type(functional).__name__}, expected KohnSham(xc, pseudopotential)"
+            )
         space.check_matches(structure)
         electrons = functional.number_of_electrons(structure)
-        smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
+        smearing = smearing if isinstance(smearing, Smearing) else Smearing(smearing)
         sampled = as_kpoints(kpoints)
         sampled.check_matches(space.periodic)
         symmetry = Symmetry.of(structure, space) if use_symmetry else Symmetry()
@@ -343,7 +353,7 @@ def _number_of_bands(
     if asked_for is None:
         occupied = min(space.volume, electrons / _THINNEST_METAL)
         return filled + smearing.empty_bands(electrons, occupied)
-    if asked_for < filled:
+    if asked_for < filled or asked_for != int(asked_for):
         raise SamplingError(
             f"{asked_for} bands cannot hold {electrons:g} electrons: give bands={filled} or more, "
             "or none, so that they are chosen"
@@ -366,7 +376,7 @@ def _free_orbitals(
         if basis.n_modes < n_bands:
             raise SamplingError(
                 f"{n_bands} bands, but only {basis.n_modes} modes below the cutoff of "
-                f"{cutoff:.4g} hartree: raise the cutoff"
+                f"{cutoff:.4g} hartree: raise the cutoff, or smear less (hartree, not eV)"
             )
         projectors = bind_projectors(functional.pseudopotentials, structure, basis)
         result.append(Orbitals.free(basis, projectors, n_bands))
@@ -377,4 +387,13 @@ def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
     """A mesh as it is, points and weights as a list of k-points, nothing as Gamma."""
     if kpoints is None:
         return KPoints([[0.0, 0.0, 0.0]], [1.0])
-    return kpoints if isinstance(kpoints, KPoints) else KPoints(*kpoints)
+    if isinstance(kpoints, KPoints):
+        return kpoints
+    try:
+        points, weights = kpoints
+    except (TypeError, ValueError) as error:
+        raise SamplingError(
+            f"kpoints are {kpoints!r}: expected a mesh, such as monkhorst_pack((4, 4, 4)), or "
+            "(points, weights)"
+        ) from error
+    return KPoints(points, weights)
