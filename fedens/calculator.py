@@ -17,7 +17,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from fedens.data.density import Density
 from fedens.energy.functional import EnergyFunctional
 from fedens.energy.kohn_sham import KohnSham
-from fedens.errors import ExtrapolationWarning, FedensError
+from fedens.errors import ExtrapolationWarning, FedensError, FunctionalError
 from fedens.fem.modes import spacing_for_cutoff
 from fedens.fem.tensor import DEFAULT_ORDER, DEFAULT_SPACING, TensorSpace
 from fedens.models.base import EnergyAndForces, How, Model
@@ -52,6 +52,8 @@ _UNITS = {
     "stress": HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3,
 }
 
+#: What ASE's own calculators take.
+_ASE_PARAMETERS = {"restart", "ignore_bad_restart_file", "label", "atoms", "directory"}
 _CONSERVATIVE = ("energy", "free_energy", "forces", "stress", "hellmann_feynman_forces")
 
 
@@ -94,7 +96,7 @@ class Calculator(AseCalculator):
 
     Raises:
         FedensError: both or neither of ``predictor`` and ``functional``; an unknown route;
-            k-points, smearing or a cutoff without orbitals.
+            k-points, smearing or a cutoff without orbitals; a parameter of another calculator.
     """
 
     name = "fedens"
@@ -114,6 +116,7 @@ class Calculator(AseCalculator):
         cutoff: float | None = None,
         **kwargs: Any,
     ):
+        _refuse_unknown(kwargs)
         super().__init__(**kwargs)
         check_route(route)
         self.route, self.refinement_steps = route, refinement_steps
@@ -149,6 +152,8 @@ class Calculator(AseCalculator):
         """Compute ``properties`` and what comes with them, in ASE's units, into ``results``."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
+        if isinstance(self._source, _KohnShamSolver):
+            _refuse_moments_and_charges(self.atoms)
         structure = Structure.from_ase(self.atoms)
         stress_offered = structure.periodic and "stress" in self.implemented_properties
         if "stress" in properties and not stress_offered:
@@ -185,6 +190,45 @@ class Calculator(AseCalculator):
         structure = Structure.from_ase(atoms)
         space = self._space_for(structure)
         return self._source.density(structure, space, self.refinement_steps)
+
+
+def _refuse_unknown(parameters: Collection[str]) -> None:
+    """ASE's base class takes any parameter, and would pass over ``kpts`` without a word."""
+    unknown = sorted(set(parameters) - _ASE_PARAMETERS)
+    if unknown:
+        raise FedensError(
+            f"a Calculator has no {', '.join(unknown)}: its parameters for Kohn-Sham are "
+            "functional=KohnSham(...), kpoints=monkhorst_pack((4, 4, 4)), smearing= and cutoff= "
+            "(hartree), residual_tolerance="
+        )
+
+
+def _refuse_what_cannot_calculate(predictor: object, functional: object) -> None:
+    if isinstance(predictor, EnergyFunctional | KohnSham):
+        raise FedensError(
+            f"the predictor is a {type(predictor).__name__}: give it by name, as functional="
+        )
+    if functional is not None and not isinstance(functional, EnergyFunctional | KohnSham):
+        raise FedensError(
+            f"functional is {functional!r}: expected an EnergyFunctional or a KohnSham, such as "
+            "KohnSham('pbe', GTH.load('Al', 'gth-pbe-q3'))"
+        )
+
+
+def _refuse_moments_and_charges(atoms: Atoms) -> None:
+    """Kohn-Sham here has no spin, and charges of single atoms say nothing to it."""
+    moments, charges = atoms.get_initial_magnetic_moments(), atoms.get_initial_charges()
+    if moments.any():
+        raise FunctionalError(
+            "the atoms have initial magnetic moments, but Kohn-Sham here is spin-unpolarised: "
+            "remove them with atoms.set_initial_magnetic_moments(None)"
+        )
+    if abs(charges.sum() - atoms.info.get("charge", 0.0)) > 1e-9 and charges.any():
+        raise FunctionalError(
+            f"the atoms' initial charges add up to {charges.sum():g}, their info['charge'] is "
+            f"{atoms.info.get('charge', 0)}: the latter counts; remove the former with "
+            "atoms.set_initial_charges(None)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +337,7 @@ def _source(
     """What the arguments of a :class:`Calculator` ask for; its errors."""
     if (predictor is None) == (functional is None):
         raise FedensError("give a Calculator either a predictor or functional=, not both")
+    _refuse_what_cannot_calculate(predictor, functional)
     if isinstance(functional, KohnSham):
         return _KohnShamSolver(functional, kpoints, smearing, cutoff, residual_tolerance)
     if kpoints is not None or smearing or cutoff is not None:

@@ -284,6 +284,15 @@ class Structure:
         return atoms
 
 
+def check_is_structure(value: object) -> None:
+    """Raise a :class:`StructureError` for anything else, such as ASE's atoms."""
+    if not isinstance(value, Structure):
+        raise StructureError(
+            f"expected a Structure, but this is {type(value).__name__}: "
+            "Structure.from_ase(atoms) makes one of ASE's atoms"
+        )
+
+
 def _atomic_numbers(numbers: ArrayLike) -> NDArray[np.int64]:
     given = np.atleast_1d(np.asarray(numbers))
     if given.ndim != 1 or len(given) == 0:

@@ -26,7 +26,13 @@ from fedens import (
     train,
 )
 from fedens.energy.kohn_sham import KohnSham
-from fedens.errors import ExtrapolationWarning, FedensError, ModelError, StructureError
+from fedens.errors import (
+    ExtrapolationWarning,
+    FedensError,
+    FunctionalError,
+    ModelError,
+    StructureError,
+)
 from fedens.reference.kohn_sham import solver
 from fedens.reference.kohn_sham.kpoints import monkhorst_pack
 from fedens.reference.kohn_sham.smearing import Smearing
@@ -383,3 +389,26 @@ def test_the_mesh_of_a_kohn_sham_calculator_is_as_fine_as_the_cutoff_needs():
         for cutoff in (4.0, 20.0)
     )
     assert fine.finest_spacing < coarse.finest_spacing
+
+
+def test_parameters_of_other_calculators_are_refused():
+    with pytest.raises(FedensError, match="a Calculator has no kpts: "):
+        Calculator(functional=KOHN_SHAM, cutoff=4.0, kpts=(4, 4, 4))
+    assert Calculator(functional=KOHN_SHAM, label="al").label == "al"
+
+
+def test_what_is_no_functional_is_refused():
+    with pytest.raises(FedensError, match="functional is 'pbe': expected an EnergyFunctional"):
+        Calculator(functional="pbe")
+    with pytest.raises(FedensError, match="the predictor is a KohnSham: give it by name"):
+        Calculator(KOHN_SHAM)
+
+
+def test_moments_and_charges_of_atoms_are_no_request_that_kohn_sham_passes_over():
+    magnetic, charged = crystal(), crystal()
+    magnetic.set_initial_magnetic_moments([1, -1, 1, -1])
+    charged.set_initial_charges([1, 0, 0, 0])
+    for atoms, message in ((magnetic, "initial magnetic moments"), (charged, "add up to 1")):
+        atoms.calc = kohn_sham_calculator()
+        with pytest.raises(FunctionalError, match=message):
+            atoms.get_potential_energy()

@@ -130,7 +130,7 @@ def test_foreign_files(path):
 
 
 def test_a_folder_in_its_place(tmp_path):
-    with pytest.raises(DatasetError, match="no checkpoint"):
+    with pytest.raises(DatasetError, match="is a folder: give a file in it"):
         checkpoint(tmp_path).density()
     with pytest.raises(OutputError):
         checkpoint(tmp_path).write(DENSITY)

@@ -438,6 +438,11 @@ space: {spacing: null}
             3,
             "theory.pseudopotentials: has no .*element Si",
         ),
+        (
+            KOHN_SHAM.replace("kohn_sham", "kohn_sham, xc: ldapw"),
+            3,
+            "theory.xc: xc functional 'ldapw' is not known",
+        ),
         (KOHN_SHAM.replace("functional: null", ""), 1, "give one, or functional: null"),
         (KOHN_SHAM.replace("false", "true"), 6, "response_fields: need a functional"),
         (KOHN_SHAM + "  baseline: linear_response", 7, "training.baseline: needs a functional"),

@@ -10,7 +10,7 @@ from systems import EVANESCENT, GTHFIT, dimer, fcc, rattled
 from fedens import GTH, KohnSham, Structure, TensorSpace
 from fedens.data.density import Density
 from fedens.energy.projectors import ProjectorChannel
-from fedens.errors import FunctionalError, PseudopotentialError
+from fedens.errors import FunctionalError, MixtureWarning, PseudopotentialError
 from fedens.testing import central_difference
 
 GTH_AL = GTH(3, 0.8, 1.0, projectors=[ProjectorChannel(0, 0.7, ((1.3, -0.4), (-0.4, 0.8)))])
@@ -173,3 +173,28 @@ def test_the_energy_follows_the_positions():
 
     assert abs(float(gradient[1, 0])) > 1e-3
     assert central_difference(moved, 1e-2) == pytest.approx(float(gradient[1, 0]), abs=1e-8)
+
+
+@pytest.mark.parametrize("given", ["gth-pade-q3", {"Al": "gth-pade-q3"}, None])
+def test_a_name_alone_is_no_pseudopotential(given):
+    with pytest.raises(PseudopotentialError, match=r"is no pseudopotential: .* GTH\.load\('Al'"):
+        KohnSham("lda_pw", given)
+
+
+def test_a_pseudopotential_of_the_library_serves_its_own_element_alone():
+    functional = KohnSham("lda_pw", GTH.load("Al", "gth-pade-q3"))
+    assert functional.number_of_electrons(fcc()) == 12
+    with pytest.raises(PseudopotentialError, match=r"no pseudopotential for H: .* is that of Al"):
+        functional.number_of_electrons(Structure(["H"], [[0.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("xc", "name"), [("pbe", "gth-pade-q3"), ("lda_pw", "gth-pbe")])
+def test_the_library_says_what_its_pseudopotentials_were_made_for(xc, name):
+    with pytest.warns(MixtureWarning, match="pseudopotential of every element was made for"):
+        KohnSham(xc, GTH.load("Al", name))
+
+
+@pytest.mark.parametrize("name", ["lda", "LDA"])
+def test_lda_alone_is_not_taken_for_exchange_alone(name):
+    with pytest.raises(FunctionalError, match="say which LDA, 'lda_pw'"):
+        KohnSham(name, GTHFIT)

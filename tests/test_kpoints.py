@@ -136,7 +136,7 @@ def test_bad_lists_are_refused(points, weights, message):
 
 
 @pytest.mark.parametrize(
-    "size", [(2, 2), (0, 1, 1), (1.5, 1, 1), (math.nan, 1, 1), (1, math.inf, 1)]
+    "size", [(2, 2), (0, 1, 1), (1.5, 1, 1), (math.nan, 1, 1), (1, math.inf, 1), 4, "444"]
 )
 def test_bad_meshes_are_refused(size):
     with pytest.raises(SamplingError, match="three whole numbers"):

@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from fedens.errors import FedensError, StructureError
-from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
 from fedens.units import BOHR_IN_ANGSTROM
 
 CELL = [10.0, 11.0, 12.0]
@@ -232,3 +232,9 @@ def test_atoms_are_moved_into_a_box_that_starts_anywhere():
     np.testing.assert_allclose(moved, [[2.5, 2.5, 3.1], [1.0, 6.0, 8.9]])
     isolated = Structure(["Al"], [[-1.5, 2.5, 3.1]])
     np.testing.assert_array_equal(isolated.positions_in_box(origin), isolated.positions)
+
+
+def test_ases_atoms_are_no_structure():
+    check_is_structure(Structure(["Al"], [[0, 0, 0]]))
+    with pytest.raises(StructureError, match=r"this is Atoms: Structure.from_ase\(atoms\)"):
+        check_is_structure(Structure(["Al"], [[0, 0, 0]]).to_ase())

@@ -8,7 +8,7 @@ import torch
 from systems import atom, dimer, fcc, rattled
 
 from fedens import Structure, TensorSpace
-from fedens.errors import SpaceError, StructureError
+from fedens.errors import DeviceError, SpaceError, StructureError
 from fedens.fem.axis import MAX_ORDER, Axis
 from fedens.testing import central_difference, check_function_space
 
@@ -329,6 +329,11 @@ def test_device_argument_and_to():
     tensors = [v for axis in moved.axes for v in vars(axis).values() if torch.is_tensor(v)]
     assert {t.device.type for t in tensors} == {"meta"}
     assert len(tensors) == 6 * 3
+
+
+def test_a_device_that_torch_lacks_is_refused():
+    with pytest.raises(DeviceError, match=r"device is 'gpu', but .* use 'cpu'"):
+        TensorSpace([4.0, 5.0, 6.0], 2, 3, device="gpu")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

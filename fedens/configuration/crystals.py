@@ -21,6 +21,8 @@ from fedens.configuration.material import (
 )
 from fedens.configuration.options import JobOptions, Layers, Lengths, Options, refuse
 from fedens.configuration.theory import KohnShamOptions, OrbitalFreeOptions, Theory
+from fedens.energy.xc import exchange_correlation
+from fedens.errors import FunctionalError
 
 
 class MeshOptions(Options):
@@ -171,6 +173,10 @@ class Configuration(JobOptions):
 
     def _theory_agrees(self) -> None:
         if isinstance(self.theory, KohnShamOptions):
+            try:
+                exchange_correlation(self.theory.xc)
+            except FunctionalError as error:
+                refuse("theory.xc", str(error))
             self._kohn_sham_agrees()
         elif self.functional is None:
             refuse("functional", "is null, but theory orbital_free needs one")

@@ -55,6 +55,12 @@ class Electrostatics(EnergyTerm):
         widths: float | Mapping[str, float] = DEFAULT_GAUSSIAN_WIDTH,
     ):
         self.pseudopotentials = by_symbol(pseudopotentials)
+        for one in self.pseudopotentials.values():
+            if not isinstance(one, LocalPseudopotential):
+                raise PseudopotentialError(
+                    f"{one!r} is no pseudopotential: expected one such as "
+                    "GTH.load('Al', 'gth-pade-q3'), or a dictionary of them by element"
+                )
         self.widths = by_symbol(widths)
         for symbol, width in self.widths.items():
             if not 0 < width < math.inf:
@@ -197,7 +203,13 @@ def find_pseudopotential(
             f"{', '.join(sorted(pseudopotentials)) or 'no element'}: pass "
             f"pseudopotential={{'{symbol}': GTHLocal(...), ...}}"
         )
-    return pseudopotentials[symbol]
+    found = pseudopotentials[symbol]
+    if found.element not in (None, symbol):
+        raise PseudopotentialError(
+            f"no pseudopotential for {symbol}: the one given is that of {found.element}; pass "
+            f"pseudopotential={{'{found.element}': ..., '{symbol}': GTH.load('{symbol}', ...)}}"
+        )
+    return found
 
 
 def _refuse_coarse(
@@ -218,6 +230,7 @@ def _refuse_coarse(
         raise SpaceError(
             f"mesh spacing {spacing:.3f} bohr is too coarse for the pseudopotential of {symbol}: "
             f"{limit:.3f} bohr is the largest usable, about {0.4 * limit:.2f} bohr gives 1 meV/atom"
+            "; take a finer mesh, or where it follows a cutoff of orbitals a higher one"
         )
 
 

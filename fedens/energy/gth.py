@@ -16,6 +16,9 @@ from fedens.energy.projectors import ProjectorChannel
 from fedens.energy.pseudopotential import LocalPseudopotential, erf_over_r
 from fedens.errors import PseudopotentialError
 
+#: In the library's names: made for an LDA; the others for a GGA.
+_LDA_NAMES = ("gth-pade", "gth-lda")
+
 
 class GTHLocal(LocalPseudopotential):
     """Local part of Goedecker, Teter and Hutter, Phys. Rev. B 54, 1703 (1996).
@@ -134,9 +137,9 @@ class GTH(GTHLocal):
 
         names = _names(Path(pseudo.__file__).parent, symbol)
         if name.lower() not in names:
+            found = ", ".join(names) or "none of that element: expected a symbol such as 'Al'"
             raise PseudopotentialError(
-                f"PySCF's library has no pseudopotential {name!r} of {symbol!r}; it has "
-                f"{', '.join(names) or 'none of that element'}"
+                f"PySCF's library has no pseudopotential {name!r} of {symbol!r}; it has {found}"
             )
         electrons, r_loc, _, core, _, *channels = pseudo.load(name.lower(), symbol)
         projectors = [
@@ -144,7 +147,10 @@ class GTH(GTHLocal):
             for order, (radius, count, strengths) in enumerate(channels)
             if count
         ]
-        return cls(sum(electrons), r_loc, *core, projectors=projectors)
+        loaded = cls(sum(electrons), r_loc, *core, projectors=projectors)
+        loaded.element = symbol
+        loaded.xc_family = "lda" if name.lower().startswith(_LDA_NAMES) else "gga"
+        return loaded
 
 
 def _names(library: Path, symbol: str) -> list[str]:

@@ -52,6 +52,9 @@ class KohnSham:
         self.widths = self.electrostatics.widths
         warn_of_mixture(self.xc_term, self.pseudopotentials)
 
+    def __repr__(self) -> str:
+        return f"KohnSham({self.xc!r}, {dict(self.pseudopotentials)})"
+
     def describe(self) -> dict[str, Any]:
         """Everything that defines the functional, as JSON can hold it."""
         ions = self.electrostatics.describe()

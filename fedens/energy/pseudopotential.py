@@ -38,6 +38,8 @@ class LocalPseudopotential(ABC):
     singular: ClassVar[bool] = False
     #: Exchange and correlation it was made for: ``lda``, ``gga``, or None where that is open.
     xc_family: str | None = None
+    #: Chemical symbol it was made for, or None where that is open.
+    element: str | None = None
     #: What acts on orbitals beside v(r); empty for a potential that a density alone can carry.
     projectors: tuple[ProjectorChannel, ...] = ()
 

@@ -164,6 +164,11 @@ def exchange_correlation(name: str) -> DensityTerm:
     for closed_form in (PerdewZunger, DiracExchange):
         if name == closed_form.code:
             return closed_form()
+    if str(name).lower() == "lda":
+        raise FunctionalError(
+            "to libxc 'lda' is exchange alone: say which LDA, 'lda_pw', 'lda_pz' or 'lda_teter' "
+            "with correlation, 'lda_x' without"
+        )
     code = _SHORT.get(name, name)
     from pyscf.dft import libxc
 

@@ -20,7 +20,7 @@ from skfem import Basis, ElementLineP1, ElementLineP2, ElementLinePp, MeshLine
 from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
-from fedens.errors import SpaceError
+from fedens.errors import DeviceError, SpaceError
 
 MAX_ORDER = 10
 
@@ -148,7 +148,16 @@ class Axis:
         return points.reshape(-1), (halves * w).reshape(-1), values.reshape(points.numel(), -1)
 
     def to(self, device: torch.device | str) -> Axis:
-        """The axis with its tensors on another device."""
+        """The axis with its tensors on another device.
+
+        Raises:
+            DeviceError: torch does not have it here.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f"device is {device!r}, but {reason}; use 'cpu'") from error
         names = [field.name for field in fields(self) if field.type == "Tensor"]
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -21,9 +21,8 @@ from fedens.fem.axis import Axis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.separable import REACH_EXPONENT, Axes
 from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
-
-if TYPE_CHECKING:
-    from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
+from fedens.units import HARTREE_IN_EV
 
 #: A wave q = sqrt(2 cutoff) advances by q times the spacing from one node of the mesh to the next.
 #: Beyond 2.2 the modes of a mesh are no waves any more; up to 1.6 it also integrates densities,
@@ -42,6 +41,8 @@ def largest_cutoff(space: TensorSpace) -> float:
 
 def spacing_for_cutoff(cutoff: float) -> float:
     """Mesh spacing (bohr) good for orbitals up to a cutoff (hartree) and their density."""
+    if not isinstance(cutoff, Real) or not 0 < cutoff < math.inf:
+        raise SpaceError(f"the cutoff is {cutoff!r} hartree, expected a positive number")
     return _GOOD_PHASE / math.sqrt(2 * cutoff)
 
 
@@ -56,6 +57,7 @@ def space_for_cutoff(
     Args:
         margin: from the outermost atoms to the walls of an isolated box, bohr.
     """
+    check_is_structure(structure)
     spacing = spacing_for_cutoff(cutoff)
     if not structure.periodic:
         return TensorSpace.for_structure(structure, spacing, margin=margin, device=device)
@@ -99,12 +101,12 @@ class ModeBasis:
         Raises:
             SpaceError: the mesh cannot hold the cutoff; a phase along an axis that ends; no mode.
         """
-        largest = largest_cutoff(space)
-        if not 0 < cutoff <= largest * 1.0001:
+        largest, spacing = largest_cutoff(space), spacing_for_cutoff(cutoff)
+        if cutoff > largest * 1.0001:
             raise SpaceError(
-                f"the cutoff is {cutoff:.4g} hartree, but the mesh, of spacing "
-                f"{space.finest_spacing:.3f} bohr, holds 0 to {largest:.4g}: use a spacing of "
-                f"{spacing_for_cutoff(abs(cutoff) or 1.0):.3f} bohr or less, such as that of "
+                f"the cutoff is {cutoff:.4g} hartree ({cutoff * HARTREE_IN_EV:.4g} eV), but the "
+                f"mesh, of spacing {space.finest_spacing:.3f} bohr, holds 0 to {largest:.4g}: use "
+                f"a spacing of {spacing:.3f} bohr or less, such as that of "
                 "space_for_cutoff(structure, cutoff), or a lower cutoff"
             )
         axes = [axis.with_phase(kappa) for axis, kappa in zip(space.axes, kpoint, strict=True)]

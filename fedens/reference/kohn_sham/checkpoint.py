@@ -63,6 +63,10 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
+        if self.path.is_dir():
+            raise DatasetError(
+                f"{self.path} is a folder: give a file in it, such as {self.path}/density.npz"
+            )
         try:
             with self.path.open("rb") as file:
                 arrays = np.load(file, allow_pickle=False)

@@ -17,7 +17,7 @@ from fedens.energy.pseudopotential import LocalPseudopotential
 from fedens.errors import PseudopotentialError
 from fedens.reference.kohn_sham.confined_atom import ConfinedAtom, SphericalWaves, solve_atom
 from fedens.reference.kohn_sham.smearing import Smearing
-from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
 
 #: Angular momenta, and waves of each: up to 1600 hartree.
 _N_ORDERS, _N_WAVES = 4, 90
@@ -38,6 +38,7 @@ def default_cutoff(structure: Structure, functional: KohnSham, accuracy: float =
     Raises:
         PseudopotentialError: an element without a pseudopotential, or a bare nucleus.
     """
+    check_is_structure(structure)
     potentials = functional.pseudopotentials
     return max(
         atomic_cutoff(find_pseudopotential(potentials, symbol), accuracy)

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Points closer than this, in units of the reciprocal lattice vectors, are the same.
 SAME_POINT = 1e-7
+#: Along an axis.
+_MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +152,11 @@ def monkhorst_pack(size: Sequence[int], gamma_centred: bool = False) -> KPoints:
     Raises:
         SamplingError: anything but three whole numbers from 1 on.
     """
-    counts = list(size)
-    if len(counts) != 3 or any(not q >= 1 or q % 1 for q in counts):
-        raise SamplingError(f"k-point mesh is {counts}, expected three whole numbers from 1 on")
+    counts = np.asarray(size).tolist()
+    if np.shape(size) != (3,) or any(q not in range(1, _MOST_POINTS) for q in counts):
+        raise SamplingError(
+            f"k-point mesh is {counts}, expected three whole numbers from 1 on, such as (4, 4, 4)"
+        )
     axes = []
     for q in map(int, counts):
         r = np.arange(1, q + 1)
@@ -167,12 +171,14 @@ def as_kpoints(kpoints: KPoints | tuple[Any, Any] | None) -> KPoints:
         return KPoints([[0.0, 0.0, 0.0]], [1.0])
     if isinstance(kpoints, KPoints):
         return kpoints
-    if len(kpoints) != 2:
+    try:
+        points, weights = kpoints
+    except (TypeError, ValueError) as error:
         raise SamplingError(
-            f"kpoints is {kpoints}, expected points and their weights, or a mesh such as "
-            "monkhorst_pack((4, 4, 4))"
-        )
-    return KPoints(*kpoints)
+            f"kpoints are {kpoints!r}: expected a mesh, such as monkhorst_pack((4, 4, 4)), or "
+            "(points, weights)"
+        ) from error
+    return KPoints(points, weights)
 
 
 def _numbers(name: str, values: ArrayLike, ndim: int) -> Array:

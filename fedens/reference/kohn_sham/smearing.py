@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -146,8 +147,11 @@ class Smearing:
     kind: str = "fermi_dirac"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.width < math.inf:
-            raise SamplingError(f"smearing width is {self.width} hartree, expected 0 or more")
+        if not isinstance(self.width, Real) or not 0 <= self.width < math.inf:
+            raise SamplingError(
+                f"smearing width is {self.width!r} hartree, expected 0 or more; a kind goes with "
+                "it as in Smearing(0.01, 'cold')"
+            )
         if self.kind not in KINDS:
             raise SamplingError(f"smearing kind is {self.kind!r}, expected {', '.join(KINDS)}")
 

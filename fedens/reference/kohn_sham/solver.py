@@ -13,7 +13,7 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.kohn_sham import BoundKohnSham, KohnSham
 from fedens.energy.nonlocal_potential import bind_projectors
-from fedens.errors import ConvergenceError, FedensError, SamplingError, SpaceError
+from fedens.errors import ConvergenceError, FunctionalError, SamplingError, SpaceError
 from fedens.fem.modes import ModeBasis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.tensor import TensorSpace
@@ -27,7 +27,7 @@ from fedens.reference.kohn_sham.start import starting_density
 from fedens.reference.kohn_sham.state import KohnShamState
 from fedens.reference.kohn_sham.symmetry import Symmetry
 from fedens.reference.labeller import StepReport
-from fedens.structure import Structure
+from fedens.structure import Structure, check_is_structure
 
 #: What the first density's residual is taken to be; that of a given one.
 _FIRST_RESIDUAL, _GUESS_RESIDUAL = 0.3, 1e-4
@@ -95,7 +95,6 @@ def solve_kohn_sham(
             electrons or a metal without smearing, too few bands.
         SpaceError: a mesh that does not fit the structure, or cannot hold the cutoff.
         PseudopotentialError, FunctionalError: what does not fit together.
-        FedensError: a tolerance that is not positive, or no steps.
     """
     _check(space, residual_tolerance, max_iterations)
     calculation = _Calculation.prepare(
@@ -169,9 +168,14 @@ class _Calculation:
         bands: int | None,
         use_symmetry: bool,
     ) -> _Calculation:
+        check_is_structure(structure)
+        if not isinstance(functional, KohnSham):
+            raise FunctionalError(
+                f"functional is {type(functional).__name__}, expected KohnSham(xc, pseudopotential)"
+            )
         space.check_matches(structure)
         electrons = functional.number_of_electrons(structure)
-        smearing = smearing if isinstance(smearing, Smearing) else Smearing(float(smearing))
+        smearing = smearing if isinstance(smearing, Smearing) else Smearing(smearing)
         sampled, symmetry = _sampling(structure, space, kpoints, use_symmetry)
         reduced = symmetry.reduced(sampled)
         cutoff = default_cutoff(structure, functional) if cutoff is None else cutoff
@@ -336,10 +340,11 @@ def _check(space: Any, residual_tolerance: float, max_iterations: int) -> None:
             f"orbitals live on boxes of elements, not on {space}: give "
             "space_for_cutoff(structure, cutoff) or TensorSpace.for_structure(structure)"
         )
-    if not residual_tolerance > 0:
-        raise FedensError(f"residual_tolerance is {residual_tolerance}, expected more than 0")
-    if not max_iterations >= 1:
-        raise FedensError(f"max_iterations is {max_iterations}, expected 1 or more")
+    if not (residual_tolerance > 0 and max_iterations >= 1):
+        raise ConvergenceError(
+            f"residual_tolerance is {residual_tolerance}, max_iterations {max_iterations}: "
+            "expected a positive number, such as 1e-6, and at least one step"
+        )
 
 
 def _sampling(
@@ -363,7 +368,7 @@ def _number_of_bands(
     if asked_for is None:
         occupied = min(space.volume, electrons / _THINNEST_METAL)
         return filled + smearing.empty_bands(electrons, occupied)
-    if asked_for < filled:
+    if asked_for < filled or asked_for != int(asked_for):
         raise SamplingError(
             f"{asked_for} bands cannot hold {electrons:g} electrons: give bands={filled} or more, "
             "or none, so that they are chosen"
@@ -389,7 +394,7 @@ def _free_orbitals(
         if basis.n_modes < n_bands:
             raise SamplingError(
                 f"{n_bands} bands, but only {basis.n_modes} modes below the cutoff of "
-                f"{cutoff:.4g} hartree: raise the cutoff"
+                f"{cutoff:.4g} hartree: raise the cutoff, or smear less (hartree, not eV)"
             )
         projectors = bind_projectors(functional.pseudopotentials, structure, basis)
         result.append(Orbitals.free(basis, projectors, n_bands))

@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 _EMPTY_TOLERANCE, _EXPANSIONS = 1e-3, 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KohnShamState:
     """What :func:`solve_kohn_sham` found; Hartree atomic units.
 
@@ -73,6 +73,10 @@ class KohnShamState:
     tolerance: float
     iterations: int
     message: str
+
+    def __repr__(self) -> str:
+        found = f"F = {self.free_energy:.8f} hartree"
+        return f"KohnShamState({self.structure.formula}, {found}, {self.message})"
 
     @property
     def energy(self) -> float:
