@@ -222,7 +222,13 @@ def command(tmp_path, **changes):
 @pytest.fixture
 def at_work(tmp_path):
     """A process that is labelling, with a sample done."""
-    process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     data, end = tmp_path / "out" / "data", time.monotonic() + 60
     while not list(data.glob("*.h5")):
         assert process.poll() is None, process.stderr.read()
