@@ -1,6 +1,6 @@
 # make demo       environment, then the main job on aluminium
 # make test       environment, then style, types and the whole test suite: minutes
-# make test-fast  the same without the slow tests: under two minutes
+# make test-fast  the same without the slow tests: two minutes
 # make bench      environments (DFTpy and MACE have their own), then the benchmarks: about two hours
 # make mutants    mutmut and what it finds that no test notices: hours; for a part of it
 #                 make mutants ONLY='fedens.analysis.uncertainty*'
