@@ -116,6 +116,17 @@ class Electrostatics(EnergyTerm):
         mixed = torch.as_tensor(mixed, device=device)
         return torch.sum(products * torch.erfc(r / mixed) / r) * 0.5 - self_energy
 
+    def point_ion_shift(self, structure: Structure) -> float:
+        """What takes potentials to those of point ions of zero mean, hartree.
+
+        On a space the Gaussian ions' potential has zero mean, in periodic cells; isolated
+        structures have their own zero.
+        """
+        if not structure.periodic:
+            return 0.0
+        widths = np.array([self.widths[s] for s in structure.symbols])
+        return 2 * math.pi * float(self._valences(structure) @ widths**2) / structure.volume
+
     def _valences(self, structure: Structure) -> NDArray[np.float64]:
         found = [find_pseudopotential(self.pseudopotentials, s) for s in structure.symbols]
         return np.array([p.valence for p in found]) * structure.occupancies

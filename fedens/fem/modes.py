@@ -20,7 +20,7 @@ from fedens.errors import SpaceError
 from fedens.fem.axis import Axis
 from fedens.fem.product_grid import ProductGrid
 from fedens.fem.separable import REACH_EXPONENT, Axes
-from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product
+from fedens.fem.tensor import DEFAULT_MARGIN, TensorSpace, kronecker_product, kronecker_sum
 from fedens.structure import Structure, check_is_structure
 from fedens.units import HARTREE_IN_EV
 
@@ -115,7 +115,7 @@ class ModeBasis:
             axis.lowest(int((axis.eigenvalues - axis.eigenvalues[0] + lowest < 2 * cutoff).sum()))
             for axis in axes
         )
-        eigenvalues = _sums(*(axis.eigenvalues for axis in (x, y, z)))
+        eigenvalues = kronecker_sum(*(axis.eigenvalues for axis in (x, y, z)))
         index = torch.nonzero(eigenvalues < 2 * cutoff)[:, 0]
         if not len(index):
             raise SpaceError(
@@ -141,7 +141,7 @@ class ModeBasis:
     @cached_property
     def kinetic(self) -> Tensor:
         """Kinetic energies (n,), hartree; differentiable in the axes' scaling."""
-        return 0.5 * _sums(*(axis.eigenvalues for axis in self.axes))[self.index]
+        return 0.5 * kronecker_sum(*(axis.eigenvalues for axis in self.axes))[self.index]
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,10 +220,6 @@ class ModeBasis:
 def absolute_square(rows: Tensor) -> Tensor:
     """|z|^2, without the square root of an absolute value."""
     return rows.real**2 + rows.imag**2 if rows.is_complex() else rows**2
-
-
-def _sums(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return (x[:, None, None] + y[:, None] + z).reshape(-1)
 
 
 def gaussian_overlaps(axis: Axis, centres: Tensor, exponent: float, max_power: int) -> Tensor:

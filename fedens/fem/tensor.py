@@ -199,8 +199,7 @@ class TensorSpace:
 
     @cached_property
     def laplacian_eigenvalues(self) -> Tensor:
-        x, y, z = (axis.eigenvalues for axis in self.axes)
-        return (x[:, None, None] + y[:, None] + z).reshape(-1)
+        return kronecker_sum(*(axis.eigenvalues for axis in self.axes))
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
         x, y, z = (axis.values for axis in self.axes)
@@ -379,6 +378,11 @@ class TensorSpace:
                     f"atom {int(np.flatnonzero(outside)[0])} lies outside the box "
                     f"[{low:.3f}, {high:.3f}] bohr along axis {'xyz'[i]}"
                 )
+
+
+def kronecker_sum(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """x_i + y_j + z_k, (n_x n_y n_z,), of vectors (n_x,), (n_y,), (n_z,)."""
+    return (x[:, None, None] + y[:, None] + z).reshape(-1)
 
 
 def kronecker_product(field: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,20 +169,14 @@ def _ground_state(
     tolerance: float,
 ) -> GroundState:
     density = Density.from_root(space, minimum.x)
-    potential_shift = 0.0
-    if structure.periodic:
-        # the Gaussian ions' potential has zero mean here; point ions' would not
-        widths = np.array([functional.widths[s] for s in structure.symbols])
-        charges = np.array([functional.pseudopotentials[s].valence for s in structure.symbols])
-        filled = charges * structure.occupancies
-        potential_shift = 2 * math.pi * float(filled @ widths**2) / structure.volume
+    shift = functional.electrostatics.point_ion_shift(structure)
     return GroundState(
         structure=structure,
         space=space,
         functional=functional,
         density=density,
         energy=minimum.energy,
-        chemical_potential=minimum.multiplier / 2 + potential_shift,
+        chemical_potential=minimum.multiplier / 2 + shift,
         converged=minimum.converged,
         residual=minimum.residual,
         tolerance=tolerance,

@@ -106,16 +106,12 @@ class _Subspace:
     def expanded(self, rows: Tensor, images: Tensor) -> _Subspace:
         """With more rows."""
         adjoint = rows.conj()
-        mixed, within = adjoint @ self.rows.T, adjoint @ rows.T
-        overlaps = torch.cat(
-            [torch.cat([self.overlaps, mixed.mH], 1), torch.cat([mixed, within], 1)]
+        return _Subspace(
+            torch.cat([self.rows, rows]),
+            torch.cat([self.images, images]),
+            _bordered(self.overlaps, adjoint @ self.rows.T, adjoint @ rows.T),
+            _bordered(self.projected, adjoint @ self.images.T, adjoint @ images.T),
         )
-        mixed, within = adjoint @ self.images.T, adjoint @ images.T
-        projected = torch.cat(
-            [torch.cat([self.projected, mixed.mH], 1), torch.cat([mixed, within], 1)]
-        )
-        together = torch.cat([self.rows, rows]), torch.cat([self.images, images])
-        return _Subspace(*together, overlaps, projected)
 
     def lowest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values (count,), vectors and their images (count, n)."""
@@ -129,6 +125,11 @@ class _Subspace:
         values, vectors = torch.linalg.eigh((reduced + reduced.mH) / 2)
         rotation = (whitened @ vectors[:, :count]).T
         return values[:count], rotation @ self.rows, rotation @ self.images
+
+
+def _bordered(matrix: Tensor, mixed: Tensor, within: Tensor) -> Tensor:
+    """A Hermitian matrix (k, k) with more rows, mixed (m, k) and within (m, m), and columns."""
+    return torch.cat([torch.cat([matrix, mixed.mH], 1), torch.cat([mixed, within], 1)])
 
 
 def _whitening(overlaps: Tensor) -> Tensor:

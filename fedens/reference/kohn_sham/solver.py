@@ -222,13 +222,14 @@ class _Calculation:
         total = sum(o.density(share) for o, share in zip(self.orbitals, shares, strict=True))
         density = self.symmetry.symmetrised_field(torch.as_tensor(total))
         difference = self.space.integrate((density - given).abs())
+        bands = float((shares * eigenvalues).sum())
         return _Step(
             given=given,
             density=density,
             potential=potential,
             eigenvalues=eigenvalues,
             occupation=occupation,
-            free_energy=self._free_energy(density, potential, eigenvalues, occupation),
+            free_energy=bands + self._rest(density, potential) + occupation.entropy_energy,
             residual=float(difference) / self.electrons,
             iterations=before.iterations + 1 if before else 1,
         )
@@ -248,15 +249,11 @@ class _Calculation:
         ]
         return torch.stack([pairs.values for pairs in found])
 
-    def _free_energy(
-        self, density: Tensor, potential: Tensor, eigenvalues: Tensor, occupation: Occupation
-    ) -> float:
-        """The functional's value at the orbitals; band energies hold that of the potential."""
-        shares = self.weights[:, None] * occupation.occupations
-        bands = float((shares * eigenvalues).sum() - self.space.integrate(potential * density))
+    def _rest(self, density: Tensor, potential: Tensor) -> float:
+        """What E has beside the bands, which hold the density's energy in their potential."""
         with torch.no_grad():
-            rest = float(self.bound.energy(Density(self.space, values=density)))
-        return bands + rest + occupation.entropy_energy
+            energy = float(self.bound.energy(Density(self.space, values=density)))
+        return energy - float(self.space.integrate(potential * density))
 
     def enough_bands(self, step: _Step) -> bool:
         """Whether the topmost band is as good as empty; adds bands where it is not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,12 +95,7 @@ class KohnShamState:
     @cached_property
     def _zero(self) -> float:
         """What makes energies of levels those in the field of point ions of zero mean, hartree."""
-        if not self.structure.periodic:
-            return 0.0
-        widths = np.array([self.functional.widths[s] for s in self.structure.symbols])
-        charges = [self.functional.pseudopotentials[s].valence for s in self.structure.symbols]
-        filled = np.array(charges) * self.structure.occupancies
-        return 2 * math.pi * float(filled @ widths**2) / self.structure.volume
+        return self.functional.electrostatics.point_ion_shift(self.structure)
 
     @property
     def chemical_potential(self) -> float:
