@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.neighborlist import neighbor_list
 
 from fedens.configuration import ThermalCellsOptions
 from fedens.errors import StructureError
@@ -96,6 +97,16 @@ def test_other_crystals():
     first, second = cells.structures()
     assert first.formula == second.formula == "Cu24"
     assert first.orthorhombic_lengths() == pytest.approx([6.8, 13.6, 20.4], rel=0.021)
+
+
+def test_tetragonal_cells_are_the_same_crystal():
+    still = {"displacement": (0.0, 0.0), "strain": 0.0, "vacancy_fraction": 0.0, "count": 1}
+    small = ThermalCells(cell="tetragonal", supercell=(2, 2, 2), **still).structure(0)
+    cubic = ThermalCells(**still).structure(0)
+    assert small.orthorhombic_lengths() == pytest.approx(np.array([2**0.5, 2**0.5, 2]) * 7.65)
+    assert (len(small), len(cubic)) == (16, 32)
+    shells = [np.sort(neighbor_list("d", cell.to_ase(), 6.0)) for cell in (small, cubic)]
+    np.testing.assert_allclose(np.repeat(shells[0], 2), shells[1], atol=1e-9)
 
 
 def test_displacements_that_make_atoms_overlap_are_refused():

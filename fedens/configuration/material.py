@@ -38,8 +38,12 @@ class ThermalCellsOptions(Options):
     lattice_constant: PositiveFloat = Field(
         default=ThermalCells.lattice_constant, description="cubic lattice constant, bohr"
     )
+    cell: Literal["cubic", "tetragonal"] = Field(
+        default=ThermalCells.cell,
+        description="cubic: 4 sites, edges a; tetragonal: 2 sites, edges a/sqrt(2), a/sqrt(2), a",
+    )
     supercell: Repeats = Field(
-        default=ThermalCells.supercell, description="cubic cells of 4 sites along x, y, z"
+        default=ThermalCells.supercell, description="such cells along x, y, z"
     )
     count: PositiveInt = Field(default=ThermalCells.count, description="number of structures")
     displacement: Range = Field(

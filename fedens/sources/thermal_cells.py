@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fedens.structure import Structure
 from fedens.units import BOHR_IN_ANGSTROM
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -21,7 +25,9 @@ class ThermalCells:
 
     Attributes:
         element: chemical symbol. lattice_constant: of the cubic cell, bohr.
-        supercell: cubic cells of 4 sites along x, y, z. count: structures in the series.
+        cell: ``cubic``, 4 sites in a cube of the lattice constant a; ``tetragonal``, 2 sites in
+            a/sqrt(2), a/sqrt(2), a: the smallest cell of the crystal with right angles.
+        supercell: such cells along x, y, z. count: structures in the series.
         displacement: smallest and largest standard deviation of a coordinate, bohr.
         strain: largest relative change of an axis, each its own; angles stay right.
         vacancy_fraction: share of the structures with one atom missing.
@@ -29,6 +35,7 @@ class ThermalCells:
 
     element: str = "Al"
     lattice_constant: float = 7.65
+    cell: Literal["cubic", "tetragonal"] = "cubic"
     supercell: tuple[int, int, int] = (2, 2, 2)
     count: int = 24
     displacement: tuple[float, float] = (0.05, 0.4)
@@ -50,11 +57,7 @@ class ThermalCells:
         Raises:
             StructureError: displacements so large that atoms overlap.
         """
-        from ase.build import bulk
-
-        lattice_constant = self.lattice_constant * BOHR_IN_ANGSTROM
-        crystal = bulk(self.element, "fcc", a=lattice_constant, cubic=True) * self.supercell
-        sites = Structure.from_ase(crystal)
+        sites = Structure.from_ase(self._unit_cell() * self.supercell)
         assert sites.cell is not None
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
         stretch = 1 + random.uniform(-self.strain, self.strain, 3)
@@ -66,6 +69,17 @@ class ThermalCells:
             cell=sites.cell * stretch,
             pbc=True,
         )
+
+    def _unit_cell(self) -> Atoms:
+        from ase import Atoms
+        from ase.build import bulk
+
+        a = self.lattice_constant * BOHR_IN_ANGSTROM
+        if self.cell == "cubic":
+            return bulk(self.element, "fcc", a=a, cubic=True)
+        edges = (a / 2**0.5, a / 2**0.5, a)
+        sites = [(0, 0, 0), (0.5, 0.5, 0.5)]
+        return Atoms([self.element] * 2, scaled_positions=sites, cell=edges, pbc=True)
 
     def displacement_amplitude(self, index: int) -> float:
         """Standard deviation of each coordinate of structure ``index``, bohr.
