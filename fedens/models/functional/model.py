@@ -56,7 +56,8 @@ class FunctionalModel(Model):
         calibration: factor from the covariance's spread to errors of structures not trained on.
         domain: range of the learned term's variables in the training, or None.
         correction: added to the minimum's energy, or None.
-        provenance: data and options of the training.
+        provenance: data and options of the training; ``projectors``, if there, are the elements
+            whose pseudopotentials in the labels had some, so that the model belongs to them.
 
     Raises:
         ModelError: a covariance without a learned term, or of other parameters.
@@ -105,13 +106,13 @@ class FunctionalModel(Model):
         structure: Structure,
         space: TensorSpace | None = None,
         positions: Tensor | None = None,
-        guess: Density | None = None,
+        guess: Density | str | None = None,
     ) -> FunctionalPrediction:
         """The ground state of a structure and what follows from it.
 
         Args:
             positions: (n_atoms, 3), bohr; replaces the structure's own.
-            guess: density to start from, on a space of as many coefficients.
+            guess: where to start; see :func:`solve_ground_state`.
 
         Raises:
             ConvergenceError: no minimum within the tolerance.
@@ -242,6 +243,9 @@ class FunctionalModel(Model):
             shown["learned parameters"] = len(learned.correction.parameters)
             shown["mean density (electron/bohr^3)"] = learned.mean_density
             shown["error bars"] = self.covariance is not None
+        if self.provenance.get("projectors"):
+            elements = ", ".join(self.provenance["projectors"])
+            shown["conditional"] = f"on the pseudopotentials of {elements}: labels had projectors"
         if correction is not None:
             shown |= {f"correction, {k}": v for k, v in correction.summary.items()}
         shown["spacing (bohr), order"] = f"{self.spacing:.4f}, {self.order}"
