@@ -162,17 +162,22 @@ class EnergyModel(Model):
                 fields |= dict(zip(("energy_density", "density"), outputs.T, strict=False))
         return PointsPrediction(structure, energy, fields)
 
-    def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
-        return self._sum(structure, positions, self._outputs(structure, positions))
+    def energy_of(
+        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
+    ) -> Tensor:
+        """As of every model; differentiable in a cell (3, 3) too, bohr, for the stress."""
+        outputs = self._outputs(structure, positions, cell)
+        return self._sum(structure, positions, outputs, cell)
 
     def _outputs(
-        self, structure: Structure, positions: Tensor
+        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
     ) -> list[tuple[Points, Tensor, Tensor]]:
         """Points, weights and outputs of each set; a warning where the training had no such."""
         found, outside = [], 0
         for part in self.parts:
-            where, weights = part.points.points_and_weights(structure, positions)
-            features = self.descriptor(where, structure, positions)
+            where, weights = part.points.points_and_weights(structure, positions, cell)
+            vectors = None if isinstance(where, TensorSpace) else cell
+            features = self.descriptor(where, structure, positions, vectors)
             found.append((where, weights, part(features)))
             outside += self.domain.points_outside(features, _SLACK)
         total = sum(len(weights) for _, weights, _ in found)
@@ -187,10 +192,11 @@ class EnergyModel(Model):
         structure: Structure,
         positions: Tensor,
         outputs: Sequence[tuple[Points, Tensor, Tensor]],
+        cell: Tensor | None = None,
     ) -> Tensor:
         total = positions.new_zeros(())
         if self.functional is not None:
-            total = self.functional.electrostatics.ion_energy(structure, positions)
+            total = self.functional.electrostatics.ion_energy(structure, positions, cell)
         return total + torch.stack([w @ columns[:, 0] for _, w, columns in outputs]).sum()
 
     def tensors(self) -> dict[str, Tensor]:
