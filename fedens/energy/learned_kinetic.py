@@ -194,7 +194,7 @@ class LearnedKinetic(DensityTerm):
             return (THOMAS_FERMI * n[0] ** (5 / 3) * self.correction(y)).sum()
 
         zeros, none = q2.new_zeros(1 + n_kernels), q2.new_zeros(())
-        second = torch.func.hessian(energy)(zeros, none)
+        second = torch.func.jacrev(torch.func.grad(energy))(zeros, none)
         slope = torch.func.grad(energy, argnums=1)(zeros, none)
         waves = torch.cat([torch.ones_like(q2)[None], made.kernels(q2, self.mean_density)])
         return torch.einsum("ab,aq,bq->q", second, waves, waves) + slope * q2 / (2 * density)

@@ -154,6 +154,8 @@ class PointSet:
             assert self.spacing is not None
             assert self.order is not None
             space = TensorSpace.for_structure(structure, self.spacing, self.order)
+            if cell is not None:
+                space = space.scaled(cell.diagonal() / torch.tensor(space.lengths).to(cell))
             if self.kind == "quadrature":
                 return space, space.weights
         points, weights = reference_points(

@@ -168,7 +168,9 @@ def weighted(structures: Sequence[StructureData]) -> list[StructureData]:
     What is left has errors in proportion to the atoms' displacements, and few wild structures would
     decide alone.
     """
-    sizes = [0.0 if s.forces is None else float(s.forces.square().mean().sqrt()) for s in structures]
+    sizes = [
+        0.0 if s.forces is None else float(s.forces.square().mean().sqrt()) for s in structures
+    ]
     typical = float(torch.tensor(sizes).median()) or 1.0
     return [
         replace(one, weight=1 / (1 + (size / typical) ** 2))
