@@ -13,6 +13,7 @@ HARTREE_IN_EV: float = _ase.Hartree
 BOHR_IN_ANGSTROM: float = _ase.Bohr
 HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM: float = HARTREE_IN_EV / BOHR_IN_ANGSTROM
 HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3: float = HARTREE_IN_EV / BOHR_IN_ANGSTROM**3
+HARTREE_PER_BOHR3_IN_GPA: float = HARTREE_PER_BOHR3_IN_EV_PER_ANGSTROM3 / _ase.GPa
 #: Of one atomic mass unit, one kelvin and one wave number of 1/cm.
 ATOMIC_MASS_IN_ELECTRON_MASSES: float = _ase._amu / _ase._me
 KELVIN_IN_HARTREE: float = _ase.kB / HARTREE_IN_EV

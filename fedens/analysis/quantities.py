@@ -25,12 +25,14 @@ _UNITS = {
     "_e": "e",
     "_debye": "D",
     "_seconds": "s",
+    "_gpa": "GPa",
     "_mebibytes": "MiB",
     "_lattice_constants": "lattice constants",
     "_atomic_volumes": "atomic volumes",
 }
 #: Key, label, and the unit if the key does not tell; tables show them in this order.
 _TABLE = """
+method | method
 name | structure
 round | round
 structures | training structures
@@ -46,11 +48,16 @@ charge_error_by_quadrature_e | charge error by quadrature
 dipole_error_before_normalisation_e_bohr | dipole error before normalisation
 dipole_error_debye | dipole error
 dipole_error_one_kohn_sham_step_debye | dipole error after one Kohn-Sham step
+energy_mean_error_mev_per_atom | energy, mean error
+energy_sd_mev_per_atom | energy, standard deviation of the errors
+energy_error_mev_per_atom | energy error
+energy_uncertainty_mev_per_atom | energy uncertainty
 energy_error_functional_mev_per_atom | energy error, functional at the predicted density
 energy_uncertainty_functional_mev_per_atom | energy uncertainty, functional at the predicted density
 energy_error_functional_one_step_mev_per_atom | energy error, functional after one minimisation step
 energy_error_energy_density_mev_per_atom | energy error, sum of energy densities
 energy_uncertainty_energy_density_mev_per_atom | energy uncertainty, sum of energy densities
+force_mae_mev_per_angstrom | force MAE
 force_mae_functional_mev_per_angstrom | force MAE, derivative of the functional
 force_uncertainty_functional_mev_per_angstrom | force uncertainty, derivative of the functional
 force_mae_functional_one_step_mev_per_angstrom | force MAE, functional after one minimisation step
@@ -74,6 +81,15 @@ xc_energy_density_error_percent | xc energy density error
 electrostatic_energy_density_error_percent | electrostatic energy density error
 kinetic_difference_error_percent | kinetic energy density error, of what is learned
 xc_difference_error_percent | xc energy density error, of what is learned
+stress_error_gpa | stress error
+evaluations | energy evaluations
+call_seconds | energy and forces
+cells | cells
+failures | not converged
+rms_sigma | error over its estimate, rms
+within_1_sigma_percent | within one sigma
+within_2_sigma_percent | within two sigma
+values | values
 labels | taught
 points | reference points
 n_points | points

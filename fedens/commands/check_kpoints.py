@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedens.configuration import Configuration
+from fedens.configuration import Configuration, FunctionalsConfiguration
 from fedens.configuration.theory import KohnShamOptions
 from fedens.data.sample import Sample
 from fedens.errors import ConfigurationError
@@ -24,6 +24,7 @@ from fedens.units import HARTREE_IN_MEV, HARTREE_PER_BOHR_IN_MEV_PER_ANGSTROM
 if TYPE_CHECKING:
     from fedens.reference.kohn_sham.labeller import KohnShamLabeller
 
+_OnCrystals = Configuration | FunctionalsConfiguration
 #: What labels for learning should keep to: free energy, meV/atom, and mean force, meV/angstrom.
 ENERGY_LIMIT, FORCE_LIMIT = 1.0, 3.0
 
@@ -71,14 +72,14 @@ def _asked_for(config: Path, index: int) -> tuple[KohnShamLabeller, Structure]:
 
     configuration = load_job(config)
     theory = getattr(configuration, "theory", None)
-    if not isinstance(configuration, Configuration) or not isinstance(theory, KohnShamOptions):
+    if not isinstance(configuration, _OnCrystals) or not isinstance(theory, KohnShamOptions):
         raise ConfigurationError(
             f"{config} has no k-points to check: that needs a job on crystals with theory: "
             "{kind: kohn_sham, ...}"
         )
     if theory.kspacing is None:
         raise ConfigurationError(f"{config}: theory.kspacing is null: there is no mesh to double")
-    structures = configuration.structures.source().structures(configuration.seed)
+    structures = _structures(configuration)
     if not 0 <= index < len(structures):
         raise ConfigurationError(
             f"{config} has no structure {index}: choose 0 to {len(structures) - 1}"
@@ -88,6 +89,12 @@ def _asked_for(config: Path, index: int) -> tuple[KohnShamLabeller, Structure]:
     settings = kohn_sham_labelling(theory, configuration.space)
     del settings["kind"]
     return KohnShamLabeller.from_description(settings), structures[index]
+
+
+def _structures(configuration: _OnCrystals) -> list[Structure]:
+    if isinstance(configuration, FunctionalsConfiguration):
+        return [*configuration.cells().values(), *configuration.larger_cells().values()]
+    return configuration.structures.source().structures(configuration.seed)
 
 
 def changes(given: Sample, finer: Sample) -> dict[str, float]:

@@ -16,6 +16,7 @@ from fedens.configuration.crystals import (
     NetworkOptions,
     TrainingOptions,
 )
+from fedens.configuration.functionals import FunctionalsConfiguration
 from fedens.configuration.generalisation import GeneralisationConfiguration
 from fedens.configuration.loading import read_options
 from fedens.configuration.material import (
@@ -36,6 +37,7 @@ from fedens.configuration.theory import KohnShamOptions, OrbitalFreeOptions, Sme
 __all__ = [
     "Configuration",
     "EvanescentCoreOptions",
+    "FunctionalsConfiguration",
     "GTHLocalOptions",
     "GTHOptions",
     "GeneralisationConfiguration",

@@ -161,7 +161,8 @@ def _named_in_the_library(found: dict[str, Pseudopotential]) -> dict[str, Pseudo
 Pseudopotentials = Annotated[dict[Symbol, Pseudopotential], AfterValidator(_named_in_the_library)]
 
 
-def _default_pseudopotentials() -> dict[str, Pseudopotential]:
+def default_pseudopotentials() -> dict[str, Pseudopotential]:
+    """A local one of aluminium, fitted to the bulk."""
     fit = GTHLocalOptions(kind="gth_local", valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
     return {"Al": fit}
 
@@ -175,7 +176,7 @@ class FunctionalOptions(Options):
     )
     xc: str = Field(default="lda_pz", description="exchange and correlation")
     pseudopotentials: Pseudopotentials = Field(
-        default_factory=_default_pseudopotentials, description="by chemical symbol"
+        default_factory=default_pseudopotentials, description="by chemical symbol"
     )
     gaussian_width: PositiveFloat = Field(
         default=1.2, description="of the ions' Gaussian charges, bohr"
