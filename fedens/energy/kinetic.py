@@ -14,8 +14,8 @@ from fedens.energy.terms import DensityTerm, LocalTerm
 THOMAS_FERMI: float = 0.3 * (3 * math.pi**2) ** (2 / 3)
 #: Parameter a of Luo, Karasiev and Trickey.
 _LKT = 1.3
-#: Smallest |u|^(10/3) that is divided by, and largest x of 1/cosh(x): nothing is lost.
-_SMALLEST, _LARGEST = 1e-50, 200.0
+#: Smallest |u|^(10/3) that is divided by: nothing is lost.
+_SMALLEST = 1e-50
 
 
 class ThomasFermi(LocalTerm):
@@ -71,9 +71,9 @@ class LuoKarasievTrickey(DensityTerm):
 
 
 def _inverse_cosh(x2: Tensor) -> Tensor:
-    """1/cosh(x) of x^2 >= 0; its derivatives in x^2 exist at 0 and where cosh overflows."""
+    """1/cosh(x) of x^2 >= 0; its derivatives in x^2 exist at 0, and cosh never overflows."""
     small = x2 < 1e-3
-    x = torch.sqrt(torch.where(small, 1.0, x2).clamp(max=_LARGEST**2))
+    x = torch.sqrt(torch.where(small, 1.0, x2))
     decay = torch.exp(-x)
     y = torch.where(small, x2, 0.0)
     series = 1 - y / 2 * (1 - 5 * y / 12 * (1 - 61 * y / 150 * (1 - 1385 * y / 3416)))
