@@ -1,0 +1,212 @@
+"""A learned part of the non-interacting kinetic energy: a functional of the density alone.
+
+It stands beside the Thomas-Fermi, von Weizsaecker and Wang-Teter terms and knows no atoms, so
+that it holds for any crystal whose densities look like those of the training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fedens.data.density import Density
+from fedens.energy.density_variables import DensityVariables
+from fedens.energy.kinetic import THOMAS_FERMI
+from fedens.energy.terms import DensityTerm
+from fedens.errors import FunctionalError
+from fedens.fem.space import FunctionSpace
+
+#: Backward passes at once: what fits into the cache.
+_CHUNK = 8
+
+
+class Polynomial:
+    """f(y) = sum of theta_k times monomials of y, zero in the uniform gas.
+
+    Args:
+        variables: what y is. degree: the highest of the monomials. parameters: theta, (n,), in
+            the order of :attr:`monomials`; zeros if not given.
+
+    Raises:
+        FunctionalError: another number of parameters, or one that is not finite.
+    """
+
+    def __init__(
+        self, variables: DensityVariables, degree: int = 3, parameters: Sequence[float] = ()
+    ):
+        self.variables, self.degree = variables, degree
+        self.monomials = [
+            m
+            for d in range(1, degree + 1)
+            for m in itertools.combinations_with_replacement(range(variables.n_variables), d)
+            if not set(m) <= set(variables.uniform)
+        ]
+        self.parameters = tuple(float(p) for p in parameters) or (0.0,) * len(self.monomials)
+        if len(self.parameters) != len(self.monomials) or not all(
+            math.isfinite(p) for p in self.parameters
+        ):
+            raise FunctionalError(
+                f"{len(self.parameters)} parameters: a polynomial of degree {degree} in "
+                f"{variables.n_variables} variables has {len(self.monomials)}, all finite"
+            )
+        self._tensors = self._coefficients()
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """f, (n_points,), of y (n_points, n_variables); by Horner's rule."""
+        n = y.shape[1]
+        *lower, highest = (t.to(y.device) for t in self._tensors)
+        result = y @ highest.reshape(-1, n).T
+        for tensor in reversed(lower):
+            result = result + tensor.reshape(-1)
+            result = (result.reshape(len(y), -1, n) * y[:, None, :]).sum(dim=-1)
+        return result.squeeze(-1)
+
+    def _coefficients(self) -> list[Tensor]:
+        """Coefficients of each degree d from 1, of shape (n_variables,)^d, upper triangular."""
+        n = self.variables.n_variables
+        tensors = [torch.zeros((n,) * d, dtype=torch.float64) for d in range(1, self.degree + 1)]
+        for monomial, value in zip(self.monomials, self.parameters, strict=True):
+            tensors[len(monomial) - 1][monomial] = value
+        return tensors
+
+    def basis(self, y: Tensor) -> Tensor:
+        """The monomials themselves, (n_points, n_parameters)."""
+        return torch.stack([y[:, list(m)].prod(dim=1) for m in self.monomials], dim=1)
+
+    def basis_gradient(self, y: Tensor, which: int) -> Tensor:
+        """Derivative of one monomial in y, (n_points, n_variables)."""
+        gradient = torch.zeros_like(y)
+        monomial = self.monomials[which]
+        for place, variable in enumerate(monomial):
+            others = monomial[:place] + monomial[place + 1 :]
+            gradient[:, variable] += y[:, list(others)].prod(dim=1)
+        return gradient
+
+    def with_parameters(self, parameters: Sequence[float]) -> Polynomial:
+        """The same monomials with other coefficients."""
+        return Polynomial(self.variables, self.degree, parameters)
+
+    def describe(self) -> dict[str, Any]:
+        """All that defines it, as JSON can hold it."""
+        return {
+            "variables": self.variables.describe(),
+            "degree": self.degree,
+            "parameters": list(self.parameters),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The polynomial of :meth:`describe`."""
+        variables = DensityVariables.from_description(description["variables"])
+        return cls(variables, description["degree"], description["parameters"])
+
+
+class LearnedKinetic(DensityTerm):
+    """C_F int n^(5/3) f(y), with f learned and y the :class:`DensityVariables` of n.
+
+    Zero in the uniform gas. In units of n0 it scales as a non-interacting kinetic energy does
+    under n(r) -> g^3 n(g r) when n0 goes along: :meth:`scaled_to`.
+
+    Args:
+        correction: f.
+        mean_density: n0, electron/bohr^3: that of the bulk, whatever the cell.
+
+    Raises:
+        FunctionalError: a density that is not positive.
+    """
+
+    kind = name = "learned_kinetic"
+    group = "kinetic"
+
+    def __init__(self, correction: Polynomial, mean_density: float):
+        if not 0 < mean_density < math.inf:
+            raise FunctionalError(
+                f"mean_density is {mean_density}: expected that of the bulk, in electron/bohr^3"
+            )
+        self.correction, self.mean_density = correction, float(mean_density)
+        self._kernels: tuple[FunctionSpace, Tensor] | None = None
+
+    def scaled_to(self, mean_density: float) -> LearnedKinetic:
+        """The same functional for a material of another mean density, by coordinate scaling."""
+        return LearnedKinetic(self.correction, mean_density)
+
+    def variables(self, density: Density) -> Tensor:
+        """y at the points, (n_points, n_variables).
+
+        Raises:
+            FunctionalError: not a periodic cell.
+        """
+        made = self.correction.variables
+        gradient2 = (density.root_gradient**2).sum(dim=1)
+        smoothed = made.smoothed(density, self._kernels_on(density.space))
+        return made(density.values, gradient2, smoothed, self.mean_density)
+
+    def _kernels_on(self, space: FunctionSpace) -> Tensor:
+        if self._kernels is None or self._kernels[0] is not space:
+            if not space.is_periodic:
+                raise FunctionalError(
+                    "the learned kinetic energy was made for crystals and is not defined in "
+                    "vacuum: use kinetic='tfvw' for isolated systems"
+                )
+            kernels = self.correction.variables.kernels(
+                space.laplacian_eigenvalues, self.mean_density
+            )
+            self._kernels = (space, kernels)
+        return self._kernels[1]
+
+    def energy_density(self, density: Density) -> Tensor:
+        power = density.root.abs() ** (10 / 3)
+        return THOMAS_FERMI * power * self.correction(self.variables(density))
+
+    def basis_energies(self, density: Density) -> tuple[Tensor, Tensor]:
+        """Energies of the single monomials, and their derivatives in the root density.
+
+        Returns:
+            (n_parameters,), hartree; (n_parameters, n_coefficients).
+        """
+        c = density.root_coefficients.detach().requires_grad_(True)
+        density = Density.from_root(density.space, c)
+        y = self.variables(density)
+        weighted = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
+        fixed_y, fixed_weights = y.detach(), weighted.detach()
+        basis = self.correction.basis(fixed_y)
+        derivatives = []
+        for chosen in torch.arange(basis.shape[1]).split(_CHUNK):
+            slopes = torch.stack([self.correction.basis_gradient(fixed_y, int(k)) for k in chosen])
+            upstream = (fixed_weights[:, None] * slopes, basis[:, chosen].T)
+            derivatives += torch.autograd.grad(
+                (y, weighted), c, upstream, retain_graph=True, is_grads_batched=True
+            )
+        return fixed_weights @ basis, torch.cat(derivatives)
+
+    def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
+        made = self.correction.variables
+        n_kernels = made.n_variables - 2
+
+        def energy(changes: Tensor, gradient2: Tensor) -> Tensor:
+            n = (density + changes).unsqueeze(1)  # at the point, and smoothed
+            y = made(n[0], gradient2.reshape(1), n[1:], self.mean_density)
+            return (THOMAS_FERMI * n[0] ** (5 / 3) * self.correction(y)).sum()
+
+        zeros, none = q2.new_zeros(1 + n_kernels), q2.new_zeros(())
+        second = torch.func.hessian(energy)(zeros, none)
+        slope = torch.func.grad(energy, argnums=1)(zeros, none)
+        waves = torch.cat([torch.ones_like(q2)[None], made.kernels(q2, self.mean_density)])
+        return torch.einsum("ab,aq,bq->q", second, waves, waves) + slope * q2 / (2 * density)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "mean_density": self.mean_density,
+            "correction": self.correction.describe(),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> LearnedKinetic:
+        correction = Polynomial.from_description(description["correction"])
+        return cls(correction, description["mean_density"])

@@ -1,0 +1,85 @@
+"""Rows of the least-squares problem: how far a functional is from a label, linear in parameters.
+
+At the label's density the derivative of A_s less the learned one is a residual r. It is measured
+as a minimiser sees it: (1/2) r H^-1 r, with H the second derivative of the uniform gas, is the
+energy by which the density would still fall, so that all rows are in the same unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedens.data.density import Density
+from fedens.energy.learned_kinetic import LearnedKinetic
+from fedens.energy.terms import DensityTerm
+from fedens.energy.xc import exchange_correlation
+from fedens.models.functional.labels import KineticLabel
+from fedens.units import HARTREE_IN_EV
+
+#: Per electron; the unit of all rows.
+UNIT = 1e-3 / HARTREE_IN_EV
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRows:
+    """Rows of one label, divided by their standard errors.
+
+    Attributes:
+        matrix: (n_rows, n_parameters). targets: (n_rows,): what the base functional misses.
+            The first row is that of the energy.
+        base_error: of the base functional alone, sqrt of the excess energy in meV per electron.
+    """
+
+    matrix: Tensor
+    targets: Tensor
+
+    def normal(self) -> tuple[Tensor, Tensor, float]:
+        """A^T A, A^T b and b^T b."""
+        a, b = self.matrix, self.targets
+        return a.T @ a, a.T @ b, float(b @ b)
+
+
+def label_rows(
+    label: KineticLabel,
+    base: Sequence[DensityTerm],
+    learned: LearnedKinetic,
+    energy_error: float = 0.3,
+) -> LabelRows:
+    """How a label constrains the parameters of the learned term.
+
+    Args:
+        base: the terms that it stands beside. energy_error: of the energy rows, meV per electron.
+    """
+    c = label.density.root_coefficients.detach().requires_grad_(True)
+    density = Density.from_root(label.density.space, c)
+    base_energy = sum(term.energy(density) for term in base)
+    (base_gradient,) = torch.autograd.grad(base_energy, c)
+    energies, gradients = learned.basis_energies(label.density)
+    space = label.density.space
+    wanted = 2 * space.test(label.density.root * label.potential)
+    metric, kept = _metric(label, base)
+    scale = 1 / (UNIT * energy_error * label.electrons)
+    energy_row = scale * energies
+    energy_target = scale * (label.energy - float(base_energy.detach()))
+    matrix = torch.cat([energy_row[None], (metric * gradients).T[kept]])
+    targets = torch.cat(
+        [torch.tensor([energy_target]).to(c), (metric * (wanted - base_gradient))[kept]]
+    )
+    return LabelRows(matrix, targets)
+
+
+def _metric(label: KineticLabel, base: Sequence[DensityTerm]) -> tuple[Tensor, Tensor]:
+    """Factors (n_coefficients,) that make residuals dimensionless, and which modes count."""
+    space = label.density.space
+    q2 = space.laplacian_eigenvalues
+    mean = torch.tensor(label.mean_density, dtype=q2.dtype, device=q2.device)
+    seen = torch.cat([q2[1:].min()[None], q2[1:]])
+    terms = [*base, exchange_correlation("lda_x")]
+    response = sum(term.uniform_response(seen, mean) for term in terms) + 4 * math.pi / seen
+    hessian = (4 * mean * torch.as_tensor(response)).clamp(min=0.1)
+    return 1 / torch.sqrt(2 * hessian * UNIT * label.electrons), q2 <= label.largest_q2
