@@ -11,7 +11,8 @@ the logarithm, and g is a short Chebyshev series in x = (tau - 3)/(tau + 3),
 tau^2 = theta + theta^2/10: analytic in k_F where the gas is ideal, in 1/E_F where it is degenerate.
 
 Fermi integrals are trapezoidal sums over v, x = v^2, whose error falls exponentially with the
-number of points; above theta = 300 they are Sommerfeld's series.
+number of points; above theta = 300 they are Sommerfeld's series. Takes seconds; mpmath comes with
+PyTorch.
 
     python scripts/thermal_gas.py
 """
@@ -35,8 +36,7 @@ def fermi_integral(j: mpf, eta: mpf) -> mpf:
     count = int(sqrt(max(eta, 0) + FAR) / step) + 1
     power = int(2 * j + 1)
     terms = [(k * step) ** power / (1 + exp((k * step) ** 2 - eta)) for k in range(1, count)]
-    first = 1 / (1 + exp(-eta)) / 2 if power == 0 else 0
-    return 2 * step * (first + sum(terms))
+    return 2 * step * sum(terms)
 
 
 def sommerfeld(j: mpf, eta: mpf) -> mpf:
