@@ -90,12 +90,12 @@ class FunctionalPrediction:
 
         Raises:
             FunctionalError: stress of an isolated structure.
-            ModelError: numbers that are not finite.
+            ModelError: stress of a correction on a mesh; numbers that are not finite.
         """
         state = self.state
         numbers = EnergyAndForces(state.energy, state.forces, state.stress if stress else None)
         if self.correction is not None:
-            added = _of_correction(self.correction, state.structure, stress)
+            added = self.correction.energy_and_forces(state.structure, stress)
             numbers = EnergyAndForces(
                 numbers.energy + added.energy,
                 numbers.forces + added.forces,
@@ -140,17 +140,3 @@ class FunctionalPrediction:
         """``density``, electron/bohr^3, and ``kinetic``, ``xc``, ``electrostatic``, hartree/bohr^3,
         at the points of the space, (n_points,)."""
         return {"density": self.density.values, **self.state.energy_densities()}
-
-
-def _of_correction(correction: EnergyModel, structure: Structure, stress: bool) -> EnergyAndForces:
-    """Energy, forces and, if wanted, normal stresses of the correction alone."""
-    if not stress:
-        return correction.energy_and_forces(structure)
-    positions = torch.tensor(structure.positions, requires_grad=True)
-    stretch = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    cell = torch.tensor(structure.cell) * stretch
-    energy = correction.energy_of(structure, positions * stretch, cell)
-    gradient, strain = torch.autograd.grad(energy, (positions, stretch))
-    return EnergyAndForces(
-        float(energy.detach()), -gradient.numpy(), strain.numpy() / structure.volume
-    )
