@@ -1,6 +1,7 @@
 """Models that minimise their own functional: self-consistent numbers, error bars, storage."""
 
 import copy
+import json
 import warnings
 from dataclasses import replace
 
@@ -91,7 +92,19 @@ def test_keeps_the_contract(model, tmp_path):
 
 
 def test_keeps_the_contract_with_a_correction(model, correction, tmp_path):
-    check_model(replace(model, correction=correction), rattled(), tmp_path, tolerance=2e-5)
+    y = model.learned.variables(model.predict(rattled()).density)
+    whole = replace(model, correction=correction, domain=TrainingDomain.of(y.detach(), [fcc()]))
+    check_model(whole, rattled(), tmp_path, tolerance=2e-5)
+    again = FunctionalModel.load(tmp_path / "whole")
+    assert json.dumps(again.describe()) == json.dumps(whole.describe())
+    stored, kept = again.tensors(), whole.tensors()
+    assert stored.keys() == kept.keys()
+    assert all(torch.equal(stored[name], kept[name]) for name in kept)
+
+
+def test_keeps_the_contract_for_isolated_atoms(tmp_path):
+    tfvw = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHFIT)
+    check_model(FunctionalModel(tfvw, 0.8, 6, 1e-7), dimer(), tmp_path, tolerance=1e-4)
 
 
 def test_a_correction_alone_is_delta_on_wang_teter(correction, tmp_path):
@@ -104,6 +117,15 @@ def test_a_correction_alone_is_delta_on_wang_teter(correction, tmp_path):
     np.testing.assert_array_equal(numbers.forces, below.forces + added.forces)
     feynman = delta.calculate(rattled(), ["hellmann_feynman_forces"])["hellmann_feynman_forces"]
     np.testing.assert_array_equal(feynman, below.forces)
+
+
+def test_offers_no_stress_where_its_correction_has_none(model, correction):
+    points = PointSet("quadrature", spacing=1.5, order=3)
+    parts = copy.deepcopy(correction.parts)
+    parts[0].points = points
+    on_mesh = replace(model, correction=replace(correction, parts=parts))
+    assert "stress" not in on_mesh.properties("functional")
+    assert "forces" in on_mesh.properties("functional")
 
 
 def strained(structure, axis, amount):
@@ -143,14 +165,14 @@ def test_error_of_the_energy_is_its_change_along_the_uncertain_direction(model):
 
 
 def test_errors_of_forces_and_density_are_those_of_functionals_minimised_to_the_end(model):
-    prediction = model.predict(rattled())
+    prediction = replace(model, calibration=1.5).predict(rattled())
     drawn = [turned(model, t.correction.parameters) for t in prediction.posterior.drawn_terms()]
     states = [m.predict(rattled(), guess=prediction.density).state for m in drawn]
     forces = np.array([s.forces for s in states]) - prediction.hellmann_feynman_forces
-    expected = np.sqrt((forces**2).mean(axis=0))
+    expected = 1.5 * np.sqrt((forces**2).mean(axis=0))
     assert np.abs(prediction.forces_uncertainty - expected).max() < 0.03 * expected.max()
     away = torch.stack([s.density.values - prediction.density.values for s in states])
-    expected = (away**2).mean(dim=0).sqrt()
+    expected = 1.5 * (away**2).mean(dim=0).sqrt()
     error = (prediction.density_uncertainty - expected).abs().mean() / expected.mean()
     assert error < 0.05
 
@@ -238,22 +260,23 @@ def test_another_material_is_the_functional_in_other_units(model):
     assert replace(model, correction=object()).for_material(GTHFIT, "lda_pz", N0).correction is None
 
 
-def test_relaxes_and_conserves_the_energy(model, correction):
+def test_moving_atoms_conserve_the_energy_and_relaxing_ones_come_to_rest(model, correction):
     atoms = rattled().to_ase()
     atoms.calc = Calculator(replace(model, correction=correction), spacing=0.75, order=5)
-    atoms.set_momenta(np.random.default_rng(0).normal(0, 1, (4, 3)))
     totals, kinetic = [], []
-    with VelocityVerlet(atoms, timestep=3 * units.fs) as dynamics:
-        for _ in dynamics.irun(10):
+    with VelocityVerlet(atoms, timestep=2 * units.fs) as dynamics:
+        for _ in dynamics.irun(15):
             totals.append(atoms.get_total_energy())
             kinetic.append(atoms.get_kinetic_energy())
-    assert np.ptp(totals) < 0.02 * np.ptp(kinetic)
+    # forces that are off by 2 % change the sum by 2 % of what is exchanged
+    assert np.ptp(totals) < 0.01 * np.ptp(kinetic)
     with BFGS(atoms, logfile=None) as search:
-        search.run(fmax=0.05, steps=20)
+        search.run(fmax=0.1, steps=20)
         assert search.converged()
 
 
 def test_commands_take_it(model, tmp_path):
+    model = replace(model, spacing=0.75, order=5)
     known = replace(model, provenance={"n_samples": 3, "projectors": ["Al"]})
     known.save(tmp_path / "model")
     shown = describe_path(tmp_path / "model")

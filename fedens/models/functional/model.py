@@ -120,14 +120,11 @@ class FunctionalModel(Model):
             FunctionalError: an isolated structure for a functional of crystals.
             SpaceError: a space that does not fit.
         """
+        space = space or self.space_for(structure)  # stays where the atoms move
         if positions is not None:
             structure = structure.replace(positions=positions.detach().numpy())
         state = solve_ground_state(
-            structure,
-            space or self.space_for(structure),
-            self.functional,
-            guess,
-            self.residual_tolerance,
+            structure, space, self.functional, guess, self.residual_tolerance
         )
         outside = self._points_outside(state.density)
         return FunctionalPrediction(state, self.correction, self.posterior, outside)
@@ -190,8 +187,11 @@ class FunctionalModel(Model):
         return self._predict_warned(structure, space=space).density
 
     def properties(self, route: str) -> tuple[str, ...]:
-        del route
-        return _PROPERTIES if self.covariance is None else (*_PROPERTIES, *_UNCERTAINTIES)
+        """No stress where the correction has none."""
+        offered = _PROPERTIES if self.covariance is None else (*_PROPERTIES, *_UNCERTAINTIES)
+        if self.correction is None or "stress" in self.correction.properties(route):
+            return offered
+        return tuple(name for name in offered if name != "stress")
 
     def calculate(
         self, structure: Structure, wanted: Collection[str], **how: Unpack[How]

@@ -45,7 +45,7 @@ class Posterior:
         weights = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
         blocks = zip(y.split(_BLOCK), weights.split(_BLOCK), strict=True)
         e = torch.stack([w @ self.term.correction.basis(part) for part, w in blocks]).sum(dim=0)
-        return self.calibration * float(e @ self.covariance @ e) ** 0.5
+        return self.calibration * max(float(e @ self.covariance @ e), 0.0) ** 0.5
 
     def drawn_terms(self) -> list[LearnedKinetic]:
         """The learned term with parameters drawn from the distribution."""
