@@ -1,4 +1,4 @@
-# make demo       environment, then the main job on aluminium
+# make demo       environment, then a kinetic functional learned from small cells of aluminium
 # make test       environment, then style, types and the whole test suite: minutes
 # make test-fast  the same without the slow tests: two minutes
 # make bench      environments (DFTpy and MACE have their own), then the benchmarks: about two hours
@@ -18,7 +18,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 8 --di
 .PHONY: demo test test-fast style bench mutants clean
 
 demo: $(READY)
-	$(VENV)/bin/fedens run examples/aluminium.yaml
+	$(VENV)/bin/fedens run examples/aluminium_small.yaml
 
 test: style
 	$(PYTEST)

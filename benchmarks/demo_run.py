@@ -1,4 +1,4 @@
-"""The demo's run folder, which several benchmarks start from."""
+"""The run folder of ``examples/aluminium.yaml``, which several benchmarks start from."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class DemoRun:
 
     @classmethod
     def open(cls, folder: Path) -> DemoRun:
-        """The run of ``make demo`` (``runs/aluminium``), or another of the same kind."""
+        """That of ``examples/aluminium.yaml`` (``runs/aluminium``), or another of its kind."""
         if not (folder / "model" / "model.json").is_file():
-            sys.exit(f"no trained model in {folder / 'model'}: run `make demo` first")
+            command = "fedens run examples/aluminium.yaml"
+            sys.exit(f"no trained model in {folder / 'model'}: run `{command}` first")
         predictor = Predictor.load(folder / "model")
         data = Dataset.open(folder / "data")
         training, held_out = data.split(int(predictor.provenance["n_samples"]), seed=0)

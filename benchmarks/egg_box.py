@@ -3,7 +3,7 @@
 Peak-to-peak energy of 32 sites of aluminium (perfect, with a vacancy, displaced) over 8 shifts
 along a general direction, for the solver and for the demo's model at its own resolution.
 
-    make demo
+    fedens run examples/aluminium.yaml
     python benchmarks/egg_box.py
 """
 

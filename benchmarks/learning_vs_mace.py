@@ -265,7 +265,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--data", type=Path, default=Path("runs/aluminium/data"), metavar="FOLDER",
-        help="fedens data set (default runs/aluminium/data, which make demo makes)",
+        help="fedens data set (default runs/aluminium/data, which examples/aluminium.yaml makes)",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER",
@@ -332,8 +332,7 @@ def open_data(folder: Path) -> Dataset:
         data = Dataset.open(folder)
     except DatasetError as error:
         raise SystemExit(
-            f"{error}\n`make demo`, or `fedens generate examples/aluminium.yaml`, makes "
-            "runs/aluminium/data"
+            f"{error}\n`fedens generate examples/aluminium.yaml` makes runs/aluminium/data"
         ) from error
     if len(data) <= TRAINING_SIZE:
         raise SystemExit(f"{folder} holds {len(data)} samples; more than {TRAINING_SIZE} needed")

@@ -4,7 +4,7 @@ Each row trains one network on the demo's training structures for the same secon
 not counted, and compares with the held-out structures. ``energy_weight`` and ``force_weight`` add
 a whole structure to the loss at every ``structure_every``-th step.
 
-    make demo
+    fedens run examples/aluminium.yaml
     python benchmarks/loss_terms.py --seconds 60
 """
 

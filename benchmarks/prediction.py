@@ -6,7 +6,7 @@ refinement and stress, and the solver's time for the same structure on the same 
 energy evaluations that ``solve_ground_state`` needs from different starts, and the peak memory of
 one call for 256 sites, in a process of its own.
 
-    make demo
+    fedens run examples/aluminium.yaml
     python benchmarks/prediction.py
 """
 

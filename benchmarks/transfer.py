@@ -4,7 +4,7 @@ Energy and force errors against the solver on the same mesh, for the perfect cry
 in it, and the same with displaced atoms; and the formation energy of a vacancy,
 (E(N - 2) - (N - 2)/N E(N)) / 2. Nothing is trained again.
 
-    make demo
+    fedens run examples/aluminium.yaml
     python benchmarks/transfer.py
 """
 

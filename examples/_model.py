@@ -1,4 +1,4 @@
-"""The model that the other examples use: the demo's own, or a small one that trains in seconds."""
+"""The model that other examples use: that of ``aluminium.yaml``, or one that trains in seconds."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from fedens.configuration import (
 from fedens.jobs.registry import open_run
 from fedens.progress import Progress
 
-#: The demo of this folder: 12 structures and four networks, some minutes.
-DEMO = Path(__file__).with_name("aluminium.yaml")
+#: Of this folder: 12 structures and four networks, some minutes.
+FULL = Path(__file__).with_name("aluminium.yaml")
 
 #: The same metal on a coarser mesh: three structures, one network of 200 steps, seconds.
 QUICK = Configuration(
@@ -30,13 +30,13 @@ def example_model(folder: str | Path | None = None, quick: bool = False) -> Pred
     """A model of aluminium, with the functional it was trained on.
 
     Args:
-        folder: of a model to load. Without it, the model of ``make demo`` is taken from
+        folder: of a model to load. Without it, that of ``aluminium.yaml`` is taken from
             ``runs/aluminium``, where it is made first if it is not there.
         quick: without a folder, take the small model of ``runs/quick`` instead.
     """
     if folder is not None:
         return Predictor.load(folder)
-    configuration = QUICK if quick else load_configuration(DEMO)
+    configuration = QUICK if quick else load_configuration(FULL)
     with open_run(configuration, Path("runs") / configuration.name, Progress()) as run:
         run.generate()
         return run.train()

@@ -171,7 +171,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=500, help="of 2 fs; at least 20")
     parser.add_argument("--temperature", type=float, default=600.0, help="K")
     parser.add_argument("--refinement-steps", type=int, default=0, help="of the predicted density")
-    parser.add_argument("--model", help="folder of a model; default: that of make demo")
+    parser.add_argument("--model", help="folder of a model; default: that of aluminium.yaml")
     parser.add_argument("--quick", action="store_true", help="4 atoms, a small model: seconds")
     options = parser.parse_args()
     if options.steps < 20:

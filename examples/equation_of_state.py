@@ -112,6 +112,6 @@ def main(model: str | None = None, quick: bool = False) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="folder of a model; default: that of make demo")
+    parser.add_argument("--model", help="folder of a model; default: that of aluminium.yaml")
     parser.add_argument("--quick", action="store_true", help="a small model: seconds")
     main(**vars(parser.parse_args()))

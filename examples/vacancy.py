@@ -90,6 +90,6 @@ def main(sites: int = 32, model: str | None = None, quick: bool = False) -> floa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, choices=(32, 108), default=32)
-    parser.add_argument("--model", help="folder of a model; default: that of make demo")
+    parser.add_argument("--model", help="folder of a model; default: that of aluminium.yaml")
     parser.add_argument("--quick", action="store_true", help="a small model: seconds")
     main(**vars(parser.parse_args()))

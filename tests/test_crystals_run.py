@@ -328,7 +328,7 @@ def test_export_and_info(finished, tmp_path):
 
 def test_help_teaches():
     text = CliRunner().invoke(app, ["--help"]).output
-    assert "fedens run examples/aluminium.yaml" in re.sub(r"\s+", " ", text)
+    assert "fedens run examples/aluminium_small.yaml" in re.sub(r"\s+", " ", text)
     steps = ("run", "generate", "train", "evaluate")
     commands = (*steps, "check-kpoints", "import", "predict", "export", "info")
     for command in commands:

@@ -73,6 +73,29 @@ SMALL = {
         "steps": 5,
         "hidden": [4],
     },
+    "functional": {
+        "structures": [CELL | {"cell": "tetragonal", "count": 2}],
+        "theory": {
+            "kind": "kohn_sham",
+            "xc": "lda_pz",
+            "pseudopotentials": {
+                "Al": {"kind": "gth_local", "valence": 3, "r_loc": 1.2, "c1": 2.0}
+            },
+            "kspacing": 0.6,
+            "smearing": {"width": 0.05},
+            "cutoff": 3.0,
+            "residual_tolerance": 1e-4,
+        },
+        "space": {"order": 4},
+        "training": {
+            "train_count": 1,
+            "degree": 1,
+            "model_potentials": {"separable": 1, "planar": 1},
+            "direct": {"gmp": GMP, "hidden": [4], "steps": 5},
+            "correction": {"gmp": GMP},
+        },
+        "comparison": {"learning_curve": {"sizes": [1]}},
+    },
     "generalisation": {
         "ball": 2,
         "decay_ball": 3,
@@ -87,7 +110,7 @@ SMALL = {
     },
 }
 #: Beside these, results hold times; a page of results with times cannot be compared.
-TIMED_PAGES = {"reference_points": ["report.html"]}
+TIMED_PAGES = {"reference_points": ["report.html"], "functional": ["report.html"]}
 
 
 def start(config, folder):

@@ -27,9 +27,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Learn electron densities and energy densities on finite-element meshes.\n\n"
-        "**Start here:** `fedens run examples/aluminium.yaml` makes reference data with "
-        "orbital-free DFT, trains a model, compares it with held-out structures and writes a "
-        "report and ParaView files. A run that is cut off goes on when it is started again.\n\n"
+        "**Start here:** `fedens run examples/aluminium_small.yaml` makes reference data with "
+        "Kohn-Sham theory, learns a kinetic functional, compares it with held-out cells and writes "
+        "a report and ParaView files. A run that is cut off goes on when it is started again.\n\n"
         "Files and tables are in eV and angstrom, configurations in bohr and hartree."
     ),
 )

@@ -22,7 +22,14 @@ from fedens.configuration.material import (
     ThermalCellsOptions,
     default_pseudopotentials,
 )
-from fedens.configuration.options import JobOptions, Lengths, Options, Range, refuse
+from fedens.configuration.options import (
+    FilePath,
+    JobOptions,
+    Lengths,
+    Options,
+    Range,
+    refuse,
+)
 from fedens.configuration.theory import KohnShamOptions
 from fedens.energy.density_variables import DensityVariables
 from fedens.energy.pseudopotential import LocalPseudopotential
@@ -164,6 +171,15 @@ class CurveOptions(Options):
     draws: PositiveInt = Field(default=1, description="random choices of the cells")
 
 
+class OtherCodeOptions(Options):
+    """MACE, in an interpreter of its own: left out where that is not there."""
+
+    python: FilePath = Field(description="the interpreter, benchmarks/.venv-mace/bin/python")
+    script: FilePath = Field(description="what learns there, benchmarks/mace_side.py")
+    epochs: PositiveInt = Field(default=500, description="of the training")
+    minutes: PositiveFloat = Field(default=10.0, description="it ends sooner after these")
+
+
 class ComparisonOptions(Options):
     """What is evaluated on the held-out and the larger cells."""
 
@@ -175,6 +191,7 @@ class ComparisonOptions(Options):
         "energies; direct: energies and forces from the atoms; delta: Wang-Teter and a correction; "
         "learned: the learned functional; learned_delta: with a correction",
     )
+    mace: OtherCodeOptions | None = Field(default=None, description="null: without MACE")
     learning_curve: CurveOptions = CurveOptions()
 
 

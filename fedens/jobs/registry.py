@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedens.configuration import (
     Configuration,
+    FunctionalsConfiguration,
     GeneralisationConfiguration,
     JobOptions,
     MoleculesConfiguration,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 #: Name -> ("module:class" of its run, its configuration); the main job first.
 JOBS: dict[str, tuple[str, type[JobOptions]]] = {
     "learning": ("fedens.jobs.rounds:RoundsRun", Configuration),
+    "functional": ("fedens.jobs.functionals:FunctionalsRun", FunctionalsConfiguration),
     "generalisation": ("fedens.jobs.generalisation:GeneralisationRun", GeneralisationConfiguration),
     "reference_points": ("fedens.jobs.reference_points:PointsRun", ReferencePointsConfiguration),
     "molecules": ("fedens.jobs.molecules:MoleculesRun", MoleculesConfiguration),

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedens.analysis.functionals import Array, Row, calibration, chosen, summary, uncertainty_pairs
 from fedens.report.figures import calibration_plot, learning_curve, parity_plot
-from fedens.report.page import ReportContent, ReportFigure, ReportTable, write_report
+from fedens.report.page import ReportContent, ReportFigure, ReportTable, shown, write_report
 from fedens.report.sections import rows_table
 from fedens.units import HARTREE_IN_EV, HARTREE_PER_BOHR_IN_EV_PER_ANGSTROM
 
@@ -24,8 +24,10 @@ METHOD_WORDS = {
     "delta": "Wang-Teter + correction",
     "learned": "learned functional",
     "learned_delta": "learned functional + correction",
+    "mace": "MACE",
 }
-_COLUMNS = (
+#: What is compared, in the order of the table.
+COMPARED = (
     "method",
     "nmape_percent",
     "energy_mean_error_mev_per_atom",
@@ -56,7 +58,12 @@ _SIGMAS = (
     "within_2_sigma_percent",
 )
 _CURVE = ("method", "structures", "energy_sd_mev_per_atom", "force_mae_mev_per_angstrom")
-_HEADLINE = ("nmape_percent", "energy_sd_mev_per_atom", "force_mae_mev_per_angstrom")
+_HEADLINE = (
+    "nmape_percent",
+    "energy_mean_error_mev_per_atom",
+    "energy_sd_mev_per_atom",
+    "force_mae_mev_per_angstrom",
+)
 _ENERGIES = (
     "Energies are total energies: the mean error is that of all cells, the standard deviation is "
     "what is left without it."
@@ -125,13 +132,29 @@ def write_functionals_report(
     return write_report(path, content)
 
 
-def comparison_table(rows: Sequence[Row], kind: str = "held_out") -> ReportTable:
+def comparison_table(
+    rows: Sequence[Row], kind: str, columns: Sequence[str] = COMPARED
+) -> ReportTable:
     """Every method on one set of cells."""
     methods = dict.fromkeys(row["method"] for row in rows if row["set"] == kind)
     found = [{"method": m, **summary(chosen(rows, kind, m))} for m in methods]
-    failed = any(row["failures"] for row in found)
-    columns = _COLUMNS if failed else _COLUMNS[:-1]
+    if not any(row["failures"] for row in found):
+        columns = [key for key in columns if key != "failures"]
     return rows_table(f"Errors on {SETS[kind]}", columns, _in_words(found), _ENERGIES)
+
+
+def larger_in_words(rows: Sequence[Row]) -> list[str]:
+    """A sentence about every method on the larger cells, if there are any."""
+    table = comparison_table(rows, "larger", ("method", *_HEADLINE))
+    return [
+        f"{SETS['larger']}, {method}: "
+        + ", ".join(
+            f"{label} {shown(value, 3)} {unit}"
+            for label, value, unit in zip(table.columns[1:], values, table.units[1:], strict=True)
+            if value is not None
+        )
+        for method, *values in table.rows
+    ]
 
 
 def _sets(rows: Sequence[Row]) -> list[str]:
