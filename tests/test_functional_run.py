@@ -47,7 +47,7 @@ SMALL = {
         "correction": GMP,
         "direct": {**GMP, "hidden": [8], "steps": 20},
     },
-    "comparison": {"learning_curve": {"sizes": [1, 3], "draws": 2}},
+    "comparison": {"learning_curve": {"sizes": [1, 3]}},
 }
 METHODS = {"wang_teter", "wgc", "line", "direct", "delta", "learned", "learned_delta"}
 #: A code that has learned nothing but the mean energy per atom.
@@ -145,11 +145,10 @@ def test_methods_say_what_they_are(metrics):
 
 
 @pytest.mark.slow
-def test_learning_curve_has_every_size_draw_and_learning_method(metrics):
+def test_learning_curve_has_every_size_and_learning_method(metrics):
     rows = metrics["learning_curve"]
     assert {row["method"] for row in rows} == METHODS - {"wang_teter", "wgc", "line"}
-    assert {(row["structures"], row["draw"]) for row in rows} == {(1, 0), (1, 1), (3, 0), (3, 1)}
-    assert len(rows) == 4 * 4
+    assert [(row["structures"], row["draw"]) for row in rows] == [(1, 0)] * 4 + [(3, 0)] * 4
 
 
 @pytest.mark.slow

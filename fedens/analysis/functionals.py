@@ -15,9 +15,10 @@ from torch import Tensor
 from fedens.analysis.errors import mean_absolute_error, percent
 from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import ModelError
+from fedens.errors import ConvergenceError, ModelError
 from fedens.models.base import Model, Uncertainty
 from fedens.models.functional.model import FunctionalModel
+from fedens.models.functional.prediction import FunctionalPrediction
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.units import (
     HARTREE_IN_MEV,
@@ -84,8 +85,11 @@ def functional_answer(
     )
 
 
-def model_answer(model: FunctionalModel, sample: Sample) -> Answer:
+def model_answer(model: FunctionalModel, sample: Sample, error_bars: bool = True) -> Answer:
     """The minimum of a model's functional on the space of a sample; the time is without error bars.
+
+    Args:
+        error_bars: whether they are wanted, where the model has them.
 
     Raises:
         ConvergenceError: it was not found. ModelError: numbers that are not finite.
@@ -100,9 +104,17 @@ def model_answer(model: FunctionalModel, sample: Sample) -> Answer:
         found.stress,
         prediction.density.values,
         prediction.state.evaluations,
-        None if prediction.posterior is None else prediction.uncertainty,
+        _error_bars(prediction) if error_bars and prediction.posterior else None,
         seconds,
     )
+
+
+def _error_bars(prediction: FunctionalPrediction) -> Uncertainty:
+    """Those of the forces need functionals drawn from the posterior, which may have no minimum."""
+    try:
+        return prediction.uncertainty
+    except ConvergenceError:
+        return Uncertainty(prediction.energy_uncertainty)
 
 
 def atoms_answer(model: Model, sample: Sample) -> Answer:

@@ -71,20 +71,20 @@ class FunctionalAnswers(FunctionalTraining):
         line = self._line if method == "line" else None
         return [functional, line, self.chosen("solver")]
 
-    def row(self, method: str, name: str, models: Models) -> Row:
+    def row(self, method: str, name: str, models: Models, error_bars: bool = True) -> Row:
         """Errors on one cell, or why there are none."""
         sample = self.data[name]
         try:
             with warnings.catch_warnings():  # cells unlike the training's are what is asked about
                 warnings.simplefilter("ignore", ExtrapolationWarning)
-                return compare(self._answer(method, sample, models), sample)
+                return compare(self._answer(method, sample, models, error_bars), sample)
         except (ConvergenceError, ModelError) as error:
             return {"failure": str(error)}
 
-    def _answer(self, method: str, sample: Sample, models: Models) -> Answer:
+    def _answer(self, method: str, sample: Sample, models: Models, error_bars: bool) -> Answer:
         model = models.get(method)
         if isinstance(model, FunctionalModel):
-            return model_answer(model, sample)
+            return model_answer(model, sample, error_bars)
         if model is not None:
             return atoms_answer(model, sample)
         answer = self._classical(_CLASSICAL[method], sample)

@@ -70,7 +70,7 @@ class FunctionalsRun(FunctionalAnswers):
                 "method": method,
                 "structures": len(names),
                 "draw": draw,
-                **summary([self.row(method, name, models) for name in held_out]),
+                **summary([self.row(method, name, models, False) for name in held_out]),
             }
             for method in methods
         ]

@@ -146,15 +146,12 @@ def comparison_table(
 def larger_in_words(rows: Sequence[Row]) -> list[str]:
     """A sentence about every method on the larger cells, if there are any."""
     table = comparison_table(rows, "larger", ("method", *_HEADLINE))
-    return [
-        f"{SETS['larger']}, {method}: "
-        + ", ".join(
-            f"{label} {shown(value, 3)} {unit}"
-            for label, value, unit in zip(table.columns[1:], values, table.units[1:], strict=True)
-            if value is not None
-        )
-        for method, *values in table.rows
-    ]
+    sentences = []
+    for method, *values in table.rows:
+        numbers = zip(table.columns[1:], values, table.units[1:], strict=True)
+        words = [f"{name} {shown(v, 3)} {unit}" for name, v, unit in numbers if v is not None]
+        sentences.append(f"{SETS['larger']}, {method}: {', '.join(words) or 'none converged'}")
+    return sentences
 
 
 def _sets(rows: Sequence[Row]) -> list[str]:
