@@ -79,14 +79,20 @@ SMALL = {
             "kind": "kohn_sham",
             "xc": "lda_pz",
             "pseudopotentials": {
-                "Al": {"kind": "gth_local", "valence": 3, "r_loc": 1.2, "c1": 2.0}
+                "Al": {
+                    "kind": "gth_local",
+                    "valence": 3,
+                    "r_loc": 0.7473,
+                    "c1": 4.9546,
+                    "c2": -0.8993,
+                }
             },
             "kspacing": 0.6,
             "smearing": {"width": 0.05},
-            "cutoff": 3.0,
+            "cutoff": 4.0,
             "residual_tolerance": 1e-4,
         },
-        "space": {"order": 4},
+        "space": {"order": 6},
         "training": {
             "train_count": 1,
             "degree": 1,

@@ -65,8 +65,8 @@ class FunctionalAnswers(FunctionalTraining):
 
     def _identity(self, method: str, models: Models) -> Any:
         """All that the answers of a method depend on, beside the cell."""
-        if method in models:
-            return models[method].provenance["key"]
+        if method not in _CLASSICAL:
+            return models[method].provenance["key"] if method in models else None
         functional = self.functional(_CLASSICAL[method]).describe()
         line = self._line if method == "line" else None
         return [functional, line, self.chosen("solver")]
@@ -87,6 +87,8 @@ class FunctionalAnswers(FunctionalTraining):
             return model_answer(model, sample, error_bars)
         if model is not None:
             return atoms_answer(model, sample)
+        if method not in _CLASSICAL:
+            raise ModelError("no model: its functional runs away on the training cells")
         answer = self._classical(_CLASSICAL[method], sample)
         return self._line(answer) if method == "line" else answer
 

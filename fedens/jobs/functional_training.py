@@ -16,7 +16,7 @@ from fedens.configuration.functionals import AtomsOptions
 from fedens.data.sample import Sample
 from fedens.energy.density_variables import DensityVariables
 from fedens.energy.functional import EnergyFunctional
-from fedens.errors import DatasetError
+from fedens.errors import ConvergenceError, DatasetError
 from fedens.features.gmp import GMP
 from fedens.features.points import PointSet
 from fedens.fem.modes import spacing_for_cutoff
@@ -33,8 +33,6 @@ from fedens.progress import Report
 
 #: Methods that learn, each after those that it needs.
 LEARNING = ("direct", "delta", "learned", "learned_delta")
-#: Method with a correction -> the functional that it corrects.
-_CORRECTED = {"delta": "wang_teter", "learned_delta": "learned"}
 _SOURCE = re.compile(r"[a-z]+\d+")
 
 
@@ -53,8 +51,8 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
     def generate(self) -> dict[str, str]:
         """Label all cells and the model potentials; returns those that did not converge."""
         _ = self.model_potentials
-        cells = self.configuration.cells() | self.configuration.larger_cells()
-        return self.generate_data(cells)
+        # the longest calculations first, so that workers end together
+        return self.generate_data(self.configuration.larger_cells() | self.configuration.cells())
 
     @property
     def split(self) -> tuple[list[str], list[str]]:
@@ -116,7 +114,7 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
         """Methods that learn and are asked for -> folder of the model; that of the run is model."""
         asked = self.configuration.comparison.methods
         needed = {self.best, *(name for name in LEARNING if name in asked)}
-        needed |= {_CORRECTED[name] for name in needed if name in _CORRECTED} & set(LEARNING)
+        needed |= {"learned"} if "learned_delta" in needed else set()
         return {
             name: self.folder / ("model" if name == self.best else f"models/{name}")
             for name in LEARNING
@@ -129,11 +127,19 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
         return "learned_delta" if self.configuration.training.correction.enabled else "learned"
 
     def train(self) -> dict[str, Model]:
-        """The models by method; what has been done is not done again."""
+        """The models by method; what has been done is not done again.
+
+        Without those, but that of the run, of functionals that run away on the training cells.
+        """
         names, models = self.split[0], dict[str, Model]()
         for method, folder in self.folders.items():
             fit = partial(self.fit, method, names, models)
-            models[method] = self.model(folder, self.inputs(method, names), fit)
+            try:
+                models[method] = self.model(folder, self.inputs(method, names), fit)
+            except ConvergenceError as error:
+                if method == self.best:
+                    raise
+                self.progress.say(f"{method} left out: {error}")
         return models
 
     def inputs(self, method: str, names: Sequence[str]) -> dict[str, Any]:
@@ -147,7 +153,7 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
         kinetic = self.configuration.functional.kinetic if "learned" in method else "wt"
         inputs["functional"] = self.functional(kinetic).describe()
         inputs |= {"spacing": self._spacing, **self.chosen("space", "solver")}
-        if method in _CORRECTED:
+        if "delta" in method:
             inputs["training.correction"] = correction
         return inputs | ({"training": training} if "learned" in method else {})
 
@@ -159,7 +165,7 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
                 return self._direct(samples, report)
             if method == "learned":
                 return self._learned(samples, report)
-            base = models.get(_CORRECTED[method]) or self.model_of("wt")
+            base = self.model_of("wt") if method == "delta" else models["learned"]
             assert isinstance(base, FunctionalModel)
             return self._corrected(base, samples, report)
 
