@@ -9,6 +9,7 @@ machine needs another :class:`distributed.Client` and nothing else.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -99,10 +100,16 @@ def local_cluster(workers: int) -> Iterator[Client]:
             memory_limit=None,  # the machine's; a share of it would end large calculations
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
+            preload=[*dask.config.get("distributed.worker.preload"), __name__],
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def dask_setup(_: object) -> None:
+    """Prepare a worker, which Dask does by this name: a terminal's Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _label(description: Mapping[str, Any], structure: Structure, checkpoint: Path) -> Sample | str:
