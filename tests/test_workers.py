@@ -124,9 +124,10 @@ def test_no_worker_outlives_its_run_and_finished_samples_are_kept(
 ):
     workers = workers_of(at_work.pid)
     assert len(workers) == 2
+    time.sleep(0.3)  # it waits for its workers then, as it does nearly always
     stop(at_work.pid, number)
     _, errors = at_work.communicate(timeout=60)
-    assert at_work.returncode == code
+    assert at_work.returncode == code, errors
     if number != signal.SIGKILL:
         assert "Traceback" not in errors
         (line,) = errors.strip().splitlines()
