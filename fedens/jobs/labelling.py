@@ -98,7 +98,7 @@ def local_cluster(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,  # the machine's; a share of it would end large calculations
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: several runs at a time
             silence_logs=logging.CRITICAL,
             preload=[*dask.config.get("distributed.worker.preload"), __name__],
         ) as cluster,
