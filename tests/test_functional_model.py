@@ -93,7 +93,8 @@ def test_keeps_the_contract(model, tmp_path):
 
 def test_keeps_the_contract_with_a_correction(model, correction, tmp_path):
     y = model.learned.variables(model.predict(rattled()).density)
-    whole = replace(model, correction=correction, domain=TrainingDomain.of(y.detach(), [fcc()]))
+    domain = TrainingDomain.of(y.detach(), [fcc()])
+    whole = replace(model, correction=correction, domain=domain, calibration=1.5)
     check_model(whole, rattled(), tmp_path, tolerance=2e-5)
     again = FunctionalModel.load(tmp_path / "whole")
     assert json.dumps(again.describe()) == json.dumps(whole.describe())

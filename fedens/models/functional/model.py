@@ -218,6 +218,9 @@ class FunctionalModel(Model):
     ) -> FunctionalModel:
         """The same kinetic functional with other ions, by coordinate scaling; no correction.
 
+        What is learned and the non-local kernel go along with the mean density; a temperature of
+        the electrons stays, and so does the mesh's spacing.
+
         Args:
             pseudopotentials, xc: as in :meth:`.EnergyFunctional.orbital_free`.
             mean_density: of the bulk, electron/bohr^3.
