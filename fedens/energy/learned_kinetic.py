@@ -175,7 +175,7 @@ class LearnedKinetic(DensityTerm):
         weighted = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
         fixed_y, fixed_weights = y.detach(), weighted.detach()
         basis = self.correction.basis(fixed_y)
-        derivatives = []
+        derivatives: list[Tensor] = []
         for chosen in torch.arange(basis.shape[1]).split(_CHUNK):
             slopes = torch.stack([self.correction.basis_gradient(fixed_y, int(k)) for k in chosen])
             upstream = (fixed_weights[:, None] * slopes, basis[:, chosen].T)
