@@ -124,7 +124,7 @@ def fit_correction(
     settings = settings or CorrectionSettings()
     if not left:
         raise ModelError("no samples to learn from")
-    fitting = _Fitting.of(left, settings, report)
+    fitting = Fitting.of(left, settings, report)
     chosen, errors = fitting.choice()
     model = fitting.fitted(fitting.structures, chosen)
     provenance = {
@@ -135,7 +135,7 @@ def fit_correction(
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitting:
+class Fitting:
     """Structures, sets of points (one for each element), and how to learn from them."""
 
     structures: Sequence[StructureData]
@@ -145,7 +145,7 @@ class _Fitting:
     report: Report
 
     @classmethod
-    def of(cls, left: Sequence[Sample], settings: CorrectionSettings, report: Report) -> _Fitting:
+    def of(cls, left: Sequence[Sample], settings: CorrectionSettings, report: Report) -> Fitting:
         training = settings.training
         has_stress = all(sample.stress is not None for sample in left)
         training = replace(training, with_stress=training.with_stress and has_stress)
@@ -171,7 +171,7 @@ class _Fitting:
         linear = replace(self.training, hidden=())
         if not self.training.hidden or len(self.structures) == 1:
             return linear, {}
-        errors = {"linear": self._error(linear), "network": self._error(self.training)}
+        errors = {"linear": self.error(linear), "network": self.error(self.training)}
         gains = errors["network"] < errors["linear"]
         return (self.training if gains else linear), errors
 
@@ -182,7 +182,7 @@ class _Fitting:
             structures, self.descriptor, self.sets, training, report=self.report
         )
 
-    def _error(self, training: EnergyTrainingSettings) -> float:
+    def error(self, training: EnergyTrainingSettings) -> float:
         """Mean loss of structures that are left out."""
         losses = []
         for first in range(min(_FOLDS, len(self.structures))):
