@@ -278,11 +278,11 @@ def test_moving_atoms_conserve_the_energy_and_relaxing_ones_come_to_rest(model, 
 
 def test_commands_take_it(model, tmp_path):
     model = replace(model, spacing=0.75, order=5)
-    known = replace(model, provenance={"n_samples": 3, "projectors": ["Al"]})
+    known = replace(model, provenance={"labels": [{}] * 3, "projectors": ["Al"]})
     known.save(tmp_path / "model")
     shown = describe_path(tmp_path / "model")
     assert shown["learned parameters"] == len(model.learned.correction.parameters)
-    assert shown["trained on"] == "3 samples"
+    assert shown["trained on"] == "3 labels"
     assert "pseudopotentials of Al" in shown["conditional"]
     write(tmp_path / "cells.xyz", [rattled().to_ase(), fcc().to_ase()])
     target = tmp_path / "out.xyz"
