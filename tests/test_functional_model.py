@@ -178,6 +178,17 @@ def test_errors_of_forces_and_density_are_those_of_functionals_minimised_to_the_
     assert error < 0.05
 
 
+def test_errors_grow_in_proportion_where_functionals_drawn_would_run_away(model):
+    small, large = (replace(model, covariance=s**2 * model.covariance) for s in (1, 300))
+    ones, many = small.predict(rattled()), large.predict(rattled())
+    assert many.energy_uncertainty == pytest.approx(300 * ones.energy_uncertainty, rel=1e-6)
+    forces = ones.forces_uncertainty
+    assert np.abs(many.forces_uncertainty / 300 - forces).max() < 0.06 * forces.max()
+    density = ones.density_uncertainty
+    error = (many.density_uncertainty / 300 - density).abs().mean() / density.mean()
+    assert error < 0.06
+
+
 def test_drawn_parameters_have_the_covariance(model):
     posterior = model.predict(rattled()).posterior
     drawn = np.array([t.correction.parameters for t in posterior.drawn_terms()])
