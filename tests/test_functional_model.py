@@ -105,7 +105,7 @@ def test_keeps_the_contract_with_a_correction(model, correction, tmp_path):
 
 def test_keeps_the_contract_for_isolated_atoms(tmp_path):
     tfvw = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHFIT)
-    check_model(FunctionalModel(tfvw, 0.8, 6, 1e-7), dimer(), tmp_path, tolerance=1e-4)
+    check_model(FunctionalModel(tfvw, 0.8, 4, 1e-7), dimer(), tmp_path, tolerance=1e-4)
 
 
 def test_a_correction_alone_is_delta_on_wang_teter(correction, tmp_path):

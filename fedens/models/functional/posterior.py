@@ -75,7 +75,7 @@ class Posterior:
         """Densities of the drawn functionals, from the minimum of the mean one."""
         result = []
         for drawn in self.drawn_terms():
-            share = min(1.0, _LINEAR / _first_step(_with_term(bound, drawn), density))
+            share = _LINEAR / max(_LINEAR, _first_step(_with_term(bound, drawn), density))
             near = _with_term(bound, self._towards(drawn, share))
             found = minimise_on_sphere(
                 near.energy_and_gradient,
