@@ -9,6 +9,7 @@ machine needs another :class:`distributed.Client` and nothing else.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -97,12 +98,18 @@ def local_cluster(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,  # the machine's; a share of it would end large calculations
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: several runs at a time
             silence_logs=logging.CRITICAL,
+            preload=[*dask.config.get("distributed.worker.preload"), __name__],
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def dask_setup(_: object) -> None:
+    """Prepare a worker, which Dask does by this name: a terminal's Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _label(description: Mapping[str, Any], structure: Structure, checkpoint: Path) -> Sample | str:

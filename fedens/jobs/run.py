@@ -235,7 +235,7 @@ class Run(ABC, Generic[Options]):
 
     @property
     def failures(self) -> dict[str, str]:
-        """Structures that did not converge: name -> reason."""
+        """Structures that could not be labelled: name -> reason."""
         return {name: record["reason"] for name, record in self._failures.items()}
 
     @cached_property
@@ -255,7 +255,7 @@ class Run(ABC, Generic[Options]):
         """Add structures to the data set, those that it does not hold, or holds otherwise.
 
         Returns:
-            name -> reason of those that did not converge; they are not in the data set.
+            name -> reason of those that could not be labelled; they are not in the data set.
         """
         index = self.data.index
         for name, structure in structures.items():
@@ -280,7 +280,7 @@ class Run(ABC, Generic[Options]):
         return failed
 
     def _known(self, name: str, structure: Structure) -> bool:
-        """Whether a structure is in the data, or known not to converge."""
+        """Whether a structure is in the data, or known to fail."""
         failure = self._failures.get(name, {})
         return name in self.data or failure.get("structure") == structure.digest
 
@@ -410,7 +410,7 @@ class Run(ABC, Generic[Options]):
 
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:
-    """Structures of a run that did not converge: name -> digest of ``structure``, ``reason``."""
+    """Structures of a run without labels: name -> digest of ``structure``, ``reason``."""
     path = folder / FAILURES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -92,7 +92,7 @@ def what_is_left(
     spacing: float | None = None,
     order: int | None = None,
 ) -> Sample:
-    """The sample's energy, forces and stress less those of the functional's ground state; no fields.
+    """Energy, forces and stress of a sample less those of the functional's ground state; no fields.
 
     Args and errors as in :func:`train_correction`.
     """
@@ -124,42 +124,74 @@ def fit_correction(
     settings = settings or CorrectionSettings()
     if not left:
         raise ModelError("no samples to learn from")
-    has_stress = all(sample.stress is not None for sample in left)
-    training = replace(settings.training, with_stress=settings.training.with_stress and has_stress)
-    elements = sorted({symbol for sample in left for symbol in sample.structure.symbols})
-    sets = [PointSet("atoms", element=element) for element in elements]
-    how = {"with_forces": training.learns_forces, "with_stress": training.with_stress}
-    structures = weighted(
-        [prepare_structure(sample, settings.descriptor, sets, **how) for sample in left]
-    )
-
-    def fitted(part: Sequence[StructureData], chosen: EnergyTrainingSettings) -> EnergyModel:
-        return fit_energy_model(part, settings.descriptor, sets, chosen, report=report)
-
-    def error(chosen: EnergyTrainingSettings) -> float:
-        """Loss of structures that are left out."""
-        total = 0.0
-        for first in range(min(_FOLDS, len(structures))):
-            out = structures[first::_FOLDS]
-            rest = [one for one in structures if one not in out]
-            network = PointModels(fitted(rest, chosen).parts)
-            objective = EnergyObjective(out, chosen)
-            total += sum(float(objective.loss(network, (one, None)).detach()) for one in out)
-        return total / len(structures)
-
-    tried = {"linear": replace(training, hidden=())}
-    if training.hidden and len(structures) > 1:
-        tried["network"] = training
-    errors = {name: error(chosen) for name, chosen in tried.items()} if len(tried) > 1 else {}
-    best = min(tried, key=lambda name: errors.get(name, 0.0))
-    model = fitted(structures, tried[best])
+    fitting = Fitting.of(left, settings, report)
+    chosen, errors = fitting.choice()
+    model = fitting.fitted(fitting.structures, chosen)
     provenance = {
-        **model.provenance,
-        "chosen": best,
-        "errors": errors,
         "functional": None if functional is None else functional.describe(),
+        "errors_left_out": errors,
     }
-    return replace(model, provenance=provenance)
+    return replace(model, provenance=model.provenance | provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """Structures, sets of points (one for each element), and how to learn from them."""
+
+    structures: Sequence[StructureData]
+    sets: Sequence[PointSet]
+    descriptor: Descriptor
+    training: EnergyTrainingSettings
+    report: Report
+
+    @classmethod
+    def of(cls, left: Sequence[Sample], settings: CorrectionSettings, report: Report) -> Fitting:
+        training = settings.training
+        has_stress = all(sample.stress is not None for sample in left)
+        training = replace(training, with_stress=training.with_stress and has_stress)
+        elements = sorted({symbol for sample in left for symbol in sample.structure.symbols})
+        sets = [PointSet("atoms", element=element) for element in elements]
+        structures = [
+            prepare_structure(
+                sample,
+                settings.descriptor,
+                sets,
+                with_forces=training.learns_forces,
+                with_stress=training.with_stress,
+            )
+            for sample in left
+        ]
+        return cls(weighted(structures), sets, settings.descriptor, training, report)
+
+    def choice(self) -> tuple[EnergyTrainingSettings, dict[str, float]]:
+        """A network where it predicts what is left out better than its linear start; both losses.
+
+        One of them alone is not judged.
+        """
+        linear = replace(self.training, hidden=())
+        if not self.training.hidden or len(self.structures) == 1:
+            return linear, {}
+        errors = {"linear": self.error(linear), "network": self.error(self.training)}
+        gains = errors["network"] < errors["linear"]
+        return (self.training if gains else linear), errors
+
+    def fitted(
+        self, structures: Sequence[StructureData], training: EnergyTrainingSettings
+    ) -> EnergyModel:
+        return fit_energy_model(
+            structures, self.descriptor, self.sets, training, report=self.report
+        )
+
+    def error(self, training: EnergyTrainingSettings) -> float:
+        """Mean loss of structures that are left out."""
+        losses = []
+        for first in range(min(_FOLDS, len(self.structures))):
+            out = self.structures[first::_FOLDS]
+            rest = [one for one in self.structures if one not in out]
+            network = PointModels(self.fitted(rest, training).parts)
+            objective = EnergyObjective(out, training)
+            losses += [float(objective.loss(network, (one, None)).detach()) for one in out]
+        return sum(losses) / len(losses)
 
 
 def weighted(structures: Sequence[StructureData]) -> list[StructureData]:
@@ -168,11 +200,10 @@ def weighted(structures: Sequence[StructureData]) -> list[StructureData]:
     What is left has errors in proportion to the atoms' displacements, and few wild structures would
     decide alone.
     """
-    sizes = [
-        0.0 if s.forces is None else float(s.forces.square().mean().sqrt()) for s in structures
-    ]
-    typical = float(torch.tensor(sizes).median()) or 1.0
+    forces = [torch.zeros(1) if one.forces is None else one.forces for one in structures]
+    squares = torch.stack([f.square().mean().double() for f in forces])
+    typical = squares.median() if squares.median() > 0 else 1.0
+    weights = 1 / (1 + squares / typical)
     return [
-        replace(one, weight=1 / (1 + (size / typical) ** 2))
-        for one, size in zip(structures, sizes, strict=True)
+        replace(one, weight=float(weight)) for one, weight in zip(structures, weights, strict=True)
     ]
