@@ -39,8 +39,8 @@ class Sample:
         provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
         bands: eigenvalues and occupations of a Kohn-Sham calculation, or None.
         chemical_potential: mu, hartree, against the zero of the field ``effective_potential``, or
-            None. Where nothing is non-local, mu less that field is the derivative of the electrons'
-            non-interacting free energy, ``energies["kinetic"]`` and ``["entropy"]``, in the density.
+            None. Where nothing is non-local, mu less that field is the derivative in the density of
+            the non-interacting free energy, ``energies["kinetic"] + energies["entropy"]``.
     """
 
     structure: Structure
