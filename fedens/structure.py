@@ -35,7 +35,8 @@ class Structure:
     """Atoms in an isolated or periodic arrangement. Arrays are float64, lengths in bohr.
 
     Args:
-        numbers: atomic numbers or chemical symbols, (n_atoms,).
+        numbers: atomic numbers or chemical symbols, (n_atoms,); none at all where there is a
+            periodic cell, for electrons in a model potential.
         positions: (n_atoms, 3), bohr.
         cell: rows are lattice vectors, (3, 3), or three lengths of an orthorhombic cell; bohr.
             ``None`` for isolated atoms.
@@ -117,6 +118,8 @@ class Structure:
             raise StructureError(f"charge is {self.charge}: not a finite number")
         if self.pbc.all():
             self._refuse_flat_cell()
+        elif not n_atoms:
+            raise StructureError("a structure needs at least one atom, or a periodic cell")
         self._refuse_overlaps()
 
     def _refuse_flat_cell(self) -> None:
@@ -133,7 +136,7 @@ class Structure:
             )
 
     def _refuse_overlaps(self) -> None:
-        if self._has_no_close_pair():
+        if not len(self) or self._has_no_close_pair():
             return
         first, second, _, distances = self.neighbours(MINIMUM_DISTANCE)
         shared = distances < SAME_SITE
@@ -208,9 +211,9 @@ class Structure:
 
     @property
     def formula(self) -> str:
-        """Chemical formula such as ``Al31``."""
+        """Chemical formula such as ``Al31``; ``no-atoms`` of a cell without any."""
         counts = {s: self.symbols.count(s) for s in dict.fromkeys(self.symbols)}
-        return "".join(f"{s}{n if n > 1 else ''}" for s, n in counts.items())
+        return "".join(f"{s}{n if n > 1 else ''}" for s, n in counts.items()) or "no-atoms"
 
     @property
     def periodic(self) -> bool:
@@ -295,8 +298,8 @@ def check_is_structure(value: object) -> None:
 
 def _atomic_numbers(numbers: ArrayLike) -> NDArray[np.int64]:
     given = np.atleast_1d(np.asarray(numbers))
-    if given.ndim != 1 or len(given) == 0:
-        raise StructureError("a structure needs at least one atom")
+    if given.ndim != 1:
+        raise StructureError(f"numbers have shape {given.shape}, expected (n_atoms,)")
     result = []
     for index, entry in enumerate(given.tolist()):
         number = atomic_numbers.get(entry) if isinstance(entry, str) else entry

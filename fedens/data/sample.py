@@ -38,6 +38,9 @@ class Sample:
         converged: whether the calculation behind it converged.
         provenance: code, functional, pseudopotential, space, tolerances, Gaussian widths.
         bands: eigenvalues and occupations of a Kohn-Sham calculation, or None.
+        chemical_potential: mu, hartree, against the zero of the field ``effective_potential``, or
+            None. Where nothing is non-local, mu less that field is the derivative in the density of
+            the non-interacting free energy, ``energies["kinetic"] + energies["entropy"]``.
     """
 
     structure: Structure
@@ -52,6 +55,7 @@ class Sample:
     converged: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
     bands: Bands | None = None
+    chemical_potential: float | None = None
 
     def __post_init__(self) -> None:
         n_points, n_atoms = len(self.weights), len(self.structure)
@@ -70,6 +74,9 @@ class Sample:
             _check("stress", self.stress, (3,))
         if self.energy is not None and not np.isfinite(self.energy):
             raise DatasetError(f"the energy is {self.energy}: not a finite number")
+        mu = self.chemical_potential
+        if mu is not None and not np.isfinite(mu):
+            raise DatasetError(f"the chemical potential is {mu}: not a finite number")
 
     @property
     def total_energy(self) -> float:

@@ -35,6 +35,7 @@ _UNITS = {
     "weights": "bohr^3",
     "energy": "hartree",
     "ion_energy": "hartree",
+    "chemical_potential": "hartree",
     "forces": "hartree/bohr",
     "stress": "hartree/bohr^3",
     "structure/numbers": "1",
@@ -162,6 +163,7 @@ def _verified_sample(
             f"{path} does not match its checksum: its contents were changed or damaged after it "
             "was written; delete it and make it again"
         )
+    bands = _bands_of(_group(arrays, "bands/"))
     return Sample(
         structure=Structure(**_group(arrays, "structure/")),
         points=arrays["points"],
@@ -174,8 +176,16 @@ def _verified_sample(
         stress=arrays.get("stress"),
         converged=converged,
         provenance=json.loads(provenance),
-        bands=_bands_of(_group(arrays, "bands/")),
+        bands=bands,
+        chemical_potential=_chemical_potential(arrays, bands),
     )
+
+
+def _chemical_potential(arrays: Mapping[str, NDArray[Any]], bands: Bands | None) -> float | None:
+    if "chemical_potential" in arrays:
+        return float(arrays["chemical_potential"])
+    # samples written by fedens 0.1 have it with the bands only
+    return None if bands is None else bands.chemical_potential
 
 
 def _bands_of(arrays: dict[str, Any]) -> Bands | None:
@@ -203,6 +213,7 @@ def _arrays_of(sample: Sample) -> dict[str, NDArray[Any]]:
     values |= {"energy": sample.energy, "ion_energy": sample.ion_energy}
     values |= {f"energies/{name}": energy for name, energy in sample.energies.items()}
     values |= {"forces": sample.forces, "stress": sample.stress}
+    values |= {"chemical_potential": sample.chemical_potential}
     if sample.bands is not None:
         values |= {f"bands/{name}": numbers for name, numbers in vars(sample.bands).items()}
     return {name: np.asarray(value) for name, value in values.items() if value is not None}

@@ -171,10 +171,18 @@ class Smearing:
         self._check_input(levels, electrons)
         if self.width == 0:
             return _lowest_levels(levels, round(electrons / 2))
+        return self.fill(levels, weights[:, None], electrons)
+
+    def fill(self, levels: Tensor, weights: Tensor, electrons: float) -> Occupation:
+        """Fill levels in any order, with a width, with a number of electrons.
+
+        Args:
+            levels: of any shape, hartree. weights: of each level, of a shape that broadcasts.
+        """
         mu = self._chemical_potential(levels, weights, electrons)
         x = (levels - mu) / self.width
         kind = KINDS[self.kind]
-        entropy_energy = 2 * self.width * float(weights @ kind.entropy(x).sum(dim=1))
+        entropy_energy = 2 * self.width * float((weights * kind.entropy(x)).sum())
         return Occupation(2 * kind.occupation(x), mu, entropy_energy)
 
     def _check_input(self, levels: Tensor, electrons: float) -> None:
@@ -199,8 +207,8 @@ class Smearing:
         kind = KINDS[self.kind]
 
         def excess(mu: float, occupation: Callable[[Tensor], Tensor]) -> float:
-            filled = 2 * occupation((levels - mu) / self.width).sum(dim=1)
-            return float(weights @ filled) - electrons
+            filled = 2 * occupation((levels - mu) / self.width)
+            return float((weights * filled).sum()) - electrons
 
         first = kind if kind.monotone else KINDS["gaussian"]
         reach = _REACH * self.width
@@ -231,15 +239,14 @@ class Smearing:
             return max(2, math.ceil(electrons / 8))
         fermi_energy = (3 * math.pi**2 * electrons / volume) ** (2 / 3) / 2
         filled = electrons / 2
-        reached = filled * (1 + self._tail * self.width / fermi_energy) ** 1.5
+        reached = filled * (1 + self.reach() / fermi_energy) ** 1.5
         return max(4, math.ceil(reached - filled + UNEVEN * reached ** (1 / 3)))
 
-    @property
-    def _tail(self) -> float:
-        """The x beyond which a level is as good as empty."""
+    def reach(self, negligible: float = HIGHEST_TOP_OCCUPATION) -> float:
+        """How far above mu, hartree, levels hold more than a ``negligible`` number of electrons."""
         x = torch.linspace(0, _REACH, 4001, dtype=torch.float64)
-        filled = 2 * KINDS[self.kind].occupation(x).abs() > HIGHEST_TOP_OCCUPATION
-        return float(x[filled][-1])
+        filled = 2 * KINDS[self.kind].occupation(x).abs() > negligible
+        return self.width * float(x[filled][-1])
 
 
 def _lowest_levels(levels: Tensor, n_filled: int) -> Occupation:

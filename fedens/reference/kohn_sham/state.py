@@ -288,6 +288,7 @@ class KohnShamState:
             converged=self.converged,
             provenance=self._provenance(),
             bands=self.bands,
+            chemical_potential=self.chemical_potential,
         )
 
     def _provenance(self) -> dict[str, Any]:
