@@ -186,7 +186,7 @@ def test_second_run_repeats_nothing(finished):
     before = [file.stat().st_mtime_ns for file in files]
     with open_run(load_job(folder / "config.yaml"), folder, QUIET) as run:
         run.do()
-    assert len(files) == 15
+    assert len(files) == 18
     assert [file.stat().st_mtime_ns for file in files] == before
 
 

@@ -102,6 +102,10 @@ class ModelPotentialOptions(Options):
 
     separable: NonNegativeInt = Field(default=36, description="of three dimensions")
     planar: NonNegativeInt = Field(default=10, description="varying along one axis")
+    planes: NonNegativeInt = Field(
+        default=0, description="wells like a crystal's lattice planes, of which one may be missing"
+    )
+    slab: NonNegativeInt = Field(default=0, description="lattice planes with vacuum beside them")
     densities: Range = Field(
         default=(0.75, 1.2), description="smallest and largest mean density, in units of n0"
     )
@@ -301,7 +305,8 @@ class FunctionalsConfiguration(JobOptions):
                 "which a density cannot see: set false, to learn the functional from model "
                 "potentials and a correction from the crystals, or take a local pseudopotential",
             )
-        if not (training.crystals or models.separable or models.planar):
+        counts = models.model_dump(exclude={"densities"})
+        if not (training.crystals or any(counts.values())):
             refuse("training.model_potentials", "hold none, and crystals is false: no labels")
 
 

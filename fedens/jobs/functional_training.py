@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ import numpy as np
 
 from fedens.configuration import FunctionalsConfiguration
 from fedens.configuration.functionals import AtomsOptions
+from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.energy.density_variables import DensityVariables
 from fedens.energy.functional import EnergyFunctional
@@ -30,6 +32,8 @@ from fedens.models.functional.training import train_functional
 from fedens.models.points.objective import EnergyTrainingSettings
 from fedens.models.points.training import train_energy_model
 from fedens.progress import Report
+from fedens.reference.kohn_sham.smearing import Smearing
+from fedens.reference.model_potentials.labels import ModelPotentialLabels
 
 #: Methods that learn, each after those that it needs.
 LEARNING = ("direct", "delta", "learned", "learned_delta")
@@ -75,7 +79,39 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
     @cached_property
     def model_potentials(self) -> list[Sample]:
         """Labels without atoms, made unless they are there."""
-        return []
+        labels, folder = self._model_labels, self.folder / "model_potentials"
+        inputs = {"labels": labels.describe(), **self.chosen("seed")}
+        if self.sections.change("model potentials", inputs):
+            self.progress.say("model potentials: made again, their settings have changed")
+            shutil.rmtree(folder, ignore_errors=True)
+        self.sections.store("model potentials", inputs, None)
+        data, names = Dataset.open(folder, create=True), self._model_names
+        with self.progress.stage("model potentials", len(names)) as count:
+            for name, (kind, index) in names.items():
+                if name not in data:
+                    data.add(labels.sample(kind, index, self.configuration.seed), name)
+                count(1)
+        return [data[name] for name in names]
+
+    @property
+    def _model_names(self) -> dict[str, tuple[str, int]]:
+        """Name -> kind and place of the model potentials that are asked for."""
+        counts = self.configuration.training.model_potentials.model_dump(exclude={"densities"})
+        return {
+            f"{kind}-{index:04d}": (kind, index)
+            for kind, count in counts.items()
+            for index in range(count)
+        }
+
+    @property
+    def _model_labels(self) -> ModelPotentialLabels:
+        """Smeared as the crystals are, if they are."""
+        options, smearing = self.configuration, self.configuration.theory.smearing
+        return ModelPotentialLabels(
+            options.mean_density,
+            Smearing(smearing.width, smearing.kind) if smearing.width else None,
+            densities=options.training.model_potentials.densities,
+        )
 
     # --- functionals
 
@@ -155,7 +191,9 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
         inputs |= {"spacing": self._spacing, **self.chosen("space", "solver")}
         if "delta" in method:
             inputs["training.correction"] = correction
-        return inputs | ({"training": training} if "learned" in method else {})
+        if "learned" in method:
+            inputs |= {"training": training, "model potentials": self._model_labels.describe()}
+        return inputs
 
     def fit(self, method: str, names: Sequence[str], models: dict[str, Model]) -> Model:
         """Train one; ``models`` holds those that it needs."""

@@ -162,14 +162,14 @@ class FunctionalsRun(FunctionalAnswers):
         options = self.configuration
         index = [self.data.index[name] for name in self.split[0]]
         formulas = Counter(entry["formula"] for entry in index)
-        models = options.training.model_potentials
+        models = options.training.model_potentials.model_dump(exclude={"densities"})
         return {
             "configuration": options.name,
             "seed": options.seed,
             "data": f"Kohn-Sham, {options.theory.xc}",
             **describe_samplings(entry["sampling"] for entry in index),
             "training cells": ", ".join(f"{n} {formula}" for formula, n in formulas.items()),
-            "model potentials": f"{models.separable} separable, {models.planar} planar",
+            "model potentials": ", ".join(f"{n} {kind}" for kind, n in models.items() if n),
             "mean density n0": f"{options.mean_density:.6f} electron/bohr^3",
             **model.summary,
         }
