@@ -72,7 +72,7 @@ def test_only_the_local_part_of_the_theory_s_potential_is_minimised(load):
         ("larger:\n  - {element: Mg}", 1, "theory.pseudopotentials: has none for Mg"),
         ("theory: {kind: orbital_free}", 1, "theory.kind: should be 'kohn_sham'"),
         ("functional:\n  xc: lda_unheard_of", 2, "functional.xc: "),
-        ("functional:\n  kinetic: wgc", 2, "functional.kinetic: should be 'wt' or 'tfvw'"),
+        ("functional:\n  kinetic: tfvw", 2, "functional.kinetic: should be 'wt' or 'wgc'"),
         (PROJECTORS, 1, "training.crystals: is true, but the pseudopotential of Al has projectors"),
         (
             "training: {crystals: false, model_potentials: {separable: 0, planar: 0}}",

@@ -71,7 +71,7 @@ class CutoffMeshOptions(MeshOptions):
 class BaseFunctionalOptions(Options):
     """The orbital-free functional that the learned part stands beside."""
 
-    kinetic: Literal["wt", "tfvw"] = Field(default="wt", description="its kinetic energy")
+    kinetic: Literal["wt", "wgc"] = Field(default="wt", description="its kinetic energy")
     xc: str | None = Field(default=None, description="null: that of the theory")
     pseudopotentials: Pseudopotentials | None = Field(
         default=None,
