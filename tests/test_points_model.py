@@ -356,3 +356,43 @@ def test_too_many_derivatives(monkeypatch):
 def test_point_sets_are_checked(arguments, message):
     with pytest.raises(DescriptorError, match=message):
         PointSet(**arguments)
+
+
+def strained(structure, axis, amount):
+    factors = np.ones(3)
+    factors[axis] += amount
+    return structure.replace(
+        positions=structure.positions * factors, cell=structure.cell * factors[:, None]
+    )
+
+
+@pytest.mark.parametrize("name", ["atoms", "union", "grid"])
+def test_stress_is_the_derivative_of_the_energy(name):
+    """Also that from stored features, and beside a closed energy of ions."""
+    plain, structure = teacher(SETS[name], (8,)), strained(cell(2), 2, 0.07)
+    model, step = replace(plain, functional=FUNCTIONAL), 1e-4
+    stress = model.calculate(structure, ["stress"])["stress"]
+    for axis in range(3):
+        high, low = (model.energy(strained(structure, axis, s)) for s in (step, -step))
+        slope = (high - low) / (2 * step * structure.volume)
+        assert slope == pytest.approx(stress[axis], rel=1e-5, abs=1e-10)
+    found = model.energy_and_forces(structure, stress=True)
+    sample = replace(labelled(model, structure), stress=found.stress)
+    data = prepare_structure(sample, DESCRIPTOR, SETS[name], FUNCTIONAL, with_stress=True)
+    _, forces = energy_and_forces_from(PointModels(plain.parts), data)
+    assert forces.shape == (3 * len(structure) + 3,)
+    largest = float(data.forces.abs().max())
+    assert float((forces - data.forces).detach().abs().max()) < 1e-5 * largest
+
+
+def test_stress_on_a_mesh_or_of_a_molecule_is_refused():
+    molecule = Structure(["Al", "Al"], [[0.0, 0, 0], [0, 0, 5.0]])
+    for model, structure in ((teacher([QUADRATURE]), cell(0)), (teacher([ATOMS]), molecule)):
+        with pytest.raises(ModelError, match="periodic cells and points without a mesh"):
+            model.energy_and_forces(structure, stress=True)
+    assert "stress" not in teacher([QUADRATURE]).properties("")
+    sample = labelled(teacher([ATOMS]), cell(0))
+    with pytest.raises(ModelError, match="made anew for every cell"):
+        prepare_structure(sample, DESCRIPTOR, [QUADRATURE], with_stress=True)
+    with pytest.raises(ModelError, match="no stress to learn"):
+        prepare_structure(sample, DESCRIPTOR, [ATOMS], with_stress=True)

@@ -34,8 +34,8 @@ def structure(seed=0):
         features=random(N_POINTS, N_FEATURES, seed=seed),
         weights=torch.full((N_POINTS,), 0.8, dtype=torch.float64),
         fields=random(N_POINTS, 2, seed=seed) * torch.tensor([0.3, 5.0]),
-        features_by_position=random(N_POINTS * N_FEATURES, 3 * len(PAIR), seed=seed).float(),
-        weights_by_position=random(N_POINTS, 3 * len(PAIR), seed=seed),
+        features_by_coordinate=random(N_POINTS * N_FEATURES, 3 * len(PAIR), seed=seed).float(),
+        weights_by_coordinate=random(N_POINTS, 3 * len(PAIR), seed=seed),
     )
     return StructureData(PAIR, [points], 4.0 + seed, random(3 * len(PAIR), seed=seed))
 
@@ -63,9 +63,9 @@ def test_totals_are_in_units_of_millihartree():
     one, part = structure(), linear_model()
     points = one.sets[0]
     energies, slopes = energies_and_slopes(part, points.features)
-    moved = points.features_by_position.double().reshape(N_POINTS, N_FEATURES, -1)
+    moved = points.features_by_coordinate.double().reshape(N_POINTS, N_FEATURES, -1)
     forces = -0.8 * torch.einsum("f,pfx->x", slopes, moved)
-    forces = forces - energies @ points.weights_by_position
+    forces = forces - energies @ points.weights_by_coordinate
     of_energy = float((0.8 * energies.sum() - one.energy) / (len(PAIR) * 1e-3)) ** 2
     of_forces = float(((forces - one.forces) / 1e-3).pow(2).mean())
     assert min(of_energy, of_forces) > 1

@@ -105,15 +105,18 @@ class PointSet:
         kind: "atoms", "bonds", "grid", "quadrature" or "nodes"; see :func:`reference_points`.
         cutoff: of bonds, bohr. spacing: of a grid, or of the TensorSpace made for each structure
             whose points or nodes are meant, bohr. order: of that space.
+        element: chemical symbol of the atoms meant; those of other elements have the weight 0.
 
     Raises:
-        DescriptorError: an unknown kind, or a length or order that it needs and lacks.
+        DescriptorError: an unknown kind, a length or order that it needs and lacks, or an element
+            of points that are no atoms.
     """
 
     kind: str
     cutoff: float | None = None
     spacing: float | None = None
     order: int | None = None
+    element: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -122,8 +125,12 @@ class PointSet:
             _checked_length(self.kind, "cutoff", self.cutoff)
         elif self.kind != "atoms":
             _checked_length(self.kind, "spacing", self.spacing)
-        if self._on_space and self.order is None:
+        if self.on_space and self.order is None:
             raise DescriptorError(f"kind {self.kind!r} needs the order of its space")
+        if self.element is not None and self.kind != "atoms":
+            raise DescriptorError(
+                f"element is {self.element!r}, but {self.kind} have none: leave it out"
+            )
 
     @property
     def per_volume(self) -> bool:
@@ -131,7 +138,8 @@ class PointSet:
         return self.kind not in ("atoms", "bonds")
 
     @property
-    def _on_space(self) -> bool:
+    def on_space(self) -> bool:
+        """Whether they belong to a mesh that is made for each structure."""
         return self.kind in ("quadrature", "nodes")
 
     def points_and_weights(
@@ -142,13 +150,15 @@ class PointSet:
         Points (n_points, 3), or for "quadrature" the space, where descriptors are faster.
         """
         space = None
-        if self._on_space:
+        if self.on_space:
             assert self.spacing is not None
             assert self.order is not None
             space = TensorSpace.for_structure(structure, self.spacing, self.order)
+            if cell is not None:
+                space = space.scaled(cell.diagonal() / torch.tensor(space.lengths).to(cell))
             if self.kind == "quadrature":
                 return space, space.weights
-        return reference_points(
+        points, weights = reference_points(
             structure,
             self.kind,
             cutoff=self.cutoff,
@@ -157,6 +167,10 @@ class PointSet:
             positions=positions,
             cell=cell,
         )
+        if self.element is not None:
+            meant = [symbol == self.element for symbol in structure.symbols]
+            weights = torch.tensor(meant).to(weights)
+        return points, weights
 
     def describe(self) -> dict[str, Any]:
         """What is stored with a model."""

@@ -10,6 +10,7 @@ from fedens.errors import ModelError
 #: Kind -> "module:class".
 KINDS: dict[str, str] = {
     "crystal": "fedens.models.crystal.model:Predictor",
+    "functional": "fedens.models.functional.model:FunctionalModel",
     "molecule": "fedens.models.molecule.model:MolecularModel",
     "points": "fedens.models.points.model:EnergyModel",
 }

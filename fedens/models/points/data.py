@@ -20,6 +20,7 @@ from fedens.features.points import PointSet
 from fedens.fem.tensor import TensorSpace
 from fedens.fields import ENERGY_DENSITIES
 from fedens.models.crystal.data import sample_field
+from fedens.models.points.coordinates import area_of_an_atom, moved
 from fedens.structure import Structure
 
 #: Stored derivatives of the features of one set of points may take this much memory, bytes.
@@ -34,25 +35,25 @@ class PointsData:
         features: (n_points, n_features). weights: (n_points,).
         fields: total energy density and density (n_points, 2), smoothed over the distance of the
             points, hartree/bohr^3 and electron/bohr^3; or None.
-        features_by_position: (n_points * n_features, 3 n_atoms), single precision, per bohr; or
-            None where no forces are learned.
-        weights_by_position: (n_points, 3 n_atoms) for points that move with atoms, or None.
+        features_by_coordinate: (n_points * n_features, n_coordinates), single precision, per
+            bohr; or None where no forces are learned.
+        weights_by_coordinate: (n_points, n_coordinates) for weights that change, or None.
     """
 
     features: Tensor
     weights: Tensor
     fields: Tensor | None = None
-    features_by_position: Tensor | None = None
-    weights_by_position: Tensor | None = None
+    features_by_coordinate: Tensor | None = None
+    weights_by_coordinate: Tensor | None = None
 
     def forces(self, energies: Tensor, slopes: Tensor) -> Tensor:
-        """Forces (3 n_atoms,) of energies (n_points,) with slopes (n_points, n_features) in the
+        """Forces (n_coordinates,) of energies (n_points,) with slopes (n_points, n_features) in the
         features; differentiable in both."""
-        assert self.features_by_position is not None
+        assert self.features_by_coordinate is not None
         pulls = (self.weights[:, None] * slopes).flatten()
-        forces = -(pulls.to(self.features_by_position) @ self.features_by_position).to(slopes)
-        if self.weights_by_position is not None:
-            forces = forces - energies @ self.weights_by_position
+        forces = -(pulls.to(self.features_by_coordinate) @ self.features_by_coordinate).to(slopes)
+        if self.weights_by_coordinate is not None:
+            forces = forces - energies @ self.weights_by_coordinate
         return forces
 
 
@@ -63,13 +64,16 @@ class StructureData:
     Attributes:
         structure: the atoms. sets: one per set of reference points.
         energy: without the ions' closed energy, hartree.
-        forces: (3 n_atoms,), likewise, hartree/bohr, or None.
+        forces: on the coordinates, (3 n_atoms,) or with the cell's (3 n_atoms + 3,), likewise,
+            hartree/bohr, or None.
+        weight: how much the structure counts in the loss.
     """
 
     structure: Structure
     sets: Sequence[PointsData]
     energy: float
     forces: Tensor | None
+    weight: float = 1.0
 
 
 def prepare_structure(
@@ -79,44 +83,64 @@ def prepare_structure(
     functional: EnergyFunctional | None = None,
     *,
     with_forces: bool = True,
+    with_stress: bool = False,
     with_fields: bool = False,
 ) -> StructureData:
     """Features, labels and, for forces, derivatives of a sample at sets of reference points.
 
     Args:
-        sample: with an energy; with forces and fields where these are asked for.
+        sample: with an energy; with forces, stress and fields where these are asked for.
         functional: where given, the closed energy of its ions is taken off the labels.
+        with_stress: of the cell beside the forces.
 
     Raises:
-        ModelError: labels that the sample lacks, fields at points that fill no volume, or
-            derivatives that take more than 2 GiB.
+        ModelError: labels that the sample lacks, fields at points that fill no volume, stress at
+            points of a mesh, or derivatives that take more than 2 GiB.
     """
-    positions = torch.tensor(sample.structure.positions, requires_grad=True)
-    energy, forces = _labels(sample, functional, positions, with_forces)
-    data = [_points(sample, descriptor, one, positions, with_forces) for one in sets]
+    if with_stress and any(one.on_space for one in sets):
+        raise ModelError(
+            "stresses cannot be learned at points of a mesh, which is made anew for every cell: "
+            "choose atoms, bonds or a grid"
+        )
+    n_coordinates = 3 * len(sample.structure) + (3 if with_stress else 0)
+    coordinates = torch.zeros(n_coordinates, dtype=torch.float64, requires_grad=True)
+    energy, forces = _labels(sample, functional, coordinates, with_forces)
+    data = [_points(sample, descriptor, one, coordinates, with_forces) for one in sets]
     if with_fields:
         data[0] = replace(data[0], fields=_smoothed_fields(data[0].weights, sample, sets[0]))
     return StructureData(sample.structure, data, energy, forces)
 
 
 def _labels(
-    sample: Sample, functional: EnergyFunctional | None, positions: Tensor, with_forces: bool
+    sample: Sample, functional: EnergyFunctional | None, coordinates: Tensor, with_forces: bool
 ) -> tuple[float, Tensor | None]:
-    if with_forces and sample.forces is None:
-        raise ModelError(f"sample {sample.structure.formula} has no forces to learn")
-    forces = torch.tensor(sample.forces).flatten() if with_forces else None
+    """Energy and forces on the coordinates, without the ions' closed energy."""
+    forces = _forces(sample, len(coordinates)) if with_forces else None
     if functional is None:
         return sample.total_energy, forces
-    ions = functional.electrostatics.ion_energy(sample.structure, positions)
-    return without_closed(sample.total_energy, forces, ions, positions)
+    where = moved(sample.structure, coordinates)
+    ions = functional.electrostatics.ion_energy(sample.structure, *where)
+    return without_closed(sample.total_energy, forces, ions, coordinates)
+
+
+def _forces(sample: Sample, n_coordinates: int) -> Tensor:
+    structure = sample.structure
+    if sample.forces is None:
+        raise ModelError(f"sample {structure.formula} has no forces to learn")
+    forces = torch.tensor(sample.forces).flatten()
+    if n_coordinates == len(forces):
+        return forces
+    if sample.stress is None:
+        raise ModelError(f"sample {structure.formula} has no stress to learn")
+    return torch.cat([forces, -area_of_an_atom(structure) * torch.tensor(sample.stress)])
 
 
 def without_closed(
-    energy: float, forces: Tensor | None, closed: Tensor, positions: Tensor
+    energy: float, forces: Tensor | None, closed: Tensor, coordinates: Tensor
 ) -> tuple[float, Tensor | None]:
-    """Energy and forces (3 n_atoms,) less a closed energy of positions and its forces."""
+    """Energy and forces (n_coordinates,) less a closed energy of the coordinates and its forces."""
     if forces is not None:
-        (gradient,) = torch.autograd.grad(closed, positions)
+        (gradient,) = torch.autograd.grad(closed, coordinates)
         forces = forces + gradient.flatten()
     return energy - float(closed.detach()), forces
 
@@ -125,7 +149,7 @@ def _points(
     sample: Sample,
     descriptor: Descriptor,
     chosen: PointSet,
-    positions: Tensor,
+    coordinates: Tensor,
     with_forces: bool,
 ) -> PointsData:
     structure = sample.structure
@@ -133,21 +157,22 @@ def _points(
         with torch.no_grad():
             where, weights = chosen.points_and_weights(structure)
             return PointsData(descriptor(where, structure), weights)
-    where, weights = chosen.points_and_weights(structure, positions)
-    size = 4 * len(weights) * descriptor.n_features * positions.numel()
+    positions, cell = moved(structure, coordinates)
+    where, weights = chosen.points_and_weights(structure, positions, cell)
+    size = 4 * len(weights) * descriptor.n_features * len(coordinates)
     if size > MAX_BYTES:
         raise ModelError(
             f"derivatives of {descriptor.n_features} features at {len(weights)} points by "
-            f"{len(positions)} atoms take {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} "
+            f"{len(structure)} atoms take {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} "
             "are kept: learn forces at fewer points (a wider spacing), or fields without forces"
         )
-    features = descriptor(where, structure, positions)
+    features = descriptor(where, structure, positions, cell)
     moves = weights.requires_grad
     return PointsData(
         features.detach(),
         weights.detach(),
-        features_by_position=jacobian(features.flatten(), positions).float(),
-        weights_by_position=jacobian(weights, positions) if moves else None,
+        features_by_coordinate=jacobian(features.flatten(), coordinates).float(),
+        weights_by_coordinate=jacobian(weights, coordinates) if moves else None,
     )
 
 

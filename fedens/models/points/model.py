@@ -8,14 +8,15 @@ energy e, and where the points are those of a mesh also the electron density, fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from fedens.energy.functional import EnergyFunctional
+from fedens.errors import ModelError
 from fedens.features.descriptor import Descriptor, descriptor_from_description
 from fedens.features.points import PointSet
 from fedens.features.surroundings import Points
@@ -24,7 +25,8 @@ from fedens.learning.checkpoints import under
 from fedens.learning.domain import TrainingDomain
 from fedens.learning.pointwise import PointwiseNetwork
 from fedens.learning.scaling import Standardise
-from fedens.models.base import Model, not_finite
+from fedens.models.base import EnergyAndForces, How, Model, not_finite
+from fedens.models.points.coordinates import area_of_an_atom, moved
 from fedens.structure import Structure
 
 #: Share of a feature's range by which a point may lie outside before it counts: a few atoms do not
@@ -162,17 +164,49 @@ class EnergyModel(Model):
                 fields |= dict(zip(("energy_density", "density"), outputs.T, strict=False))
         return PointsPrediction(structure, energy, fields)
 
-    def energy_of(self, structure: Structure, positions: Tensor) -> Tensor:
-        return self._sum(structure, positions, self._outputs(structure, positions))
+    def energy_of(
+        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
+    ) -> Tensor:
+        """Total energy, hartree; differentiable in positions and, without a mesh, in the cell."""
+        return self._sum(structure, positions, self._outputs(structure, positions, cell), cell)
+
+    def energy_and_forces(self, structure: Structure, stress: bool = False) -> EnergyAndForces:
+        """Energy, forces and, if wanted, normal stress by one backward pass.
+
+        Raises:
+            ModelError: stress of a structure that is not periodic or of a sum over points of a
+                mesh; numbers that are not finite.
+        """
+        if stress and not (structure.periodic and "stress" in self.properties("")):
+            raise ModelError("stress is defined for periodic cells and points without a mesh only")
+        n = len(structure)
+        coordinates = torch.zeros(3 * n + 3 * stress, dtype=torch.float64, requires_grad=True)
+        energy = self.energy_of(structure, *moved(structure, coordinates))
+        (gradient,) = torch.autograd.grad(energy, coordinates)
+        return EnergyAndForces(
+            float(energy.detach()),
+            -gradient[: 3 * n].reshape(n, 3).numpy(),
+            gradient[3 * n :].numpy() / area_of_an_atom(structure) if stress else None,
+        ).checked(structure)
+
+    def properties(self, route: str) -> tuple[str, ...]:
+        on_space = any(part.points.on_space for part in self.parts)
+        return (*super().properties(route), *([] if on_space else ["stress"]))
+
+    def calculate(
+        self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
+    ) -> dict[str, Any]:
+        del how
+        return self.energy_and_forces(structure, "stress" in wanted).by_name
 
     def _outputs(
-        self, structure: Structure, positions: Tensor
+        self, structure: Structure, positions: Tensor, cell: Tensor | None = None
     ) -> list[tuple[Points, Tensor, Tensor]]:
         """Points, weights and outputs of each set; a warning where the training had no such."""
         found, outside = [], 0
         for part in self.parts:
-            where, weights = part.points.points_and_weights(structure, positions)
-            features = self.descriptor(where, structure, positions)
+            where, weights = part.points.points_and_weights(structure, positions, cell)
+            features = self.descriptor(where, structure, positions, cell)
             found.append((where, weights, part(features)))
             outside += self.domain.points_outside(features, _SLACK)
         total = sum(len(weights) for _, weights, _ in found)
@@ -187,10 +221,11 @@ class EnergyModel(Model):
         structure: Structure,
         positions: Tensor,
         outputs: Sequence[tuple[Points, Tensor, Tensor]],
+        cell: Tensor | None = None,
     ) -> Tensor:
         total = positions.new_zeros(())
         if self.functional is not None:
-            total = self.functional.electrostatics.ion_energy(structure, positions)
+            total = self.functional.electrostatics.ion_energy(structure, positions, cell)
         return total + torch.stack([w @ columns[:, 0] for _, w, columns in outputs]).sum()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -229,9 +264,13 @@ class EnergyModel(Model):
     @property
     def summary(self) -> dict[str, Any]:
         return {
-            "sums over": ", ".join(part.points.kind for part in self.parts),
+            "sums over": ", ".join(map(_in_words, (part.points for part in self.parts))),
             "features": self.descriptor.n_features,
             "hidden units": list(self.parts[0].network.hidden),
             "adds the energy of ions": self.functional is not None,
             "trained on": f"{self.provenance['n_samples']} structures",
         }
+
+
+def _in_words(points: PointSet) -> str:
+    return points.kind if points.element is None else f"{points.kind} of {points.element}"

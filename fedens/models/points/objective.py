@@ -5,7 +5,8 @@ The loss is a sum of squared errors, each in its own unit:
     w_E mean (E - E_ref)^2 / (n_atoms u_E)^2 + w_F mean (F - F_ref)^2 / u_F^2
         + w_f integral [(e - e_ref)^2 / u_e^2 + (n - n_ref)^2 / u_n^2] / volume
 
-u_E and u_F are 1 mHa per atom and 1 mHa/bohr, u_e and u_n the spreads of the fields.
+u_E and u_F are 1 mHa per atom and 1 mHa/bohr, u_e and u_n the spreads of the fields. Stresses are
+forces on the cell (:mod:`fedens.models.points.coordinates`) and count as those on the atoms.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fedens.errors import ModelError
-from fedens.learning.least_squares import least_squares, with_constant
+from fedens.learning.least_squares import best_ridge, least_squares, with_constant
 from fedens.learning.scaling import Standardise
 from fedens.models.points.data import PointsData, StructureData
 from fedens.models.points.model import PointModels
@@ -40,7 +41,9 @@ class EnergyTrainingSettings:
             a label out. Fields are learned at the first set of points.
         steps: of the optimiser. max_seconds: end sooner after this processor time.
         batch_points: points of the fields' term per step. learning_rate: highest rate of AdamW.
-        ridge: damping of the least-squares start, relative to the mean diagonal.
+        ridge: damping of the least-squares start, relative to the mean diagonal; None: chosen by
+            leaving out one structure after the other.
+        with_stress: whether stresses are learned beside forces.
         seed: of weights and batches.
     """
 
@@ -52,7 +55,8 @@ class EnergyTrainingSettings:
     max_seconds: float | None = None
     batch_points: int = 4096
     learning_rate: float = 1e-3
-    ridge: float = 1e-6
+    ridge: float | None = 1e-6
+    with_stress: bool = False
     seed: int = 0
 
     @property
@@ -73,7 +77,7 @@ Batch: TypeAlias = tuple[StructureData, Tensor | None]
 def energy_and_forces_from(
     network: nn.Module, one: StructureData, with_forces: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """Energy, hartree, and forces (3 n_atoms,), hartree/bohr, from the features that are stored.
+    """Energy, hartree, and forces (n_coordinates,), hartree/bohr, from stored features.
 
     Without those of the ions; differentiable in the weights of the network.
     """
@@ -107,9 +111,12 @@ class EnergyObjective:
         """Networks that are linear so far: the least-squares solution."""
         assert isinstance(network, PointModels)
         scalings, ridge = [part.scaling for part in network.parts], self.settings.ridge
-        rows = (row for one in self.structures for row in self.rows(one, scalings))
         sizes = [scaling.n_features + 1 for scaling in scalings]
-        columns = [[own] for own in least_squares(rows, ridge).split(sizes)]
+        constants = torch.cat([torch.arange(size) == size - 1 for size in sizes])
+        if ridge is None:
+            ridge = best_ridge([self.rows(one, scalings) for one in self.structures], constants)
+        rows = (row for one in self.structures for row in self.rows(one, scalings))
+        columns = [[own] for own in least_squares(rows, ridge, free=constants).split(sizes)]
         if self.settings.learns_fields:
             columns[0].append(least_squares(self._density_rows(scalings[0]), ridge))
         for part, own in zip(network.parts, columns, strict=True):
@@ -145,13 +152,13 @@ class EnergyObjective:
         if forces is not None:
             errors = (forces - _prepared(one.forces, "forces")) / _FORCE_UNIT
             loss = loss + self.settings.force_weight * (errors**2).mean()
-        return loss
+        return one.weight * loss
 
     def _of_fields(self, network: nn.Module, one: StructureData, points: Tensor) -> Tensor:
         """Fields' term, at points drawn by their weight."""
         (predicted,) = network([one.sets[0].features[points]])
         errors = (predicted - _prepared(one.sets[0].fields)[points]) / self.field_units
-        return self.settings.field_weight * (errors**2).sum(dim=1).mean()
+        return one.weight * self.settings.field_weight * (errors**2).sum(dim=1).mean()
 
     def rows(
         self, one: StructureData, scalings: Sequence[Standardise]
@@ -165,11 +172,12 @@ class EnergyObjective:
             for scaling, points in zip(scalings, one.sets, strict=True)
         ]
         sums = [p.weights @ c for p, c in zip(one.sets, columns, strict=True)]
-        weight = math.sqrt(self.settings.energy_weight) / (len(one.structure) * _ENERGY_UNIT)
+        weight = math.sqrt(one.weight * self.settings.energy_weight)
+        weight = weight / (len(one.structure) * _ENERGY_UNIT)
         yield weight * torch.cat(sums)[None], weight * sums[0].new_tensor([one.energy])
         if self.settings.learns_forces:
             forces = _prepared(one.forces, "forces")
-            weight = math.sqrt(self.settings.force_weight / len(forces)) / _FORCE_UNIT
+            weight = math.sqrt(one.weight * self.settings.force_weight / len(forces)) / _FORCE_UNIT
             pulls = [
                 _force_rows(points, scaling, c)
                 for points, scaling, c in zip(one.sets, scalings, columns, strict=True)
@@ -177,7 +185,8 @@ class EnergyObjective:
             yield weight * torch.cat(pulls, dim=1), weight * forces
         if self.settings.learns_fields:
             volume = one.sets[0].weights.sum()
-            share = torch.sqrt(self.settings.field_weight * one.sets[0].weights / volume)
+            weight = one.weight * self.settings.field_weight
+            share = torch.sqrt(weight * one.sets[0].weights / volume)
             share = share / self.field_units[0]
             others = sum(c.shape[1] for c in columns[1:])
             rows = torch.nn.functional.pad(columns[0], (0, others))
@@ -197,11 +206,11 @@ def _prepared(label: Tensor | None, name: str = "fields") -> Tensor:
 
 
 def _force_rows(points: PointsData, scaling: Standardise, columns: Tensor) -> Tensor:
-    """Forces (3 n_atoms, n_features + 1) of each column of a linear model."""
-    derivatives = _prepared(points.features_by_position, "forces")
+    """Forces (n_coordinates, n_features + 1) of each column of a linear model."""
+    derivatives = _prepared(points.features_by_coordinate, "forces")
     blocks = derivatives.reshape(len(columns), -1, derivatives.shape[1])
     pulls = torch.einsum("p,pfk->kf", points.weights.float(), blocks).double() / scaling.scale
     rows = -torch.cat([pulls, pulls.new_zeros(len(pulls), 1)], dim=1)
-    if points.weights_by_position is not None:
-        rows = rows - points.weights_by_position.T @ columns
+    if points.weights_by_coordinate is not None:
+        rows = rows - points.weights_by_coordinate.T @ columns
     return rows

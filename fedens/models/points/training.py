@@ -48,7 +48,11 @@ def train_energy_model(
         ModelError: no samples, no labels, or labels that a sample lacks; a training that diverges.
     """
     settings = settings or EnergyTrainingSettings()
-    how = {"with_forces": settings.learns_forces, "with_fields": settings.learns_fields}
+    how = {
+        "with_forces": settings.learns_forces,
+        "with_stress": settings.learns_forces and settings.with_stress,
+        "with_fields": settings.learns_fields,
+    }
     structures = []
     for i, sample in enumerate(samples):
         structures.append(prepare_structure(sample, descriptor, sets, functional, **how))
