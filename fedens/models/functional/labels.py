@@ -48,7 +48,7 @@ def kinetic_label(sample: Sample) -> KineticLabel:
     """
     if not sample.converged:
         raise DatasetError(f"{sample.structure.formula} is not converged: it cannot be a label")
-    mu = sample.bands.chemical_potential if sample.bands else None
+    mu = sample.chemical_potential
     if "effective_potential" not in sample.fields or mu is None:
         raise DatasetError(
             f"{sample.structure.formula} has no effective potential with its chemical potential: "
