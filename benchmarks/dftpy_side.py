@@ -33,7 +33,7 @@ from worker import serve
 _TABLE = np.concatenate(
     [[0.0], np.geomspace(0.02, 1.0, 400, endpoint=False), np.arange(1.0, 25.0, 0.02)]
 )
-_KINETIC = {"tfvw": "TFVW", "wt": "WT"}
+_KINETIC = {"tfvw": "TFVW", "wt": "WT", "lkt": "LKT"}
 
 
 class GTHTable(BasePseudo):

@@ -34,7 +34,7 @@ from cheapest import (
 from systems import EXACT_ATOM_ENERGY, NAMES, TITLES, make_system
 from worker import Worker, stay_on_core
 
-KINETIC_TITLES = {"tfvw": "TF+vW", "wt": "Wang-Teter"}
+KINETIC_TITLES = {"tfvw": "TF+vW", "wt": "Wang-Teter", "lkt": "Luo-Karasiev-Trickey"}
 EPILOG = """
 examples:
   python benchmarks/orbital_free_vs_dftpy.py --json result.json
@@ -102,7 +102,7 @@ def main() -> None:
     rows: list[Row] = []
     for name, kinetic in itertools.product(arguments.systems, arguments.functionals):
         system = {**make_system(name, kinetic), "atomic_gaussians": gaussians}
-        if kinetic == "wt" and system["cell"] is None:
+        if kinetic != "tfvw" and system["cell"] is None:
             continue
         say(f"\n{TITLES[name]}, {KINETIC_TITLES[kinetic]}")
         references, settings = prepare(codes, system, known, arguments)
@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--functionals", nargs="+", choices=list(KINETIC_TITLES), default=list(KINETIC_TITLES),
-        metavar="NAME", help="tfvw and/or wt (default both; isolated systems have tfvw only)",
+        metavar="NAME", help="of tfvw, wt, lkt (default all; isolated systems have tfvw only)",
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true",

@@ -32,7 +32,7 @@ TITLES = {
 
 
 def make_system(name: str, kinetic: str) -> dict[str, Any]:
-    """One system with its kinetic functional, ``tfvw`` or ``wt``."""
+    """One system with its kinetic functional, ``tfvw``, ``wt`` or ``lkt``."""
     system = {"name": name, "kinetic": kinetic, "pseudopotential": PSEUDOPOTENTIAL}
     if name == "atom":
         positions, cell = np.zeros((1, 3)), None

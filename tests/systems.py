@@ -106,6 +106,38 @@ def dftpy_case(name: str) -> ReferenceCase:
     )
 
 
+@dataclass(frozen=True)
+class KineticCase:
+    """A ground state with one kinetic functional; see ``dftpy_kinetic.json`` for its source."""
+
+    structure: Structure
+    functional: EnergyFunctional
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+@cache
+def _kinetic() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("dftpy_kinetic.json").read_text())
+
+
+KINETIC_CASES = sorted(_kinetic()["cases"])
+
+
+def kinetic_case(name: str) -> KineticCase:
+    """A case of a displaced or strained cell of four atoms, such as ``strained_lkt``."""
+    case = _kinetic()["cases"][name]
+    lattice = _kinetic()["structures"][case["structure"]]
+    return KineticCase(
+        Structure(["Al"] * 4, lattice["positions"], cell=lattice["cell"], pbc=True),
+        EnergyFunctional.orbital_free(case["kinetic"], pseudopotential=GTHFIT),
+        case["energy"],
+        np.array(case["forces"]),
+        np.array(case["stress"]),
+    )
+
+
 #: Goodwin-Needs-Heine aluminium, fcc, a = 7.63 bohr, LDA-PZ, hartree per atom (DFTpy 2.2.0), by
 #: kinetic functional and von Weizsaecker weight.
 GNH_FCC_EDGE = 7.63

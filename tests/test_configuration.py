@@ -224,6 +224,7 @@ def test_wrong_type_is_named_with_its_line(refused, text, line, named):
         ("space:\n  spacing: .inf", 2, "space.spacing"),
         ("device: gpu", 1, "device: should be 'auto', 'cpu' or 'cuda', not 'gpu'"),
         ("functional: {kinetic: tf}", 1, "functional.kinetic: should be 'wt'"),
+        ("functional: {temperature: -1}", 1, "functional.temperature: should be greater than"),
         ("structures:\n  element: Qq", 2, "structures.element: should be the chemical symbol"),
         ("structures:\n  supercell: [2, 2]", 2, "structures.supercell.2: is missing"),
         ("structures:\n  displacement: [0.4, 0.1]", 2, "the smaller number, then the larger one"),

@@ -203,6 +203,13 @@ def test_a_replaced_structure_file_is_noticed(tmp_path, monkeypatch):
         np.testing.assert_allclose(stored, Structure.from_ase(cell).positions, atol=1e-7)
 
 
+def test_the_functional_is_the_configurations(tmp_path):
+    run = run_of(tmp_path, functional={"kinetic": "lkt", "temperature": 0.01})
+    names = [term.name for term in run.functional.terms]
+    assert names[:3] == ["luo_karasiev_trickey", "von_weizsaecker", "thermal_thomas_fermi"]
+    assert run.labelling["functional"]["temperature"] == 0.01
+
+
 def test_labelling_is_a_pure_function(finished):
     folder, _ = finished
     run = open_run(load_job(folder / "config.yaml"), folder, QUIET)

@@ -64,10 +64,10 @@ _SOLVED: dict[tuple[Hashable, ...], FreeAtom] = {}
 
 
 def free_atom(functional: EnergyFunctional, symbol: str) -> FreeAtom:
-    """The isolated atom of an element, by the functional's local and von Weizsaecker parts.
+    """The isolated atom of an element, by Thomas-Fermi, von Weizsaecker's term and xc.
 
-    Non-local kinetic kernels are not defined in vacuum; their atom is that of Thomas-Fermi +
-    von Weizsaecker with weight 1.
+    Other kinetic terms are left out: non-local kernels are not defined in vacuum, and at a
+    temperature an atom does not hold its electrons there.
 
     Raises:
         FunctionalError: when xc is not a local functional.

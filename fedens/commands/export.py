@@ -15,7 +15,6 @@ from fedens.data.sample_file import read_sample
 from fedens.errors import ModelError, OutputError
 from fedens.fields import is_density
 from fedens.models.base import Model
-from fedens.models.crystal.model import Predictor
 from fedens.models.molecule.model import MolecularModel
 from fedens.output.all_electron_grid import DEFAULT_SPACING, sample_grid
 from fedens.output.chgcar import write_chgcar_grid
@@ -171,7 +170,7 @@ def _fields(sample: Sample, predictor: Model | None) -> dict[str, torch.Tensor]:
         predicted = prediction.fields(torch.tensor(sample.points))
         fields |= {f"{name}_predicted": values for name, values in predicted.items()}
     else:
-        if not isinstance(predictor, Predictor):
+        if predictor.resolution is None:
             raise ModelError(_WRONG_MODEL.format(sample.structure.formula, "a box", "molecules"))
         density = predictor.density(sample.structure, sample.tensor_space(predictor.device))
         fields["density_predicted"] = density.values.cpu()

@@ -16,6 +16,7 @@ from fedens.learning.devices import resolve_device
 from fedens.models.base import Model
 from fedens.models.crystal.model import Predictor
 from fedens.models.crystal.prediction import check_route
+from fedens.models.functional.model import FunctionalModel
 from fedens.models.molecule.model import MolecularModel
 from fedens.output.vtk import write_pvd, write_vtu
 from fedens.progress import Progress
@@ -117,6 +118,10 @@ def _write_fields(
         space, molecule = SimplexSpace.for_structure(structure), predictor.predict(structure)
         fields = molecule.fields(space.points)
         uncertainty = molecule.density_uncertainty(space.points)
+    elif isinstance(predictor, FunctionalModel):
+        solved = predictor.predict(structure)
+        space = cast(TensorSpace, solved.density.space)
+        fields, uncertainty = solved.fields, solved.density_uncertainty
     elif isinstance(predictor, Predictor):
         prediction = predictor.predict(structure, refinement_steps=refinement_steps)
         space = cast(TensorSpace, prediction.density.space)

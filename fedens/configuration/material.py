@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -165,9 +166,11 @@ def _default_pseudopotentials() -> dict[str, Pseudopotential]:
 class FunctionalOptions(Options):
     """The orbital-free functional."""
 
-    kinetic: Literal["wt", "wgc", "tfvw"] = Field(default="wt", description="kinetic functional")
+    kinetic: Literal["wt", "wgc", "lkt", "tfvw"] = Field(
+        default="wt", description="kinetic functional"
+    )
     vw_weight: PositiveFloat = Field(
-        default=1.0, description="von Weizsaecker factor; 1 for wt and wgc"
+        default=1.0, description="von Weizsaecker factor; 1 for all but tfvw"
     )
     xc: str = Field(default="lda_pz", description="exchange and correlation")
     pseudopotentials: Pseudopotentials = Field(
@@ -175,6 +178,9 @@ class FunctionalOptions(Options):
     )
     gaussian_width: PositiveFloat = Field(
         default=1.2, description="of the ions' Gaussian charges, bohr"
+    )
+    temperature: NonNegativeFloat = Field(
+        default=0.0, description="k_B T of the uniform gas' electrons, hartree; 0: none"
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedens.data.density import Density
 from fedens.energy.electrostatics import DEFAULT_GAUSSIAN_WIDTH, Electrostatics, Ions
-from fedens.energy.kinetic import ThomasFermi, VonWeizsaecker
+from fedens.energy.kinetic import LuoKarasievTrickey, ThomasFermi, VonWeizsaecker
 from fedens.energy.minimise import Hessian, descend_on_sphere
 from fedens.energy.nonlocal_kinetic import WANG_TETER, NonlocalKinetic
 from fedens.energy.pseudopotential import LocalPseudopotential
@@ -23,6 +23,7 @@ from fedens.energy.terms import (
     local_energy_density,
     term_from_description,
 )
+from fedens.energy.thermal_kinetic import ThermalThomasFermi
 from fedens.energy.xc import exchange_correlation, warn_of_mixture
 from fedens.errors import FunctionalError
 from fedens.fem.space import FunctionSpace
@@ -87,39 +88,38 @@ class EnergyFunctional:
         pseudopotential: LocalPseudopotential | Mapping[str, LocalPseudopotential] | None = None,
         gaussian_width: float | Mapping[str, float] = DEFAULT_GAUSSIAN_WIDTH,
         mean_density: float | None = None,
+        temperature: float = 0.0,
     ) -> EnergyFunctional:
         """Thomas-Fermi + lambda von Weizsaecker (+ non-local kinetic) + xc + electrostatics.
 
         Args:
             kinetic: ``tfvw``; ``wt`` (Wang-Teter) or ``wgc`` (density-independent
-                Wang-Govind-Carter), which contain the whole von Weizsaecker term.
-            vw_weight: lambda; must be 1 for ``wt`` and ``wgc``.
+                Wang-Govind-Carter); ``lkt`` (Luo-Karasiev-Trickey, in place of Thomas-Fermi).
+                The last three contain the whole von Weizsaecker term.
+            vw_weight: lambda; must be 1 for all but ``tfvw``.
             xc: ``lda_pz``, ``lda_x``, ``lda_pw``, ``lda_teter``, ``pbe`` or any LDA or GGA name of
                 libxc.
             pseudopotential: one object for all atoms or ``{symbol: object}``.
             gaussian_width: width of the ions' Gaussian charges, bohr, or ``{symbol: width}``.
             mean_density: n0 of the non-local kernel, electron/bohr^3; default N/V of the cell.
+            temperature: k_B T of the electrons, hartree: :class:`.ThermalThomasFermi` where it is
+                not 0, so that the energy is a free energy.
 
         Raises:
             FunctionalError: a combination that is not defined.
         """
-        if kinetic != "tfvw" and kinetic not in _NONLOCAL_EXPONENTS:
-            raise FunctionalError(f"kinetic is {kinetic!r}; expected 'tfvw', 'wt' or 'wgc'")
-        if kinetic != "tfvw" and vw_weight != 1.0:
-            raise FunctionalError(
-                f"vw_weight is {vw_weight} with kinetic={kinetic!r}: that kernel contains the "
-                "whole von Weizsaecker term; use vw_weight=1"
-            )
-        if not vw_weight > 0:
-            raise FunctionalError(f"vw_weight is {vw_weight}; must be positive")
+        _check_kinetic(kinetic, vw_weight)
         if pseudopotential is None:
             raise FunctionalError(
                 "no pseudopotential given: pass pseudopotential=GTHLocal(...) or "
                 "{'Al': GTHLocal(...)}"
             )
-        terms: list[EnergyTerm] = [ThomasFermi(), VonWeizsaecker(float(vw_weight))]
+        local = LuoKarasievTrickey() if kinetic == "lkt" else ThomasFermi()
+        terms: list[EnergyTerm] = [local, VonWeizsaecker(float(vw_weight))]
         if kinetic in _NONLOCAL_EXPONENTS:
             terms.append(NonlocalKinetic(mean_density, *_NONLOCAL_EXPONENTS[kinetic]))
+        if temperature:
+            terms.append(ThermalThomasFermi(temperature))
         ions = Electrostatics(pseudopotential, gaussian_width)
         functional = cls([*terms, exchange_correlation(xc), ions])
         functional._options = {
@@ -129,12 +129,13 @@ class EnergyFunctional:
             "pseudopotentials": ions.describe()["pseudopotentials"],
             "gaussian_widths_bohr": dict(ions.widths),
             "mean_density": mean_density,
+            **({"temperature": temperature} if temperature else {}),
         }
         return functional
 
     @property
     def kinetic(self) -> str:
-        """``tfvw``, ``wt`` or ``wgc`` of :meth:`orbital_free`; else names of the kinetic terms."""
+        """What :meth:`orbital_free` was asked for; else names of the kinetic terms."""
         names = [term.name for term in self.terms if term.group == "kinetic"]
         return str(self._options["kinetic"]) if self._options else ", ".join(names)
 
@@ -167,6 +168,7 @@ class EnergyFunctional:
             ions.pseudopotentials,
             ions.widths,
             description["mean_density"],
+            description.get("temperature", 0.0),
         )
 
     def number_of_electrons(self, structure: Structure) -> float:
@@ -194,6 +196,18 @@ class EnergyFunctional:
             )
         terms = [term.bind(structure, space, electrons, positions) for term in self.terms]
         return BoundFunctional(self, space, terms, electrons)
+
+
+def _check_kinetic(kinetic: str, vw_weight: float) -> None:
+    if kinetic not in ("tfvw", "lkt", *_NONLOCAL_EXPONENTS):
+        raise FunctionalError(f"kinetic is {kinetic!r}; expected 'tfvw', 'wt', 'wgc' or 'lkt'")
+    if kinetic != "tfvw" and vw_weight != 1.0:
+        raise FunctionalError(
+            f"vw_weight is {vw_weight} with kinetic={kinetic!r}: that functional contains the "
+            "whole von Weizsaecker term; use vw_weight=1"
+        )
+    if not vw_weight > 0:
+        raise FunctionalError(f"vw_weight is {vw_weight}; must be positive")
 
 
 def _only(terms: list[_Term]) -> _Term:

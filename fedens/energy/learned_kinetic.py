@@ -175,7 +175,7 @@ class LearnedKinetic(DensityTerm):
         weighted = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
         fixed_y, fixed_weights = y.detach(), weighted.detach()
         basis = self.correction.basis(fixed_y)
-        derivatives = []
+        derivatives: list[Tensor] = []
         for chosen in torch.arange(basis.shape[1]).split(_CHUNK):
             slopes = torch.stack([self.correction.basis_gradient(fixed_y, int(k)) for k in chosen])
             upstream = (fixed_weights[:, None] * slopes, basis[:, chosen].T)
@@ -185,19 +185,25 @@ class LearnedKinetic(DensityTerm):
         return fixed_weights @ basis, torch.cat(derivatives)
 
     def uniform_response(self, q2: Tensor, density: Tensor) -> Tensor:
+        second, slope = self._uniform_derivatives(density)
         made = self.correction.variables
-        n_kernels = made.n_variables - 2
-
-        def energy(changes: Tensor, gradient2: Tensor) -> Tensor:
-            n = (density + changes).unsqueeze(1)  # at the point, and smoothed
-            y = made(n[0], gradient2.reshape(1), n[1:], self.mean_density)
-            return (THOMAS_FERMI * n[0] ** (5 / 3) * self.correction(y)).sum()
-
-        zeros, none = q2.new_zeros(1 + n_kernels), q2.new_zeros(())
-        second = torch.func.jacrev(torch.func.grad(energy))(zeros, none)
-        slope = torch.func.grad(energy, argnums=1)(zeros, none)
         waves = torch.cat([torch.ones_like(q2)[None], made.kernels(q2, self.mean_density)])
         return torch.einsum("ab,aq,bq->q", second, waves, waves) + slope * q2 / (2 * density)
+
+    @torch.enable_grad()
+    def _uniform_derivatives(self, density: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the uniform gas' energy density: second ones in n and the smoothed densities,
+        (1 + n_kernels, 1 + n_kernels); the first in |grad u|^2, a scalar."""
+        made = self.correction.variables
+        changes = density.new_zeros(made.n_variables - 1, requires_grad=True)
+        gradient2 = density.new_zeros(1, requires_grad=True)
+        n = (density + changes).unsqueeze(1)  # at the point, and smoothed
+        y = made(n[0], gradient2, n[1:], self.mean_density)
+        energy = (THOMAS_FERMI * n[0] ** (5 / 3) * self.correction(y)).sum()
+        first, slope = torch.autograd.grad(energy, (changes, gradient2), create_graph=True)
+        rows = [torch.autograd.grad(f, changes, create_graph=True)[0] for f in first]
+        second, slope = torch.stack(rows), slope.squeeze()
+        return (second, slope) if density.requires_grad else (second.detach(), slope.detach())
 
     def describe(self) -> dict[str, Any]:
         return {

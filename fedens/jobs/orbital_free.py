@@ -36,7 +36,12 @@ class OrbitalFreeRun(Run[Options]):
             symbol: one.pseudopotential(symbol) for symbol, one in options.pseudopotentials.items()
         }
         return EnergyFunctional.orbital_free(
-            options.kinetic, options.vw_weight, options.xc, pseudopotentials, options.gaussian_width
+            options.kinetic,
+            options.vw_weight,
+            options.xc,
+            pseudopotentials,
+            options.gaussian_width,
+            temperature=options.temperature,
         )
 
     @property

@@ -56,7 +56,8 @@ class FunctionalModel(Model):
         calibration: factor from the covariance's spread to errors of structures not trained on.
         domain: range of the learned term's variables in the training, or None.
         correction: added to the minimum's energy, or None.
-        provenance: data and options of the training.
+        provenance: data and options of the training; ``projectors``, if there, are the elements
+            whose pseudopotentials in the labels had some, so that the model belongs to them.
 
     Raises:
         ModelError: a covariance without a learned term, or of other parameters.
@@ -105,13 +106,13 @@ class FunctionalModel(Model):
         structure: Structure,
         space: TensorSpace | None = None,
         positions: Tensor | None = None,
-        guess: Density | None = None,
+        guess: Density | str | None = None,
     ) -> FunctionalPrediction:
         """The ground state of a structure and what follows from it.
 
         Args:
             positions: (n_atoms, 3), bohr; replaces the structure's own.
-            guess: density to start from, on a space of as many coefficients.
+            guess: where to start; see :func:`solve_ground_state`.
 
         Raises:
             ConvergenceError: no minimum within the tolerance.
@@ -119,14 +120,11 @@ class FunctionalModel(Model):
             FunctionalError: an isolated structure for a functional of crystals.
             SpaceError: a space that does not fit.
         """
+        space = space or self.space_for(structure)  # stays where the atoms move
         if positions is not None:
             structure = structure.replace(positions=positions.detach().numpy())
         state = solve_ground_state(
-            structure,
-            space or self.space_for(structure),
-            self.functional,
-            guess,
-            self.residual_tolerance,
+            structure, space, self.functional, guess, self.residual_tolerance
         )
         outside = self._points_outside(state.density)
         return FunctionalPrediction(state, self.correction, self.posterior, outside)
@@ -189,8 +187,11 @@ class FunctionalModel(Model):
         return self._predict_warned(structure, space=space).density
 
     def properties(self, route: str) -> tuple[str, ...]:
-        del route
-        return _PROPERTIES if self.covariance is None else (*_PROPERTIES, *_UNCERTAINTIES)
+        """No stress where the correction has none."""
+        offered = _PROPERTIES if self.covariance is None else (*_PROPERTIES, *_UNCERTAINTIES)
+        if self.correction is None or "stress" in self.correction.properties(route):
+            return offered
+        return tuple(name for name in offered if name != "stress")
 
     def calculate(
         self, structure: Structure, wanted: Collection[str], **how: Unpack[How]
@@ -242,6 +243,9 @@ class FunctionalModel(Model):
             shown["learned parameters"] = len(learned.correction.parameters)
             shown["mean density (electron/bohr^3)"] = learned.mean_density
             shown["error bars"] = self.covariance is not None
+        if self.provenance.get("projectors"):
+            elements = ", ".join(self.provenance["projectors"])
+            shown["conditional"] = f"on the pseudopotentials of {elements}: labels had projectors"
         if correction is not None:
             shown |= {f"correction, {k}": v for k, v in correction.summary.items()}
         shown["spacing (bohr), order"] = f"{self.spacing:.4f}, {self.order}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedens.data.density import Density
-from fedens.models.base import EnergyAndForces, Uncertainty
+from fedens.models.base import EnergyAndForces, Uncertainty, not_finite
 from fedens.models.functional.posterior import Posterior
 from fedens.models.points.model import EnergyModel
 from fedens.reference.orbital_free import GroundState
@@ -45,23 +45,28 @@ class FunctionalPrediction:
         """The density of the minimum, n*."""
         return self.state.density
 
-    @property
+    @cached_property
+    @torch.no_grad()
     def energy(self) -> float:
         """Total energy with the correction, hartree."""
-        with torch.no_grad():
-            return float(self.energy_at(torch.tensor(self.structure.positions)))
+        return float(self.energy_at(torch.tensor(self.structure.positions)))
 
     def energy_at(self, positions: Tensor) -> Tensor:
         """E(n*, R) with the correction, hartree; differentiable in the positions R (n_atoms, 3).
 
         n* stays as it is: at the minimum that changes the first derivative by nothing. Second
         derivatives would lack the density's answer.
+
+        Raises:
+            ModelError: an energy that is not finite.
         """
         bound = self.state.functional.bind(self.structure, self.state.space, positions)
         energy = bound.energy(self.density)
-        if self.correction is None:
-            return energy
-        return energy + self.correction.energy_of(self.structure, positions)
+        if self.correction is not None:
+            energy = energy + self.correction.energy_of(self.structure, positions)
+        if not torch.isfinite(energy):
+            raise not_finite(self.structure, f": energy {float(energy.detach())} hartree")
+        return energy
 
     @property
     def hellmann_feynman_forces(self) -> Array:

@@ -32,16 +32,10 @@ class LabelRows:
     Attributes:
         matrix: (n_rows, n_parameters). targets: (n_rows,): what the base functional misses.
             The first row is that of the energy.
-        base_error: of the base functional alone, sqrt of the excess energy in meV per electron.
     """
 
     matrix: Tensor
     targets: Tensor
-
-    def normal(self) -> tuple[Tensor, Tensor, float]:
-        """A^T A, A^T b and b^T b."""
-        a, b = self.matrix, self.targets
-        return a.T @ a, a.T @ b, float(b @ b)
 
 
 def label_rows(
@@ -57,7 +51,7 @@ def label_rows(
     """
     c = label.density.root_coefficients.detach().requires_grad_(True)
     density = Density.from_root(label.density.space, c)
-    base_energy = sum(term.energy(density) for term in base)
+    base_energy = torch.stack([term.energy(density) for term in base]).sum()
     (base_gradient,) = torch.autograd.grad(base_energy, c)
     energies, gradients = learned.basis_energies(label.density)
     space = label.density.space
