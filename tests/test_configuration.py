@@ -177,7 +177,7 @@ def test_unwritable_configuration(tmp_path):
         ),
         (
             "recpot: 1",
-            "case.yaml, line 1: recpot: unknown key; known here: job, name, seed, device, "
+            "case.yaml, line 1: recpot: unknown key; known here: job, name, seed, device, workers, "
             "structures, theory, space, functional, solver, training, rounds, output",
         ),
     ],

@@ -93,7 +93,8 @@ def test_keeps_the_contract(model, tmp_path):
 
 def test_keeps_the_contract_with_a_correction(model, correction, tmp_path):
     y = model.learned.variables(model.predict(rattled()).density)
-    whole = replace(model, correction=correction, domain=TrainingDomain.of(y.detach(), [fcc()]))
+    domain = TrainingDomain.of(y.detach(), [fcc()])
+    whole = replace(model, correction=correction, domain=domain, calibration=1.5)
     check_model(whole, rattled(), tmp_path, tolerance=2e-5)
     again = FunctionalModel.load(tmp_path / "whole")
     assert json.dumps(again.describe()) == json.dumps(whole.describe())
@@ -104,7 +105,7 @@ def test_keeps_the_contract_with_a_correction(model, correction, tmp_path):
 
 def test_keeps_the_contract_for_isolated_atoms(tmp_path):
     tfvw = EnergyFunctional.orbital_free("tfvw", pseudopotential=GTHFIT)
-    check_model(FunctionalModel(tfvw, 0.8, 6, 1e-7), dimer(), tmp_path, tolerance=1e-4)
+    check_model(FunctionalModel(tfvw, 0.8, 4, 1e-7), dimer(), tmp_path, tolerance=1e-4)
 
 
 def test_a_correction_alone_is_delta_on_wang_teter(correction, tmp_path):
@@ -175,6 +176,17 @@ def test_errors_of_forces_and_density_are_those_of_functionals_minimised_to_the_
     expected = 1.5 * (away**2).mean(dim=0).sqrt()
     error = (prediction.density_uncertainty - expected).abs().mean() / expected.mean()
     assert error < 0.05
+
+
+def test_errors_grow_in_proportion_where_functionals_drawn_would_run_away(model):
+    small, large = (replace(model, covariance=s**2 * model.covariance) for s in (1, 300))
+    ones, many = small.predict(rattled()), large.predict(rattled())
+    assert many.energy_uncertainty == pytest.approx(300 * ones.energy_uncertainty, rel=1e-6)
+    forces = ones.forces_uncertainty
+    assert np.abs(many.forces_uncertainty / 300 - forces).max() < 0.06 * forces.max()
+    density = ones.density_uncertainty
+    error = (many.density_uncertainty / 300 - density).abs().mean() / density.mean()
+    assert error < 0.06
 
 
 def test_drawn_parameters_have_the_covariance(model):
@@ -277,11 +289,11 @@ def test_moving_atoms_conserve_the_energy_and_relaxing_ones_come_to_rest(model, 
 
 def test_commands_take_it(model, tmp_path):
     model = replace(model, spacing=0.75, order=5)
-    known = replace(model, provenance={"n_samples": 3, "projectors": ["Al"]})
+    known = replace(model, provenance={"labels": [{}] * 3, "projectors": ["Al"]})
     known.save(tmp_path / "model")
     shown = describe_path(tmp_path / "model")
     assert shown["learned parameters"] == len(model.learned.correction.parameters)
-    assert shown["trained on"] == "3 samples"
+    assert shown["trained on"] == "3 labels"
     assert "pseudopotentials of Al" in shown["conditional"]
     write(tmp_path / "cells.xyz", [rattled().to_ase(), fcc().to_ase()])
     target = tmp_path / "out.xyz"

@@ -3,20 +3,24 @@
 Its reference data cost nothing: the energy of a structure is the sum of its coordinates.
 """
 
+import os
+import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from fedens.configuration import JobOptions
 from fedens.data.sample import Sample
-from fedens.errors import ConvergenceError
+from fedens.errors import ConvergenceError, FunctionalError, SamplingError
 from fedens.jobs.registry import JOBS
 from fedens.jobs.run import Run, Section
 from fedens.jobs.summary import Summary
+from fedens.reference.labeller import LABELLERS
 from fedens.report.page import ReportTable
 from fedens.structure import Structure
 
@@ -32,17 +36,28 @@ class ToyConfiguration(JobOptions):
 
 @dataclass(frozen=True)
 class ToyLabeller:
-    """Sums of coordinates; helium does not converge."""
+    """Sums of coordinates; some elements fail.
+
+    Lithium kills its process, but goes on from a checkpoint; beryllium kills it every time.
+    """
 
     pause: float
 
-    def __call__(self, structure: Structure, report=None, checkpoint=None) -> Sample:  # noqa: ARG002
+    def __call__(self, structure: Structure, report=None, checkpoint=None) -> Sample:
         """The sample of a structure."""
         if report is not None:
             report(3, 0.0, 0.25)
         time.sleep(self.pause)
         if "He" in structure.symbols:
             raise ConvergenceError("not converged: helium")
+        if "B" in structure.symbols:
+            raise SamplingError("no sampling: boron")
+        if "C" in structure.symbols:
+            raise FunctionalError("no functional: carbon")
+        if "Be" in structure.symbols or ("Li" in structure.symbols and not checkpoint.exists()):
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return Sample(
             structure,
             points=np.zeros((1, 3)),
@@ -54,8 +69,17 @@ class ToyLabeller:
             forces=None,
             stress=None,
             converged=True,
-            provenance={},
+            provenance={"threads": torch.get_num_threads()},
         )
+
+    def describe(self):
+        """Kind and pause."""
+        return {"kind": "toy", **asdict(self)}
+
+    @classmethod
+    def from_description(cls, description):
+        """The labeller of :meth:`describe`."""
+        return cls(**description)
 
 
 class ToyRun(Run[ToyConfiguration]):
@@ -64,9 +88,9 @@ class ToyRun(Run[ToyConfiguration]):
     data_sections = ("seed", "count")
 
     @property
-    def labeller(self):
+    def labelling(self):
         """Sums of coordinates."""
-        return ToyLabeller(self.configuration.pause)
+        return ToyLabeller(self.configuration.pause).describe()
 
     def generate(self):
         """The samples; the last one fails."""
@@ -95,6 +119,7 @@ class ToyRun(Run[ToyConfiguration]):
 
 
 REGISTRY_LINE = ("toy_job:ToyRun", ToyConfiguration)
+LABELLERS["toy"] = "toy_job:ToyLabeller"
 
 if __name__ == "__main__":
     from fedens.commands.cli import main

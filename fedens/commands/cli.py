@@ -40,6 +40,10 @@ OutputFolder = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; overrides the configuration.")]
 Seed = Annotated[int | None, typer.Option(help="Overrides the configuration's seed.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that label structures; overrides the configuration."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no summary.")]
 
 
@@ -80,11 +84,12 @@ def _add_step(name: str, step: str, words: str) -> None:
         output: OutputFolder = None,
         device: Device = None,
         seed: Seed = None,
+        workers: Workers = None,
         quiet: Quiet = False,
     ) -> None:
         from fedens.commands.run import run_job
 
-        run_job(config, output, device, seed, quiet, step)
+        run_job(config, output, device, seed, workers, quiet, step)
 
 
 _add_step(

@@ -23,13 +23,14 @@ def run_job(
     output: Path | None,
     device: str | None,
     seed: int | None,
+    workers: int | None,
     quiet: bool,
     step: str,
 ) -> None:
     """A step of a job: ``generate``, ``train``, ``evaluate``, or ``do``, all of them.
 
     Args:
-        config: its configuration; device and seed replace the configuration's.
+        config: its configuration; device, seed and workers replace the configuration's.
         output: the run's folder, default ``runs/<name>``.
 
     Raises:
@@ -38,7 +39,7 @@ def run_job(
     """
     progress = Progress(quiet)
     with _stopping_in_a_line():
-        configuration = load_job(config, {"device": device, "seed": seed})
+        configuration = load_job(config, {"device": device, "seed": seed, "workers": workers})
         with open_run(configuration, output, progress) as run:
             getattr(run, step)()
             if step in run.leaves:

@@ -64,6 +64,7 @@ class JobOptions(Options):
     name: str = Field(default="run", min_length=1, description="default: the name of the file")
     seed: int = Field(default=0, ge=0, description="of everything random")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to compute")
+    workers: PositiveInt = Field(default=1, description="processes that label structures")
 
     def write(self, path: str | Path) -> None:
         """Write all keys, defaults included, as YAML that :func:`load_configuration` reads.

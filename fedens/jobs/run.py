@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,10 @@ import torch
 from fedens.configuration import JobOptions
 from fedens.configuration.loading import read_options
 from fedens.data.dataset import Dataset
-from fedens.errors import ConfigurationError, ConvergenceError
+from fedens.data.sample import Sample
+from fedens.errors import ConfigurationError
 from fedens.files import write_atomically
+from fedens.jobs.labelling import Outcome, local_cluster, outcomes_here, outcomes_of_workers
 from fedens.jobs.lock import release_lock, take_lock
 from fedens.jobs.sections import Sections, digest
 from fedens.jobs.summary import HELD_OUT_FIELDS, Summary
@@ -233,7 +235,7 @@ class Run(ABC, Generic[Options]):
 
     @property
     def failures(self) -> dict[str, str]:
-        """Structures that did not converge: name -> reason."""
+        """Structures that could not be labelled: name -> reason."""
         return {name: record["reason"] for name, record in self._failures.items()}
 
     @cached_property
@@ -253,7 +255,7 @@ class Run(ABC, Generic[Options]):
         """Add structures to the data set, those that it does not hold, or holds otherwise.
 
         Returns:
-            name -> reason of those that did not converge; they are not in the data set.
+            name -> reason of those that could not be labelled; they are not in the data set.
         """
         index = self.data.index
         for name, structure in structures.items():
@@ -262,11 +264,14 @@ class Run(ABC, Generic[Options]):
         pending = [n for n, structure in structures.items() if not self._known(n, structure)]
         done = len(structures) - len(pending)
         self._say_skipped(title, done, len(structures))
-        with self.progress.stage(title, len(structures)) as advance:
-            advance(done)
-            for name in pending:
-                self._label(name, structures[name], advance)
-                advance(1)
+        with (
+            self.progress.stage(title, len(structures)) as count,
+            self._labelled({name: structures[name] for name in pending}, count) as outcomes,
+        ):
+            count(done)
+            for name, outcome in outcomes:
+                self._keep(name, structures[name], outcome)
+                count(1)
         with suppress(OSError):  # where there is none, or a checkpoint in it
             (self.folder / "unfinished").rmdir()
         failed = {name: reason for name, reason in self.failures.items() if name in structures}
@@ -275,22 +280,34 @@ class Run(ABC, Generic[Options]):
         return failed
 
     def _known(self, name: str, structure: Structure) -> bool:
-        """Whether a structure is in the data, or known not to converge."""
+        """Whether a structure is in the data, or known to fail."""
         failure = self._failures.get(name, {})
         return name in self.data or failure.get("structure") == structure.digest
 
-    def _label(self, name: str, structure: Structure, count: Count) -> None:
-        def report(step: int, _: float, residual: float) -> None:
-            count(0, f"{name}, step {step}: residual {residual:.1e}")
+    @contextmanager
+    def _labelled(
+        self, structures: Mapping[str, Structure], count: Count
+    ) -> Iterator[Iterator[Outcome]]:
+        """Samples, or why there are none, as they are made: here, or by workers if there are."""
+        tasks = {name: (one, self._checkpoint(one)) for name, one in structures.items()}
+        workers = min(self.configuration.workers, len(tasks))
+        if workers > 1:
+            with local_cluster(workers) as client:
+                yield outcomes_of_workers(client, workers, self.labelling, tasks, count)
+        else:
+            yield outcomes_here(self.labeller, tasks, count)
 
-        checkpoint = self.folder / "unfinished" / f"{structure.digest}.npz"
-        try:
-            self.data.add(self.labeller(structure, report, checkpoint), name)
+    def _checkpoint(self, structure: Structure) -> Path:
+        return (self.folder / "unfinished" / f"{structure.digest}.npz").absolute()
+
+    def _keep(self, name: str, structure: Structure, outcome: Sample | str) -> None:
+        if isinstance(outcome, str):
+            self._failures[name] = {"structure": structure.digest, "reason": outcome}
+            self.write_json(FAILURES, dict(sorted(self._failures.items())))
+        else:
+            self.data.add(outcome, name)
             self._forget_failure(name)
-        except ConvergenceError as error:
-            self._failures[name] = {"structure": structure.digest, "reason": str(error)}
-            self.write_json(FAILURES, self._failures)
-        checkpoint.unlink(missing_ok=True)
+        self._checkpoint(structure).unlink(missing_ok=True)
 
     def _forget_failure(self, name: str) -> None:
         if self._failures.pop(name, None) is not None:
@@ -393,7 +410,7 @@ class Run(ABC, Generic[Options]):
 
 
 def read_failures(folder: Path) -> dict[str, dict[str, str]]:
-    """Structures of a run that did not converge: name -> digest of ``structure``, ``reason``."""
+    """Structures of a run without labels: name -> digest of ``structure``, ``reason``."""
     path = folder / FAILURES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

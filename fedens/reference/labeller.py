@@ -43,6 +43,7 @@ class Labeller(Protocol):
 
         Raises:
             ConvergenceError: the calculation did not converge.
+            SamplingError: k-points, smearing or bands do not fit this structure.
         """
 
     def describe(self) -> dict[str, Any]:

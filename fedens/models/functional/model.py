@@ -56,8 +56,8 @@ class FunctionalModel(Model):
         calibration: factor from the covariance's spread to errors of structures not trained on.
         domain: range of the learned term's variables in the training, or None.
         correction: added to the minimum's energy, or None.
-        provenance: data and options of the training; ``projectors``, if there, are the elements
-            whose pseudopotentials in the labels had some, so that the model belongs to them.
+        provenance: options of the training and its ``labels``; ``projectors``, if there, are the
+            elements whose pseudopotentials in the labels had some: the model belongs to them.
 
     Raises:
         ModelError: a covariance without a learned term, or of other parameters.
@@ -218,6 +218,9 @@ class FunctionalModel(Model):
     ) -> FunctionalModel:
         """The same kinetic functional with other ions, by coordinate scaling; no correction.
 
+        What is learned and the non-local kernel go along with the mean density; a temperature of
+        the electrons stays, and so does the mesh's spacing.
+
         Args:
             pseudopotentials, xc: as in :meth:`.EnergyFunctional.orbital_free`.
             mean_density: of the bulk, electron/bohr^3.
@@ -249,8 +252,8 @@ class FunctionalModel(Model):
         if correction is not None:
             shown |= {f"correction, {k}": v for k, v in correction.summary.items()}
         shown["spacing (bohr), order"] = f"{self.spacing:.4f}, {self.order}"
-        if "n_samples" in self.provenance:
-            shown["trained on"] = f"{self.provenance['n_samples']} samples"
+        if "labels" in self.provenance:
+            shown["trained on"] = f"{len(self.provenance['labels'])} labels"
         return shown
 
     def tensors(self) -> dict[str, Tensor]:

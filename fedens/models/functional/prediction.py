@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedens.data.density import Density
 from fedens.models.base import EnergyAndForces, Uncertainty, not_finite
-from fedens.models.functional.posterior import Posterior
+from fedens.models.functional.posterior import DrawnDensity, Posterior
 from fedens.models.points.model import EnergyModel
 from fedens.reference.orbital_free import GroundState
 from fedens.structure import Structure
@@ -111,7 +111,7 @@ class FunctionalPrediction:
         return self.posterior.energy_error(self.density)
 
     @cached_property
-    def _drawn_densities(self) -> list[Density]:
+    def _drawn_densities(self) -> list[DrawnDensity]:
         assert self.posterior is not None
         return self.posterior.densities(self.state.bound, self.density)
 
