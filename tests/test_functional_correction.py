@@ -159,6 +159,16 @@ def test_every_element_has_energies_of_its_own():
     assert model.summary["sums over"] == "atoms of Al, atoms of Mg"
 
 
+def test_offsets_are_not_damped():
+    """All else is, so that only the offset of 1 hartree per atom is left."""
+    training = EnergyTrainingSettings(hidden=(), ridge=1e3)
+    samples = [labelled(teacher(), crystal(seed)) for seed in range(4)]
+    model = fit_correction(samples, None, CorrectionSettings(DESCRIPTOR, training))
+    assert model.energy(crystal(9)) == pytest.approx(4.0, abs=0.02)
+    largest = np.abs(teacher().forces(crystal(9))).max()
+    assert np.abs(model.forces(crystal(9))).max() < 1e-2 * largest
+
+
 def test_stresses_are_learned_where_all_samples_have_them():
     samples = [labelled(teacher(), crystal(seed)) for seed in range(3)]
     wrong = [replace(s, stress=s.stress + 1e-3) for s in samples]

@@ -9,7 +9,9 @@ import torch
 from fedens.data.sample_file import read_sample, write_sample
 from fedens.energy.kinetic import THOMAS_FERMI
 from fedens.errors import FunctionalError, SamplingError, SpaceError
+from fedens.fem.modes import ModeBasis
 from fedens.fem.tensor import TensorSpace
+from fedens.reference.kohn_sham.hamiltonian import Orbitals
 from fedens.reference.kohn_sham.smearing import KINDS, Smearing
 from fedens.reference.model_potentials.axis import AxisPotential
 from fedens.reference.model_potentials.planar import _lateral_integrals, solve_planar
@@ -38,8 +40,9 @@ def solved(smearing=MP, potentials=(WAVES, WAVES, FREE), kpoints=12, electrons=E
     return solve_separable(cube(), potentials, electrons, smearing, kpoints, **more)
 
 
-def test_the_uniform_gas_is_that_of_thomas_and_fermi():
-    state = solved(potentials=(FREE,) * 3, kpoints=24)
+@pytest.mark.parametrize("kpoints", [24, (23, 24, 25)])
+def test_the_uniform_gas_is_that_of_thomas_and_fermi(kpoints):
+    state = solved(potentials=(FREE,) * 3, kpoints=kpoints)
     expected = thomas_fermi(ELECTRONS, LENGTH**3)
     assert free_energy(state) == pytest.approx(expected, abs=1e-6 * ELECTRONS)
     uniform = torch.full_like(state.density, ELECTRONS / LENGTH**3)
@@ -80,6 +83,26 @@ def test_a_planar_potential_is_a_separable_one_with_two_constants():
     for name in ("density", "kinetic_energy_density", "potential"):
         one, other = getattr(planar, name), getattr(separable, name)
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-12), name
+
+
+def test_products_of_levels_are_the_levels_in_three_dimensions():
+    """Against the matrix of one k-point; those of other signs have the same density."""
+    length, smearing = 5.0, Smearing(0.03)
+    space = TensorSpace([length] * 3, 2, 8)
+    potentials = [AxisPotential(length, (0.05 * i, 0.1, 0.04j)) for i in range(3)]
+    state = solve_separable(space, potentials, 3.0, smearing, 2)
+    basis = ModeBasis.below(space, 24.0, (0.25, 0.25, 0.25))
+    unit = torch.eye(basis.n_modes, dtype=basis.dtype)
+    hamiltonian = torch.diag(basis.kinetic) + basis.multiply(state.potential, unit).T
+    levels, vectors = torch.linalg.eigh(hamiltonian)
+    found = smearing.occupations(levels[None, :60], torch.ones(1).double(), 3.0)
+    shares = found.occupations[0]
+    density = Orbitals(basis, None, vectors.T[:60].contiguous()).density(shares)
+    assert state.chemical_potential == pytest.approx(found.chemical_potential, abs=1e-6)
+    total = float(shares @ levels[:60]) + found.entropy_energy
+    assert state.energies["total"] == pytest.approx(total, abs=1e-6)
+    assert float((state.density - density).abs().max()) < 1e-4 * float(density.max())
+    assert density.max() > 1.5 * density.min()
 
 
 @pytest.mark.parametrize("smearing", [MP, Smearing(0.02), Smearing(0.03, "cold")])
@@ -124,12 +147,13 @@ def test_strong_wells_need_more_levels_than_the_uniform_gas():
 
 
 def test_a_sample_goes_to_a_file_and_back(tmp_path):
-    sample = solved().to_sample()
+    state = solved()
+    sample = state.to_sample()
     write_sample(sample, tmp_path / "x.h5")
     back = read_sample(tmp_path / "x.h5")
     assert len(back.structure) == 0
     assert back.structure.digest == sample.structure.digest
-    assert back.chemical_potential == sample.chemical_potential
+    assert back.chemical_potential == state.chemical_potential
     assert back.energy == sum(back.energies[name] for name in ("kinetic", "entropy", "external"))
     assert np.array_equal(back.fields["effective_potential"], sample.fields["effective_potential"])
     assert back.tensor_space().n_points == cube().n_points

@@ -60,7 +60,7 @@ def energies_and_slopes(part, features):
 
 def test_totals_are_in_units_of_millihartree():
     """Energies per atom, and forces, which are minus the derivative of the energy."""
-    one, part = structure(), linear_model()
+    one, part = replace(structure(), weight=0.6), linear_model()
     points = one.sets[0]
     energies, slopes = energies_and_slopes(part, points.features)
     moved = points.features_by_coordinate.double().reshape(N_POINTS, N_FEATURES, -1)
@@ -70,12 +70,12 @@ def test_totals_are_in_units_of_millihartree():
     of_forces = float(((forces - one.forces) / 1e-3).pow(2).mean())
     assert min(of_energy, of_forces) > 1
     found = float(EnergyObjective([one], ALL).loss(PointModels([part]), (one, None)).detach())
-    assert found == pytest.approx(0.3 * of_energy + 0.7 * of_forces, rel=1e-5)
+    assert found == pytest.approx(0.6 * (0.3 * of_energy + 0.7 * of_forces), rel=1e-5)
 
 
 def test_fields_are_in_units_of_their_spread():
     """Of all structures; each column in its own."""
-    first, second = structure(0), structure(1)
+    first, second = replace(structure(0), weight=0.6), structure(1)
     part, points = linear_model(), first.sets[0]
     spreads = torch.cat([first.sets[0].fields, second.sets[0].fields]).std(dim=0)
     assert spreads[1] > 5 * spreads[0]
@@ -83,12 +83,12 @@ def test_fields_are_in_units_of_their_spread():
     wrong = (part(points.features[chosen]) - points.fields[chosen]) / spreads
     objective = EnergyObjective([first, second], replace(ALL, energy_weight=0, force_weight=0))
     found = objective.loss(PointModels([part]), (first, chosen))
-    torch.testing.assert_close(found, 1.9 * (wrong**2).sum(dim=1).mean())
+    torch.testing.assert_close(found, 0.6 * 1.9 * (wrong**2).sum(dim=1).mean())
 
 
 def test_squares_of_the_linear_start_are_the_loss():
     """For a linear model of energies; its least squares know nothing of densities."""
-    one, part = structure(), linear_model()
+    one, part = replace(structure(), weight=0.6), linear_model()
     settings = replace(ALL, energy_weight=3e-7, force_weight=7e-7)  # all terms of one size
     objective = EnergyObjective([one], settings)
     weights, bias = part.network.linear.weight[0], part.network.linear.bias[0]
@@ -101,7 +101,7 @@ def test_squares_of_the_linear_start_are_the_loss():
     points = one.sets[0]
     wrong = (part(points.features)[:, 0] - points.fields[:, 0]) / objective.field_units[0]
     totals = objective.loss(PointModels([part]), (one, None))
-    expected = float((totals + 1.9 * (wrong**2).mean()).detach())
+    expected = float((totals + 0.6 * 1.9 * (wrong**2).mean()).detach())
     assert sum(squares) == pytest.approx(expected, rel=1e-5)
 
 

@@ -40,6 +40,17 @@ def test_round_trip_of_bands_and_their_units(tmp_path):
     assert units == {"kpoints": "1", "weights": "1", "occupations": "1", **energies}
 
 
+def test_the_chemical_potential_is_kept_and_found_among_the_bands_of_old_files(tmp_path):
+    sample = make_kohn_sham_sample({"kspacing_per_bohr": 0.1}, chemical_potential=0.25)
+    write_sample(sample, tmp_path / "x.h5")
+    assert read_sample(tmp_path / "x.h5").chemical_potential == 0.25
+    old = make_kohn_sham_sample({"kspacing_per_bohr": 0.1})
+    write_sample(old, tmp_path / "old.h5")
+    assert read_sample(tmp_path / "old.h5").chemical_potential == old.bands.chemical_potential
+    with pytest.raises(DatasetError, match="chemical potential is nan"):
+        make_sample(chemical_potential=np.nan)
+
+
 def test_every_array_carries_its_unit(file):
     units = {}
     with h5py.File(file) as content:

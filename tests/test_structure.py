@@ -52,6 +52,14 @@ def test_replace_changes_only_what_is_named_and_validates():
         structure.replace(positions=[[0, 0, 0], [0, 0, 0.1]])
 
 
+def test_a_periodic_cell_may_have_no_atoms():
+    cell = Structure([], np.zeros((0, 3)), cell=CELL, pbc=True)
+    assert (len(cell), cell.formula, cell.volume) == (0, "no-atoms", pytest.approx(1320.0))
+    assert cell.digest != cell.replace(cell=[10, 11, 13]).digest
+    assert [len(found) for found in cell.neighbours(6.0)] == [0, 0, 0, 0]
+    assert len(Structure.from_ase(cell.to_ase())) == 0
+
+
 def test_the_digest_is_that_of_everything_in_a_structure():
     cell = Structure(["Al", "Al"], [[0, 0, 0], [4, 0, 0]], cell=[8, 9, 10], pbc=True)
     assert cell.replace().digest == cell.digest
@@ -89,7 +97,7 @@ def test_unknown_element_is_named(numbers, named):
     [
         ({"positions": [[0.0, 0.0]]}, "shape"),
         ({"positions": [["a", 0.0, 0.0]]}, "positions must be"),
-        ({"numbers": []}, "at least one atom"),
+        ({"numbers": [], "positions": np.zeros((0, 3))}, "at least one atom, or a periodic cell"),
         ({"pbc": True}, "needs a cell"),
         ({"pbc": [True, False]}, "pbc"),
         ({"cell": [9.0, 9.0], "pbc": True}, "cell has shape"),

@@ -16,9 +16,10 @@ from fedens.analysis.errors import mean_absolute_error, percent
 from fedens.data.sample import Sample
 from fedens.energy.functional import EnergyFunctional
 from fedens.errors import ConvergenceError, ModelError
-from fedens.models.base import Model, Uncertainty
+from fedens.models.base import Uncertainty
 from fedens.models.functional.model import FunctionalModel
 from fedens.models.functional.prediction import FunctionalPrediction
+from fedens.models.points.model import EnergyModel
 from fedens.reference.orbital_free import solve_ground_state
 from fedens.units import (
     HARTREE_IN_MEV,
@@ -117,11 +118,12 @@ def _error_bars(prediction: FunctionalPrediction) -> Uncertainty:
         return Uncertainty(prediction.energy_uncertainty)
 
 
-def atoms_answer(model: Model, sample: Sample) -> Answer:
-    """Energy and forces of a model without a mesh."""
+def atoms_answer(model: EnergyModel, sample: Sample) -> Answer:
+    """Energy, forces and stress of a sum over the atoms."""
     start = time.perf_counter()
-    found = model.energy_and_forces(sample.structure)
-    return Answer(found.energy, found.forces, seconds=time.perf_counter() - start)
+    found = model.energy_and_forces(sample.structure, stress=True)
+    seconds = time.perf_counter() - start
+    return Answer(found.energy, found.forces, found.stress, seconds=seconds)
 
 
 @dataclass(frozen=True)

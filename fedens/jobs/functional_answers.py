@@ -22,6 +22,7 @@ from fedens.jobs.other_code import learn_elsewhere
 from fedens.jobs.run import Section
 from fedens.models.base import Model
 from fedens.models.functional.model import FunctionalModel
+from fedens.models.points.model import EnergyModel
 from fedens.report.functionals import SETS
 
 Row = dict[str, Any]
@@ -85,7 +86,7 @@ class FunctionalAnswers(FunctionalTraining):
         model = models.get(method)
         if isinstance(model, FunctionalModel):
             return model_answer(model, sample, error_bars)
-        if model is not None:
+        if isinstance(model, EnergyModel):
             return atoms_answer(model, sample)
         if method not in _CLASSICAL:
             raise ModelError("no model: its functional runs away on the training cells")

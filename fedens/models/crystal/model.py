@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedens.atoms.baseline import Baseline, baseline_from_description
+from fedens.atoms.baseline import Baseline
 from fedens.data.density import Density
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import EnergyFunctional
@@ -35,6 +35,7 @@ from fedens.models.crystal.prediction import (
     density_from_root,
 )
 from fedens.models.storage import DESCRIPTION_FILE
+from fedens.reference.baseline import any_baseline_from_description
 from fedens.structure import Structure
 
 #: What the networks return, in order: the root density and the energy densities.
@@ -430,7 +431,7 @@ class Predictor(Model):
             ],
             target_scales=tensors.pop("target_scales"),
             functional=EnergyFunctional.from_description(functional) if functional else None,
-            baseline=baseline_from_description(description["baseline"]),
+            baseline=any_baseline_from_description(description["baseline"]),
             spacing=description["spacing_bohr"],
             order=description["order"],
             hidden=hidden,

@@ -1,4 +1,4 @@
-"""Random model potentials, in units of a gas: lengths of its cell of 12 electrons, its Fermi energy.
+"""Random model potentials in units of a gas: a cube of 12 of its electrons, its Fermi energy.
 
 So the same seed gives the same potential for every metal, scaled.
 """

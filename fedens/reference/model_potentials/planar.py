@@ -127,7 +127,8 @@ def _lateral_integrals(energies: Tensor, smearing: Smearing) -> tuple[Tensor, Te
     x = energies / width
     first, second = _integral(x, smearing.kind), _second_integral(x, smearing.kind)
     entropy = -(2 * second + x * first)
-    return tuple(part / math.pi for part in (width * first, width**2 * second, width**2 * entropy))
+    lateral, entropies = width**2 * second / math.pi, width**2 * entropy / math.pi
+    return width * first / math.pi, lateral, entropies
 
 
 def _integral(x: Tensor, name: str) -> Tensor:
