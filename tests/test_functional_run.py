@@ -49,7 +49,7 @@ SMALL = {
     },
     "comparison": {"learning_curve": {"sizes": [1, 3]}},
 }
-METHODS = {"wang_teter", "wgc", "line", "direct", "delta", "learned", "learned_delta"}
+METHODS = {"wang_teter", "wgc", "lkt", "line", "direct", "delta", "learned", "learned_delta"}
 #: A code that has learned nothing but the mean energy per atom.
 OTHER_CODE = """
 import json, sys
@@ -147,7 +147,7 @@ def test_methods_say_what_they_are(metrics):
 @pytest.mark.slow
 def test_learning_curve_has_every_size_and_learning_method(metrics):
     rows = metrics["learning_curve"]
-    assert {row["method"] for row in rows} == METHODS - {"wang_teter", "wgc", "line"}
+    assert {row["method"] for row in rows} == METHODS - {"wang_teter", "wgc", "lkt", "line"}
     assert [(row["structures"], row["draw"]) for row in rows] == [(1, 0)] * 4 + [(3, 0)] * 4
 
 

@@ -39,6 +39,15 @@ def test_mean_density_is_that_of_the_crystal_without_distortions(load):
     assert load(f"{sources}\nfunctional: {{mean_density: 0.02}}").mean_density == 0.02
 
 
+def test_temperature_is_that_of_the_labels(load):
+    assert load("").temperature == 0  # Methfessel-Paxton
+    theory = "pseudopotentials: {Al: {kind: goodwin_needs_heine}}"
+    smearing = "smearing: {kind: fermi_dirac, width: 0.02}"
+    text = f"theory: {{kind: kohn_sham, {theory}, {smearing}}}"
+    assert load(text).temperature == 0.02
+    assert load(f"{text}\nfunctional: {{temperature: 0.01}}").temperature == 0.01
+
+
 def test_sources_are_named_and_displaced_each_in_its_own_way(load):
     source = "{count: 8, supercell: [1, 1, 1], vacancy_fraction: 0}"
     configuration = load(f"structures: [{source}, {source}]\nlarger: [{source}]")

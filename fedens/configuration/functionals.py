@@ -37,11 +37,12 @@ from fedens.energy.xc import exchange_correlation
 from fedens.errors import FunctionalError
 from fedens.structure import Structure
 
-Method = Literal["wang_teter", "wgc", "line", "direct", "delta", "learned", "learned_delta"]
+Method = Literal["wang_teter", "wgc", "lkt", "line", "direct", "delta", "learned", "learned_delta"]
 #: What can be compared, in the order of the report.
 METHODS: tuple[Method, ...] = (
     "wang_teter",
     "wgc",
+    "lkt",
     "line",
     "direct",
     "delta",
@@ -77,6 +78,11 @@ class BaseFunctionalOptions(Options):
         default=None,
         description="local ones by chemical symbol; null: those of the theory, of which only the "
         "local part is taken",
+    )
+    temperature: NonNegativeFloat | None = Field(
+        default=None,
+        description="k_B T of the electrons, hartree; null: the width of a Fermi-Dirac smearing of "
+        "the theory, 0 for others, which are near zero temperature",
     )
     mean_density: PositiveFloat | None = Field(
         default=None,
@@ -191,7 +197,7 @@ class ComparisonOptions(Options):
         default=METHODS,
         strict=False,
         min_length=1,
-        description="wang_teter, wgc: alone; line: a straight line fitted to Wang-Teter's "
+        description="wang_teter, wgc, lkt: alone; line: a straight line fitted to Wang-Teter's "
         "energies; direct: energies and forces from the atoms; delta: Wang-Teter and a correction; "
         "learned: the learned functional; learned_delta: with a correction",
     )
@@ -233,6 +239,14 @@ class FunctionalsConfiguration(JobOptions):
         assert isinstance(first, ThermalCellsOptions)
         valence = self.local_pseudopotentials[first.element].valence
         return _FCC_SITES * valence / first.lattice_constant**3
+
+    @property
+    def temperature(self) -> float:
+        """k_B T of the orbital-free functionals, hartree: that of the labels."""
+        smearing = self.theory.smearing
+        if self.functional.temperature is not None:
+            return self.functional.temperature
+        return smearing.width if smearing.kind == "fermi_dirac" else 0.0
 
     def cells(self) -> dict[str, Structure]:
         """The small cells by name: source, place in it, formula; errors of the sources."""

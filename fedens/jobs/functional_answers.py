@@ -29,7 +29,7 @@ Row = dict[str, Any]
 Models = Mapping[str, Model]
 
 #: Method without a model -> its kinetic functional.
-_CLASSICAL = {"wang_teter": "wt", "wgc": "wgc", "line": "wt"}
+_CLASSICAL = {"wang_teter": "wt", "wgc": "wgc", "lkt": "lkt", "line": "wt"}
 
 
 class FunctionalAnswers(FunctionalTraining):

@@ -124,6 +124,7 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
             pseudopotential=options.local_pseudopotentials,
             gaussian_width=options.theory.gaussian_width,
             mean_density=options.mean_density,
+            temperature=options.temperature,
         )
 
     def model_of(self, kinetic: str) -> FunctionalModel:

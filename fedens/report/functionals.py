@@ -19,6 +19,7 @@ SETS = {"held_out": "held-out cells", "larger": "larger cells"}
 METHOD_WORDS = {
     "wang_teter": "Wang-Teter",
     "wgc": "Wang-Govind-Carter",
+    "lkt": "Luo-Karasiev-Trickey",
     "line": "line through Wang-Teter's energies",
     "direct": "energies and forces directly",
     "delta": "Wang-Teter + correction",
