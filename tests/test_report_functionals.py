@@ -6,6 +6,7 @@ from fedens.report.functionals import (
     comparison_table,
     larger_in_words,
     mean_curve,
+    terminal_table,
     write_functionals_report,
 )
 
@@ -46,6 +47,12 @@ def test_methods_stand_beside_each_other_in_words():
         "energies and forces directly": 27.0,
     }
     assert table.units[force] == "meV/angstrom"
+
+
+def test_columns_of_the_terminal_carry_their_units():
+    table = terminal_table(ROWS)
+    assert table.columns[-1] == "force MAE (meV/angstrom)"
+    assert [cells[-1] for cells in table.rows] == [70.0, 8.0, 27.0]
 
 
 def test_what_failed_is_counted():

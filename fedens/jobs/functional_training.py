@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedens.configuration import FunctionalsConfiguration
-from fedens.configuration.functionals import AtomsOptions
+from fedens.configuration.functional_training import AtomsOptions
 from fedens.data.dataset import Dataset
 from fedens.data.sample import Sample
 from fedens.energy.density_variables import DensityVariables

@@ -28,12 +28,7 @@ from fedens.jobs.summary import HELD_OUT_FIELDS, REPORT, Summary
 from fedens.models.base import Model
 from fedens.models.functional.model import FunctionalModel
 from fedens.output.vtk import write_vtu
-from fedens.report.functionals import (
-    COMPARED,
-    comparison_table,
-    larger_in_words,
-    write_functionals_report,
-)
+from fedens.report.functionals import larger_in_words, terminal_table, write_functionals_report
 from fedens.report.slices import density_slices
 
 
@@ -107,9 +102,7 @@ class FunctionalsRun(FunctionalAnswers):
             curve,
             picture if self.configuration.output.figures else None,
         )
-        # without times: the same run gives the same table
-        columns = [key for key in COMPARED if key != "call_seconds"]
-        return Summary(comparison_table(rows, "held_out", columns), larger_in_words(rows))
+        return Summary(terminal_table(rows), larger_in_words(rows))
 
     def _metrics(self, rows: Sequence[Row], curve: Sequence[Row]) -> Row:
         methods = list(dict.fromkeys(row["method"] for row in rows))

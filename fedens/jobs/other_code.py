@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from fedens.analysis.functionals import Answer
-from fedens.configuration.functionals import OtherCodeOptions
+from fedens.configuration.functional_training import OtherCodeOptions
 from fedens.data.sample import Sample
 from fedens.errors import ModelError
 from fedens.sources.structure_files import write_xyz

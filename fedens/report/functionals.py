@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ def comparison_table(
     if not any(row["failures"] for row in found):
         columns = [key for key in columns if key != "failures"]
     return rows_table(f"Errors on {SETS[kind]}", columns, _in_words(found), _ENERGIES)
+
+
+def terminal_table(rows: Sequence[Row]) -> ReportTable:
+    """The same of the held-out cells in a few columns that carry their units."""
+    table = comparison_table(rows, "held_out", ("method", *_HEADLINE))
+    named = zip(table.columns, table.units, strict=True)
+    columns = [f"{name} ({unit})" if unit else name for name, unit in named]
+    return replace(table, columns=columns, units=())
 
 
 def larger_in_words(rows: Sequence[Row]) -> list[str]:
