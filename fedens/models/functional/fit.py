@@ -186,7 +186,8 @@ def _solve(
     correction = start.correction.with_parameters(parameters.tolist())
     return KineticFit(
         term=LearnedKinetic(correction, start.mean_density),
-        covariance=_noise(equations, weights, parameters) * inverse,
+        # as it is read back, so that sums over it are the same to the last bit
+        covariance=(_noise(equations, weights, parameters) * inverse).contiguous(),
         calibration=judged[ridge][1] if judged else 1.0,
         ridge=ridge,
         rows=[one.row(parameters, settings.energy_error) for one in equations],
