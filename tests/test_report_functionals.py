@@ -44,7 +44,7 @@ def test_methods_stand_beside_each_other_in_words():
     assert {cells[0]: cells[force] for cells in table.rows} == {
         "Wang-Teter": 70.0,
         "learned functional": 8.0,
-        "energies and forces directly": 27.0,
+        "direct fit": 27.0,
     }
     assert table.units[force] == "meV/angstrom"
 

@@ -49,7 +49,7 @@ dipole_error_before_normalisation_e_bohr | dipole error before normalisation
 dipole_error_debye | dipole error
 dipole_error_one_kohn_sham_step_debye | dipole error after one Kohn-Sham step
 energy_mean_error_mev_per_atom | energy, mean error
-energy_sd_mev_per_atom | energy, standard deviation of the errors
+energy_sd_mev_per_atom | energy, s.d. of errors
 energy_error_mev_per_atom | energy error
 energy_uncertainty_mev_per_atom | energy uncertainty
 energy_error_functional_mev_per_atom | energy error, functional at the predicted density

@@ -21,8 +21,8 @@ METHOD_WORDS = {
     "wang_teter": "Wang-Teter",
     "wgc": "Wang-Govind-Carter",
     "lkt": "Luo-Karasiev-Trickey",
-    "line": "line through Wang-Teter's energies",
-    "direct": "energies and forces directly",
+    "line": "line through Wang-Teter",
+    "direct": "direct fit",
     "delta": "Wang-Teter + correction",
     "learned": "learned functional",
     "learned_delta": "learned functional + correction",
@@ -80,6 +80,8 @@ _NOTES = (
     "n0, the mean density of the undistorted crystal, is the unit of all densities that the "
     "functional sees, and the mean density of Wang-Teter's kernel in every cell, with vacancies "
     "and strains or without. For another material the functional is scaled to its n0.",
+    "The line is a straight one through Wang-Teter's energies of the training cells; the direct "
+    "fit learns their energies and forces as a sum over the atoms, without a functional.",
     "The correction is a sum over the atoms, fitted to the energies and forces that a functional "
     "leaves. It changes no density.",
     "A functional and its correction are conditional on the elements and pseudopotentials of the "
