@@ -149,6 +149,9 @@ def test_learning_curve_has_every_size_and_learning_method(metrics):
     rows = metrics["learning_curve"]
     assert {row["method"] for row in rows} == METHODS - {"wang_teter", "wgc", "lkt", "line"}
     assert [(row["structures"], row["draw"]) for row in rows] == [(1, 0)] * 4 + [(3, 0)] * 4
+    for row in rows[4:]:  # all cells: the models of the run
+        whole = metrics["held_out"][row["method"]]["force_mae_mev_per_angstrom"]
+        assert row["force_mae_mev_per_angstrom"] == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ class FunctionalsRun(FunctionalAnswers):
         return [row for rows in found for row in rows]
 
     def _curve_section(self, methods: Sequence[str], size: int, draw: int) -> Section:
-        names = in_proportion(self.split[0], self.configuration.seed + draw)[:size]
+        every = self.split[0]
+        names = in_proportion(every, self.configuration.seed + draw) if draw else every
+        names = names[:size]
         inputs = {method: self.inputs(method, names) for method in methods}
         inputs["held-out samples"] = self.checksums(self.split[1])
         return Section(inputs, partial(self._curve_rows, methods, names, draw))
