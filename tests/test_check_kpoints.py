@@ -86,6 +86,17 @@ def test_what_has_no_k_points_is_refused(config, sections, index, named):
         check_kpoints(config(**sections), index, QUIET)
 
 
+def test_cells_of_the_job_on_functionals_are_checked_too(config):
+    path = config(
+        job="functional",
+        structures=[SMALL["structures"]],
+        larger=[SMALL["structures"]],
+        training={"train_count": 1},
+    )
+    with pytest.raises(ConfigurationError, match="has no structure 4: choose 0 to 3"):
+        check_kpoints(path, 4, QUIET)
+
+
 def test_isolated_structures_have_no_k_points(config, tmp_path):
     (tmp_path / "atom.xyz").write_text("1\n\nAl 0 0 0\n")
     with pytest.raises(ConfigurationError, match=r"structure 0 of .* is isolated"):

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from fedens import Calculator, Dataset
 from fedens.commands.cli import app
 from fedens.commands.info import describe_path
-from fedens.errors import ConfigurationError, ConvergenceError, DatasetError
+from fedens.configuration.functional_training import OtherCodeOptions
+from fedens.errors import ConfigurationError, ConvergenceError, DatasetError, ModelError
 from fedens.jobs import functional_answers
 from fedens.jobs.functional_training import in_proportion
+from fedens.jobs.other_code import learn_elsewhere
 from fedens.jobs.registry import load_job, open_run
 from fedens.models.base import Model
 from fedens.progress import Progress
@@ -251,3 +253,29 @@ def test_every_beginning_holds_its_share_of_each_source(size):
     assert sum(name.startswith("cells1") for name in mixed[:size]) == round(size / 4 - 0.01)
     drawn = np.array([in_proportion(names, seed) for seed in range(8)])
     assert len({tuple(order) for order in drawn.tolist()}) == 8
+
+
+def test_model_potentials_are_made_again_only_where_their_settings_change(tmp_path):
+    def checksums(densities, planar):
+        models = {"separable": 0, "planar": planar, "densities": densities}
+        training = SMALL["training"] | {"model_potentials": models}
+        with open_small(tmp_path, training=training) as run:
+            labels = run.model_potentials
+            n0 = run.configuration.mean_density
+            over = [s.number_of_electrons / s.structure.volume / n0 for s in labels]
+            assert all(densities[0] <= value <= densities[1] for value in over)
+        index = Dataset.open(tmp_path / "out" / "model_potentials").index
+        return [entry["checksum"] for entry in index.values()]
+
+    one = checksums([0.8, 1.2], 1)
+    two = checksums([0.8, 1.2], 2)
+    assert two[0] == one[0]
+    changed = checksums([1.3, 1.4], 2)
+    assert not set(changed) & set(two)
+
+
+def test_another_code_that_fails_is_told_with_its_log(tmp_path):
+    (tmp_path / "broken.py").write_text("raise SystemExit('no such model')")
+    options = OtherCodeOptions(python=sys.executable, script=str(tmp_path / "broken.py"))
+    with pytest.raises(ModelError, match="no such model"):
+        learn_elsewhere(options, [], [], 0, tmp_path / "log")
