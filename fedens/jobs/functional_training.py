@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from fedens.jobs.kohn_sham import kohn_sham_labelling
 from fedens.jobs.run import Run
 from fedens.models.base import Model
 from fedens.models.functional.correction import CorrectionSettings, train_correction
+from fedens.models.functional.equations import LabelEquations
 from fedens.models.functional.fit import KineticFitSettings
 from fedens.models.functional.model import FunctionalModel
-from fedens.models.functional.training import train_functional
+from fedens.models.functional.training import label_equations, train_functional
 from fedens.models.points.objective import EnergyTrainingSettings
 from fedens.models.points.training import train_energy_model
 from fedens.progress import Report
@@ -203,7 +204,10 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
             if method == "direct":
                 return self._direct(samples, report)
             if method == "learned":
-                return self._learned(samples, report)
+                crystals = names if self.configuration.training.crystals else ()
+                labels = {name: self.data[name] for name in crystals}
+                potentials = dict(zip(self._model_names, self.model_potentials, strict=True))
+                return self._learned(labels | potentials, report)
             base = self.model_of("wt") if method == "delta" else models["learned"]
             assert isinstance(base, FunctionalModel)
             return self._corrected(base, samples, report)
@@ -226,24 +230,30 @@ class FunctionalTraining(Run[FunctionalsConfiguration]):
         provenance = {**base.provenance, "n_samples": len(samples)}
         return replace(base, correction=correction, provenance=provenance)
 
+    @cached_property
+    def _known_equations(self) -> dict[str, LabelEquations]:
+        """Those of labels by name, for the learning curve's smaller sets."""
+        return {}
+
     def _atom_settings(self, options: AtomsOptions) -> EnergyTrainingSettings:
         chosen = options.model_dump(exclude={"enabled", "gmp"})
         return EnergyTrainingSettings(seed=self.configuration.seed, **chosen)
 
-    def _learned(self, samples: Sequence[Sample], report: Report) -> Model:
+    def _learned(self, labels: Mapping[str, Sample], report: Report) -> Model:
         options, kinetic = self.configuration.training, self.configuration.functional.kinetic
         settings = KineticFitSettings(
             DensityVariables(**options.variables.model_dump()),
             **options.model_dump(include={"degree", "ridge", "energy_error", "model_weight"}),
         )
-        labels = [*(samples if options.crystals else ()), *self.model_potentials]
+        functional = self.functional(kinetic)
+        known = self._known_equations
+        equations = label_equations(labels, functional, settings, report, known)
         model = train_functional(
-            labels,
-            self.functional(kinetic),
+            equations,
+            functional,
             settings,
             spacing=self._spacing,
             order=self.configuration.space.order,
-            report=report,
         )
         return replace(
             model,

@@ -67,5 +67,5 @@ def kinetic_label(sample: Sample) -> KineticLabel:
         electrons=float(space.integrate(n)),
         potential=mu - torch.tensor(sample.fields["effective_potential"]),
         energy=sample.energies["kinetic"] + sample.energies.get("entropy", 0.0),
-        largest_q2=2 * cutoff,
+        largest_q2=cutoff,  # beyond, the label is the truncation of the orbitals
     )

@@ -27,44 +27,39 @@ UNIT = 1e-3 / HARTREE_IN_EV
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
-    """Rows of one label, divided by their standard errors.
+    """Rows of one label.
 
     Attributes:
-        matrix: (n_rows, n_parameters). targets: (n_rows,): what the base functional misses.
-            The first row is that of the energy.
+        matrix, targets: (n_modes, n_parameters) and (n_modes,), of the derivative: their squares
+            are meV per electron.
+        energy_row, energy_target: of the energy, (n_parameters,) and a number, meV per electron.
     """
 
     matrix: Tensor
     targets: Tensor
+    energy_row: Tensor
+    energy_target: float
 
 
 def label_rows(
-    label: KineticLabel,
-    base: Sequence[DensityTerm],
-    learned: LearnedKinetic,
-    energy_error: float = 0.3,
+    label: KineticLabel, base: Sequence[DensityTerm], learned: LearnedKinetic
 ) -> LabelRows:
-    """How a label constrains the parameters of the learned term.
-
-    Args:
-        base: the terms that it stands beside. energy_error: of the energy rows, meV per electron.
-    """
+    """How a label constrains the parameters of the learned term beside the base's terms."""
+    space = label.density.space
     c = label.density.root_coefficients.detach().requires_grad_(True)
-    density = Density.from_root(label.density.space, c)
+    density = Density.from_root(space, c)
     base_energy = torch.stack([term.energy(density) for term in base]).sum()
     (base_gradient,) = torch.autograd.grad(base_energy, c)
     energies, gradients = learned.basis_energies(label.density)
-    space = label.density.space
     wanted = 2 * space.test(label.density.root * label.potential)
     metric, kept = _metric(label, base)
-    scale = 1 / (UNIT * energy_error * label.electrons)
-    energy_row = scale * energies
-    energy_target = scale * (label.energy - float(base_energy.detach()))
-    matrix = torch.cat([energy_row[None], (metric * gradients).T[kept]])
-    targets = torch.cat(
-        [torch.tensor([energy_target]).to(c), (metric * (wanted - base_gradient))[kept]]
+    unit = UNIT * label.electrons
+    return LabelRows(
+        matrix=(metric * gradients).T[kept],
+        targets=(metric * (wanted - base_gradient))[kept],
+        energy_row=energies / unit,
+        energy_target=(label.energy - float(base_energy.detach())) / unit,
     )
-    return LabelRows(matrix, targets)
 
 
 def _metric(label: KineticLabel, base: Sequence[DensityTerm]) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ _MOST_WAVES, _SHORTEST = 5, 4
 _STRENGTHS = {"separable": (0.03, 0.25), "planar": (0.1, 1.0)}
 #: Lattice planes of fcc (100) are half a unit apart; width of their wells, depths.
 _PLANES, _WELL, _DEPTHS = 0.5, 0.12, (0.5, 3.0)
+#: Cores: widths, heights, width of the well around them, which undoes half of them.
+_CORES, _HEIGHTS, _CORE_WELL = (0.05, 0.09), (0.2, 2.2), 0.17
 #: A slab: units along it, share that is filled, width and depth of its wells, which make a box.
 _SLAB_LENGTH, _SLAB_FILLED, _SLAB_WELL, _SLAB_DEPTH = 4, 0.5, 0.22, (1.1, 1.6)
 
@@ -67,7 +69,7 @@ def _planar(unit: Unit, rng: np.random.Generator) -> Drawn:
 
 
 def _separable(unit: Unit, rng: np.random.Generator) -> Drawn:
-    """Random waves in cells of 4 to 16 sites."""
+    """Random waves in cells of 4 and 8 sites."""
     lengths = _lengths(rng)
     return Drawn(tuple(_waves(length, "separable", unit, rng) for length in lengths))
 
@@ -94,18 +96,41 @@ def _slab(unit: Unit, rng: np.random.Generator) -> Drawn:
     return Drawn((x, y, wells), _SLAB_FILLED)
 
 
+def _cores(unit: Unit, rng: np.random.Generator) -> Drawn:
+    """Random waves, and planes that repel like the cores of pseudopotentials in a wider well."""
+    height = math.exp(rng.uniform(*np.log(_HEIGHTS)))
+    width = rng.uniform(*_CORES)
+    potentials = []
+    for length in _lengths(rng):
+        waves = _waves(length, "separable", unit, rng)
+        places = rng.uniform(0, length, rng.integers(0, 2 * int(length) + 1))
+        core = _wells(length, places, -height, width, unit)
+        well = _wells(length, places, height * width / (2 * _CORE_WELL), _CORE_WELL, unit)
+        potentials.append(_added(waves, core, well))
+    return Drawn(tuple(potentials))
+
+
+def _added(*parts: AxisPotential) -> AxisPotential:
+    """The sum of potentials of the same length."""
+    total = np.zeros(max(len(part.coefficients) for part in parts), dtype=complex)
+    for part in parts:
+        total[: len(part.coefficients)] += part.coefficients
+    return AxisPotential(parts[0].length, tuple(total.tolist()))
+
+
 #: Kind -> how it is drawn.
 KINDS: dict[str, Callable[[Unit, np.random.Generator], Drawn]] = {
     "planar": _planar,
     "separable": _separable,
     "planes": _planes,
     "slab": _slab,
+    "cores": _cores,
 }
 
 
 def _lengths(rng: np.random.Generator) -> list[float]:
-    """Edges of a cell of 4, 8 or 16 sites, units."""
-    choices = [(1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 1, 4)]
+    """Edges of a cell of 4 or 8 sites, units; longer waves are those of planar potentials."""
+    choices = [(1, 1, 1), (1, 1, 1), (1, 1, 2)]
     return [float(length) for length in choices[rng.integers(len(choices))]]
 
 

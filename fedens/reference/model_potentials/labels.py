@@ -40,7 +40,7 @@ class ModelPotentialLabels:
     smearing: Smearing | None = None
     spacing: float = 0.34
     kspacing: float = 0.0343
-    order: int = 10
+    order: int = 8
     densities: tuple[float, float] = field(default=(0.75, 1.2))
 
     def __post_init__(self) -> None:
@@ -61,9 +61,10 @@ class ModelPotentialLabels:
                 yield f"{kind}-{index:04d}", self.sample(kind, index, seed)
 
     def sample(self, kind: str, index: int, seed: int = 0) -> Sample:
-        """One label. ``kind``: ``planar``, ``separable``, ``planes`` or ``slab``.
+        """One label. ``kind``: ``planar``, ``separable``, ``planes``, ``slab`` or ``cores``.
 
-        ``planes`` looks like a crystal's lattice planes, of which one may be missing.
+        ``planes`` looks like a crystal's lattice planes, of which one may be missing; ``cores``
+        has the sharp repulsion of pseudopotentials.
 
         Raises:
             ConfigurationError: an unknown kind.
