@@ -1,4 +1,4 @@
-"""Aluminium with a local potential, and the functionals that the benchmarks of learned ones compare.
+"""Aluminium with a local potential, and the functionals that are compared with learned ones.
 
 Lengths in bohr, energies in hartree.
 """
@@ -32,8 +32,11 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="PATH",
-                        help=f"folder of the learned functional (default {DEFAULT_MODEL})")  # fmt: skip
+    parser.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="PATH",
+        help=f"folder of the learned functional (default {DEFAULT_MODEL})",
+    )  # fmt: skip
+    parser.add_argument("--no-model", action="store_true", help="leave out the learned functional")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     return parser
 

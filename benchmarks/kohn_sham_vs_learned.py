@@ -62,15 +62,16 @@ def crossing(found: dict[int, dict[str, list[float] | None]]) -> str:
     both = [(n, r["Kohn-Sham"], r["learned"]) for n, r in found.items()]
     pairs = [(n, ks[0] / own[0]) for n, ks, own in both if ks and own]
     ratios = ", ".join(f"{n} atoms: {ratio:.0f}" for n, ratio in pairs)
-    first = next((str(n) for n, ratio in pairs if ratio > 1), "none of them")
-    return f"Kohn-Sham over learned, {ratios or 'not measured'}; learned is quicker from: {first}"
+    first = next((f"{n} atoms" for n, ratio in pairs if ratio > 1), "none of these")
+    if not pairs:
+        return "Kohn-Sham and the learned functional were not both measured for any size"
+    return f"Kohn-Sham over learned, {ratios}; learned is quicker from: {first}"
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--atoms", type=int, nargs="+", choices=REPEATS, default=list(REPEATS))
     parser.add_argument("--kohn-sham-atoms", type=int, default=8, metavar="N")
-    parser.add_argument("--no-model", action="store_true", help="leave out the learned functional")
     parser.add_argument("--call", nargs=2, help="used by the script itself")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
