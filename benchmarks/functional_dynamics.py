@@ -61,7 +61,7 @@ def random_structure(seed: int) -> Structure:
     perfect = fcc((1, 1, 1))
     stretch = 1 + generator.uniform(-0.05, 0.05, 3)
     moves = generator.uniform(-0.5, 0.5, perfect.positions.shape)
-    lengths = perfect.orthorhombic_lengths * stretch
+    lengths = perfect.orthorhombic_lengths() * stretch
     return perfect.replace(positions=perfect.positions * stretch + moves, cell=np.diag(lengths))
 
 
