@@ -30,6 +30,7 @@ from fedens.models.functional.equations import LabelEquations
 from fedens.models.functional.fit import KineticFitSettings
 from fedens.models.functional.model import FunctionalModel
 from fedens.models.functional.training import label_equations, train_functional
+from fedens.models.points.model import EnergyModel
 from fedens.reference.kohn_sham.kpoints import KPoints
 from fedens.reference.kohn_sham.smearing import Smearing
 from fedens.reference.kohn_sham.solver import solve_kohn_sham
@@ -168,6 +169,24 @@ def report(name: str, model: FunctionalModel, samples: dict[str, Sample]) -> Non
     )
 
 
+def report_direct(model: EnergyModel, samples: dict[str, Sample]) -> None:
+    """The same of energies and forces learned directly; there is no density."""
+    for group in ("test4", "long16", "vac31_"):
+        energies, forces = [], []
+        for name, sample in samples.items():
+            if name.startswith(group) and "perfect" not in name:
+                found = model.energy_and_forces(sample.structure)
+                energies.append(_MEV * (found.energy - sample.energy) / len(sample.structure))
+                wrong = np.abs(found.forces - sample.forces).mean()
+                forces.append(_MEV / BOHR_IN_ANGSTROM * wrong)
+        print(
+            f"{'energies directly':24} {group:8} {np.mean(energies):+7.2f} +- "
+            f"{np.std(energies, ddof=1):5.2f} meV/atom  {np.mean(forces):5.1f} (median "
+            f"{np.median(forces):4.1f}) meV/A",
+            flush=True,
+        )
+
+
 def vacancy_energy(model: FunctionalModel, samples: dict[str, Sample]) -> float:
     """Error of E(31) - 31/4 E(4), perfect positions, eV."""
     wrong = {}
@@ -207,6 +226,7 @@ def main() -> None:
         model.save(arguments.model)
     correction = train_correction(list(train.values()), model.functional)
     report("with a correction", replace(model, correction=correction), samples)
+    report_direct(train_correction(list(train.values()), None), samples)
     correction = train_correction(list(train.values()), base)
     report("correction on wt", replace(classical("wt"), correction=correction), samples)
 

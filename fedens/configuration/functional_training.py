@@ -37,6 +37,9 @@ class ModelPotentialOptions(Options):
         default=0, description="wells like a crystal's lattice planes, of which one may be missing"
     )
     slab: NonNegativeInt = Field(default=0, description="lattice planes with vacuum beside them")
+    cores: NonNegativeInt = Field(
+        default=0, description="planes that repel like the cores of pseudopotentials"
+    )
     densities: Range = Field(
         default=(0.75, 1.2), description="smallest and largest mean density, in units of n0"
     )
