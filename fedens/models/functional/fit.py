@@ -16,7 +16,7 @@ from fedens.errors import ModelError
 from fedens.models.functional.equations import LabelEquations
 
 #: Priors to choose from by cross-validation.
-RIDGES = tuple(10.0**k for k in range(-6, 0))
+RIDGES = tuple(10.0**k for k in range(-7, 0))
 #: Parts that the labels are divided into, of which each is left out once.
 _FOLDS = 5
 #: Excess energy, meV per electron, beyond which a label counts the less the more the base misses:
@@ -25,6 +25,8 @@ _TYPICAL_EXCESS = 0.5
 #: Energies of model potentials are fitted this loosely, over what the base misses: functionals
 #: that are right for their derivatives are not for both.
 _LOOSE = 3.0
+#: Smallest misfit that is more than rounding.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class KineticFit:
         term: the functional. covariance: of its parameters, (n, n). ridge: the prior used.
         rows: for every label its name, and of the base functional and of the fit the error of the
             energy and the excess energy of the density, meV per electron.
-        validation: for every prior tried the mean misfit of labels left out.
+        validation: for every prior tried the typical misfit of labels left out.
         calibration: of labels left out, errors of the energy over those that the covariance says.
         lowest, highest: of the variables in the labels, (n_variables,).
     """
@@ -161,7 +163,8 @@ def _noise(equations: Sequence[_Weighted], parameters: Tensor) -> float:
 def _left_out(equations: Sequence[_Weighted], ridge: float) -> tuple[float, float]:
     """Of labels (crystals, where there are some) that the parameters were not fitted to:
 
-    the mean misfit, and the root mean square of energy errors over their estimates.
+    the geometric mean of misfits, for one label far from the others would decide any other mean,
+    and the root mean square of energy errors over their estimates.
     """
     judged = any(one.label.is_crystal for one in equations)
     misfits, ratios = [], []
@@ -172,7 +175,8 @@ def _left_out(equations: Sequence[_Weighted], ridge: float) -> tuple[float, floa
         for one in equations[fold::_FOLDS]:
             if one.label.is_crystal or not judged:
                 row = one.label.energy_row
-                misfits.append(one.misfit(parameters))
+                misfits.append(max(one.misfit(parameters), _ROUNDING))
                 variance = noise * float(row @ inverse @ row)
                 ratios.append(one.label.energy_error(parameters) ** 2 / variance)
-    return sum(misfits) / len(misfits), math.sqrt(sum(ratios) / len(ratios))
+    typical = math.exp(sum(map(math.log, misfits)) / len(misfits))
+    return typical, math.sqrt(sum(ratios) / len(ratios))
