@@ -63,7 +63,8 @@ def kinetic_label(sample: Sample) -> KineticLabel:
     n = torch.tensor(sample.fields["density"])
     cutoff = sample.provenance["cutoff_hartree"]
     return KineticLabel(
-        density=Density.from_root(space, space.project(torch.sqrt(n))),
+        # Methfessel-Paxton occupations may leave a vanishing density below zero
+        density=Density.from_root(space, space.project(torch.sqrt(n.clamp(min=0)))),
         electrons=float(space.integrate(n)),
         potential=mu - torch.tensor(sample.fields["effective_potential"]),
         energy=sample.energies["kinetic"] + sample.energies.get("entropy", 0.0),
