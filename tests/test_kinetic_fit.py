@@ -109,6 +109,12 @@ def test_the_model_has_the_term_beside_the_base(equations, functional):
     assert len(model.provenance["labels"]) == len(equations)
 
 
+def test_what_was_learned_before_is_no_part_of_the_base(equations, functional):
+    model = train_functional(equations, functional, SETTINGS, spacing=0.5, order=6)
+    names = [term.name for term in kinetic_base(model.functional)]
+    assert names == [term.name for term in kinetic_base(functional)]
+
+
 def test_what_is_no_label_is_refused(samples, functional):
     sample = next(iter(samples.values()))
     unfinished = dataclasses.replace(sample, converged=False)

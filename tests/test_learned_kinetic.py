@@ -98,6 +98,8 @@ def test_it_is_described_whole(term, density):
 def test_what_cannot_be_is_refused():
     with pytest.raises(FunctionalError, match="2 parameters"):
         Polynomial(VARIABLES, 3, [1.0, 2.0])
+    with pytest.raises(FunctionalError, match="0 parameters"):
+        Polynomial(VARIABLES, 3, [])
     with pytest.raises(FunctionalError, match="all finite"):
         Polynomial(VARIABLES, 1, [math.nan] * 4)
     with pytest.raises(FunctionalError, match="mean_density"):

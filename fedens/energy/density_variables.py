@@ -33,7 +33,7 @@ def fermi_wave_number(density: float) -> float:
 
 @dataclass(frozen=True)
 class DensityVariables:
-    """Dimensionless variables y of a density, each bounded.
+    """Dimensionless variables y of a density, bounded where the density is.
 
     y_0 = s^2/(1 + s^2) of the reduced gradient s; y_1 = tanh ln(n/n0); then the differences
     (n_k - n_(k-1))/(n + n0) of the density smoothed more and more: n itself, by Gaussians, by

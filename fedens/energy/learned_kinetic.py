@@ -37,7 +37,10 @@ class Polynomial:
     """
 
     def __init__(
-        self, variables: DensityVariables, degree: int = 3, parameters: Sequence[float] = ()
+        self,
+        variables: DensityVariables,
+        degree: int = 3,
+        parameters: Sequence[float] | None = None,
     ):
         self.variables, self.degree = variables, degree
         self.monomials = [
@@ -46,7 +49,8 @@ class Polynomial:
             for m in itertools.combinations_with_replacement(range(variables.n_variables), d)
             if not set(m) <= set(variables.uniform)
         ]
-        self.parameters = tuple(float(p) for p in parameters) or (0.0,) * len(self.monomials)
+        given = [0.0] * len(self.monomials) if parameters is None else parameters
+        self.parameters = tuple(float(p) for p in given)
         if len(self.parameters) != len(self.monomials) or not all(
             math.isfinite(p) for p in self.parameters
         ):

@@ -86,8 +86,9 @@ class LabelEquations:
 
 
 def kinetic_base(functional: EnergyFunctional) -> list[DensityTerm]:
-    """The kinetic terms of a functional, beside which something is learned."""
-    return [t for t in functional.terms if t.group == "kinetic" and isinstance(t, DensityTerm)]
+    """The kinetic terms of a functional, beside which something is learned anew."""
+    kinetic = [t for t in functional.terms if t.group == "kinetic" and isinstance(t, DensityTerm)]
+    return [t for t in kinetic if not isinstance(t, LearnedKinetic)]
 
 
 def reference_density(functional: EnergyFunctional) -> float:

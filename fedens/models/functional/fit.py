@@ -35,7 +35,7 @@ class KineticFitSettings:
 
     Attributes:
         variables: what the functional depends on. degree: of the polynomial in them.
-        ridge: prior of all parameters, of expected size 1/sqrt(ridge); None: cross-validated.
+        ridge: prior of all parameters, over the rows' variance; None: cross-validated.
         energy_error: standard error of the crystals' energies, meV per electron.
         model_weight: of model potentials where there are crystals too.
     """
