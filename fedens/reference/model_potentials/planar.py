@@ -105,7 +105,7 @@ def _chemical_potential(bands: AxisBands, electrons: float, smearing: Smearing) 
     weights = bands.weights[:, None]
 
     def excess(mu: float) -> float:
-        filled, _, _ = _lateral_integrals(bands.energies - mu, smearing)
+        filled = _electrons(bands.energies - mu, smearing)
         return float((weights * filled).sum()) - electrons
 
     step = math.pi * electrons + smearing.width
@@ -115,20 +115,26 @@ def _chemical_potential(bands: AxisBands, electrons: float, smearing: Smearing) 
     return float(brentq(excess, low, high, xtol=1e-15, rtol=1e-14))
 
 
+def _electrons(energies: Tensor, smearing: Smearing) -> Tensor:
+    """Per bohr^2 in bands that begin at energies of any shape, hartree, less mu."""
+    if smearing.width == 0:
+        return (-energies).clamp(min=0) / math.pi
+    return smearing.width * _integral(energies / smearing.width, smearing.kind) / math.pi
+
+
 def _lateral_integrals(energies: Tensor, smearing: Smearing) -> tuple[Tensor, Tensor, Tensor]:
     """Electrons, their lateral kinetic energy and -T S per bohr^2 in bands that begin at energies.
 
     ``energies``: of any shape, hartree, less mu.
     """
-    width = smearing.width
+    width, filled = smearing.width, _electrons(energies, smearing)
     if width == 0:
-        depth = (-energies).clamp(min=0)
-        return depth / math.pi, depth**2 / (2 * math.pi), torch.zeros_like(depth)
+        return filled, math.pi * filled**2 / 2, torch.zeros_like(filled)
     x = energies / width
     first, second = _integral(x, smearing.kind), _second_integral(x, smearing.kind)
     entropy = -(2 * second + x * first)
     lateral, entropies = width**2 * second / math.pi, width**2 * entropy / math.pi
-    return width * first / math.pi, lateral, entropies
+    return filled, lateral, entropies
 
 
 def _integral(x: Tensor, name: str) -> Tensor:
