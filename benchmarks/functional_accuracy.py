@@ -16,57 +16,49 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from functionals import CUTOFF, MEAN_DENSITY, POTENTIAL, classical, fcc
 
+from fedens import KohnSham, Structure
+from fedens.analysis.functionals import Answer, atoms_answer, compare, model_answer, summary
 from fedens.data.sample import Sample
 from fedens.data.sample_file import read_sample, write_sample
-from fedens.energy.functional import EnergyFunctional
-from fedens.energy.gth import GTHLocal
-from fedens.energy.kohn_sham import KohnSham
 from fedens.errors import ConvergenceError
 from fedens.fem.modes import spacing_for_cutoff
-from fedens.fem.tensor import TensorSpace
 from fedens.models.functional.correction import train_correction
 from fedens.models.functional.equations import LabelEquations
 from fedens.models.functional.fit import KineticFitSettings
 from fedens.models.functional.model import FunctionalModel
 from fedens.models.functional.training import label_equations, train_functional
 from fedens.models.points.model import EnergyModel
-from fedens.reference.kohn_sham.kpoints import KPoints
+from fedens.reference.kohn_sham.labeller import KohnShamLabeller
 from fedens.reference.kohn_sham.smearing import Smearing
-from fedens.reference.kohn_sham.solver import solve_kohn_sham
 from fedens.reference.model_potentials.labels import ModelPotentialLabels
-from fedens.structure import Structure
-from fedens.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
+from fedens.units import HARTREE_IN_EV
 
-EDGE = 7.65
-DENSITY = 12 / EDGE**3
-CUTOFF = 16.0
-POTENTIAL = GTHLocal(valence=3, r_loc=0.7473, c1=4.9546, c2=-0.8993)
-SITES = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+SMEARING = Smearing(0.04, "methfessel_paxton")
 #: Model potentials of each kind.
 POTENTIALS = {"separable": 40, "planar": 20, "planes": 20, "cores": 40}
-_MEV = 1000 * HARTREE_IN_EV
 
 
-def crystal(repeat: Sequence[int], vacancy: int | None = None) -> Structure:
-    """Perfect fcc aluminium, without one atom if asked for."""
-    corners = np.stack(np.meshgrid(*map(np.arange, repeat), indexing="ij"), axis=-1)
-    positions = (corners.reshape(-1, 1, 3) + SITES).reshape(-1, 3) * EDGE
-    if vacancy is not None:
-        positions = np.delete(positions, vacancy, axis=0)
-    return Structure(["Al"] * len(positions), positions, np.array(repeat) * EDGE, pbc=True)
+def without_one(structure: Structure, atom: int) -> Structure:
+    """A structure with a vacancy."""
+    return structure.replace(
+        numbers=np.delete(structure.numbers, atom),
+        positions=np.delete(structure.positions, atom, axis=0),
+        occupancies=np.delete(structure.occupancies, atom),
+    )
 
 
 def displaced(
     seed: int,
-    repeat: Sequence[int],
+    repeat: tuple[int, int, int],
     vacancy: bool,
     displacement: tuple[float, float],
     strain: float,
 ) -> Structure:
     """A cell with strained axes and random displacements of random size, bohr."""
     random = np.random.default_rng(seed)
-    perfect = crystal(repeat)
+    perfect = fcc(repeat)
     assert perfect.cell is not None
     stretch = 1 + random.uniform(-strain, strain, 3)
     positions, lengths = perfect.positions * stretch, np.diag(perfect.cell) * stretch
@@ -92,99 +84,73 @@ def structures() -> dict[str, Structure]:
         f"long16_{i}": displaced(400 + i, (1, 1, 4), False, (0.1, 0.35), 0.02) for i in range(2)
     }
     named |= {f"vac31_{i}": displaced(500 + i, large, True, (0.1, 0.3), 0.0) for i in range(3)}
-    return named | {"perfect4": crystal(cube), "vac31_perfect": crystal(large, vacancy=0)}
+    return named | {"perfect4": fcc(cube), "vac31_perfect": without_one(fcc(large), 0)}
 
 
 def labels(folder: Path) -> dict[str, Sample]:
     """Kohn-Sham samples of :func:`structures`, made where they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
+    labeller = KohnShamLabeller(
+        functional=KohnSham("lda_pz", POTENTIAL),
+        spacing=None,
+        order=10,
+        cutoff=CUTOFF,
+        kspacing=0.105,
+        smearing=SMEARING,
+        residual_tolerance=1e-6,
+        max_iterations=60,
+    )
     result = {}
     for name, structure in structures().items():
         path = folder / f"{name}.h5"
         if not path.exists():
             print(f"labelling {name}", flush=True)
-            state = solve_kohn_sham(
-                structure,
-                TensorSpace.for_structure(structure, spacing_for_cutoff(CUTOFF), 10),
-                KohnSham("lda_pz", POTENTIAL),
-                KPoints.from_spacing(structure, 0.105),
-                Smearing(0.04, "methfessel_paxton"),
-                CUTOFF,
-                residual_tolerance=1e-6,
-            )
-            write_sample(state.to_sample(), path)
+            write_sample(labeller(structure), path)
         result[name] = read_sample(path)
     return result
 
 
-def classical(kinetic: str) -> FunctionalModel:
-    """A functional without anything learned, as a model."""
-    functional = EnergyFunctional.orbital_free(
-        kinetic, pseudopotential=POTENTIAL, mean_density=DENSITY
-    )
-    return FunctionalModel(functional, spacing_for_cutoff(CUTOFF), 10)
+def unlearned(kinetic: str) -> FunctionalModel:
+    """A classical functional on the mesh of the labels."""
+    return replace(classical(kinetic), spacing=spacing_for_cutoff(CUTOFF))
 
 
 def learned(equations: Sequence[LabelEquations]) -> FunctionalModel:
     """A functional learned beside Wang-Teter."""
-    base = classical("wt")
+    base = unlearned("wt")
     return train_functional(equations, base.functional, spacing=base.spacing, order=base.order)
 
 
-def errors(model: FunctionalModel, sample: Sample) -> tuple[float, float, float, float]:
-    """Density, %; energy, meV/atom; forces, meV/angstrom; stress, GPa."""
-    structure = sample.structure
-    found = model.predict(structure, TensorSpace.from_description(sample.provenance["space"]))
-    assert sample.energy is not None
-    assert sample.forces is not None
-    assert sample.stress is not None
-    difference = np.abs(found.density.values.numpy() - sample.fields["density"])
-    density = 100 * sample.weights @ difference / (sample.weights @ sample.fields["density"])
-    numbers = model.calculate(structure, {"energy", "forces", "stress"}, space=found.density.space)
-    energy = _MEV * (numbers["energy"] - sample.energy) / len(structure)
-    forces = _MEV / BOHR_IN_ANGSTROM * np.abs(numbers["forces"] - sample.forces).mean()
-    pressure = HARTREE_IN_EV / BOHR_IN_ANGSTROM**3 * 160.21766
-    return density, energy, forces, pressure * np.abs(numbers["stress"] - sample.stress).mean()
-
-
-def report(name: str, model: FunctionalModel, samples: dict[str, Sample]) -> None:
+def report(name: str, model: FunctionalModel | EnergyModel, samples: dict[str, Sample]) -> None:
     """One line of the table for each group of cells."""
     for group in ("test4", "long16", "vac31_"):
         chosen = [s for n, s in samples.items() if n.startswith(group) and "perfect" not in n]
         try:
-            rows = np.array([errors(model, sample) for sample in chosen])
+            rows = [compare(answer(model, sample), sample) for sample in chosen]
         except ConvergenceError as error:
             print(f"{name:24} {group:8} {error}", flush=True)
             continue
-        density, energy, forces, stress = rows.T
+        found = summary(rows)
+        median = np.median([row["force_mae_mev_per_angstrom"] for row in rows])
+        density = found["nmape_percent"]
         print(
-            f"{name:24} {group:8} {density.mean():.3f} %  {energy.mean():+7.2f} +- "
-            f"{energy.std(ddof=1):5.2f} meV/atom  {forces.mean():5.1f} (median "
-            f"{np.median(forces):4.1f}) meV/A  {stress.mean():.2f} GPa",
+            f"{name:24} {group:8} {'' if density is None else f'{density:.3f} %':8} "
+            f"{found['energy_mean_error_mev_per_atom']:+7.2f} +- "
+            f"{found['energy_sd_mev_per_atom']:5.2f} meV/atom  "
+            f"{found['force_mae_mev_per_angstrom']:5.1f} (median {median:4.1f}) meV/A  "
+            f"{found['stress_error_gpa']:.2f} GPa",
             flush=True,
         )
-    print(
-        f"{name:24} vacancy formation energy {vacancy_energy(model, samples):+.3f} eV off",
-        flush=True,
-    )
+    if isinstance(model, FunctionalModel):
+        off = vacancy_energy(model, samples)
+        print(f"{name:24} vacancy formation energy {off:+.3f} eV off", flush=True)
 
 
-def report_direct(model: EnergyModel, samples: dict[str, Sample]) -> None:
-    """The same of energies and forces learned directly; there is no density."""
-    for group in ("test4", "long16", "vac31_"):
-        energies, forces = [], []
-        for name, sample in samples.items():
-            if name.startswith(group) and "perfect" not in name:
-                found = model.energy_and_forces(sample.structure)
-                energies.append(_MEV * (found.energy - sample.energy) / len(sample.structure))
-                wrong = np.abs(found.forces - sample.forces).mean()
-                forces.append(_MEV / BOHR_IN_ANGSTROM * wrong)
-        print(
-            f"{'energies directly':24} {group:8} {np.mean(energies):+7.2f} +- "
-            f"{np.std(energies, ddof=1):5.2f} meV/atom  {np.mean(forces):5.1f} (median "
-            f"{np.median(forces):4.1f}) meV/A",
-            flush=True,
-        )
+def answer(model: FunctionalModel | EnergyModel, sample: Sample) -> Answer:
+    """What a model says of a cell, on the mesh of the label; without error bars."""
+    if isinstance(model, FunctionalModel):
+        return model_answer(model, sample, error_bars=False)
+    return atoms_answer(model, sample)
 
 
 def vacancy_energy(model: FunctionalModel, samples: dict[str, Sample]) -> float:
@@ -192,9 +158,8 @@ def vacancy_energy(model: FunctionalModel, samples: dict[str, Sample]) -> float:
     wrong = {}
     for name in ("vac31_perfect", "perfect4"):
         sample = samples[name]
-        space = TensorSpace.from_description(sample.provenance["space"])
-        assert sample.energy is not None
-        wrong[name] = model.predict(sample.structure, space).energy - sample.energy
+        found = model_answer(model, sample, error_bars=False)
+        wrong[name] = found.energy - sample.total_energy
     return HARTREE_IN_EV * (wrong["vac31_perfect"] - 31 / 4 * wrong["perfect4"])
 
 
@@ -205,11 +170,11 @@ def main() -> None:
     arguments = parser.parse_args()
     samples = labels(arguments.labels)
     for kinetic in ("wt", "wgc", "lkt"):
-        report(kinetic, classical(kinetic), samples)
+        report(kinetic, unlearned(kinetic), samples)
     train = {name: sample for name, sample in samples.items() if name.startswith("train")}
     start = time.monotonic()
-    drawn = ModelPotentialLabels(DENSITY, Smearing(0.04, "methfessel_paxton"))
-    settings, base = KineticFitSettings(), classical("wt").functional
+    drawn = ModelPotentialLabels(MEAN_DENSITY, SMEARING)
+    settings, base = KineticFitSettings(), unlearned("wt").functional
     crystals = label_equations(train, base, settings)
     print(f"equations of {len(crystals)} crystals: {time.monotonic() - start:.0f} s", flush=True)
     models = label_equations(dict(drawn.samples(POTENTIALS)), base, settings)
@@ -226,9 +191,9 @@ def main() -> None:
         model.save(arguments.model)
     correction = train_correction(list(train.values()), model.functional)
     report("with a correction", replace(model, correction=correction), samples)
-    report_direct(train_correction(list(train.values()), None), samples)
+    report("energies directly", train_correction(list(train.values()), None), samples)
     correction = train_correction(list(train.values()), base)
-    report("correction on wt", replace(classical("wt"), correction=correction), samples)
+    report("correction on wt", replace(unlearned("wt"), correction=correction), samples)
 
 
 if __name__ == "__main__":
