@@ -23,6 +23,8 @@ from fedens.fem.space import FunctionSpace
 
 #: Backward passes at once: what fits into the cache.
 _CHUNK = 8
+#: Points at once where there are many: bounds the memory for the monomials.
+_BLOCK = 20000
 
 
 class Polynomial:
@@ -164,8 +166,14 @@ class LearnedKinetic(DensityTerm):
         return self._kernels[1]
 
     def energy_density(self, density: Density) -> Tensor:
-        power = density.root.abs() ** (10 / 3)
-        return THOMAS_FERMI * power * self.correction(self.variables(density))
+        return _thomas_fermi(density) * self.correction(self.variables(density))
+
+    @torch.no_grad()
+    def monomial_energies(self, density: Density) -> Tensor:
+        """Energies of the single monomials with a coefficient of one, (n_parameters,), hartree."""
+        weights = density.space.weights * _thomas_fermi(density)
+        blocks = zip(self.variables(density).split(_BLOCK), weights.split(_BLOCK), strict=True)
+        return torch.stack([w @ self.correction.basis(y) for y, w in blocks]).sum(dim=0)
 
     def basis_energies(self, density: Density) -> tuple[Tensor, Tensor]:
         """Energies of the single monomials, and their derivatives in the root density.
@@ -176,7 +184,7 @@ class LearnedKinetic(DensityTerm):
         c = density.root_coefficients.detach().requires_grad_(True)
         density = Density.from_root(density.space, c)
         y = self.variables(density)
-        weighted = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
+        weighted = density.space.weights * _thomas_fermi(density)
         fixed_y, fixed_weights = y.detach(), weighted.detach()
         basis = self.correction.basis(fixed_y)
         derivatives: list[Tensor] = []
@@ -220,3 +228,8 @@ class LearnedKinetic(DensityTerm):
     def from_description(cls, description: Mapping[str, Any]) -> LearnedKinetic:
         correction = Polynomial.from_description(description["correction"])
         return cls(correction, description["mean_density"])
+
+
+def _thomas_fermi(density: Density) -> Tensor:
+    """C_F n^(5/3) at the points, (n_points,), with derivatives where n vanishes."""
+    return THOMAS_FERMI * density.root.abs() ** (10 / 3)

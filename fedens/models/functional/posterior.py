@@ -13,7 +13,6 @@ from torch import Tensor
 from fedens.data.density import Density
 from fedens.energy.forces import hellmann_feynman_forces
 from fedens.energy.functional import BoundFunctional
-from fedens.energy.kinetic import THOMAS_FERMI
 from fedens.energy.learned_kinetic import LearnedKinetic
 from fedens.energy.minimise import minimise_on_sphere
 from fedens.reference.orbital_free import GroundState
@@ -23,8 +22,6 @@ from fedens.reference.orbital_free import GroundState
 _DRAWS, _EVALUATIONS = 8, 4
 #: Relative change of the root density up to which densities answer in proportion.
 _LINEAR = 5e-3
-#: Points at once: bounds the memory for the monomials.
-_BLOCK = 20000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +53,7 @@ class Posterior:
     @torch.no_grad()
     def energy_error(self, density: Density) -> float:
         """Standard deviation of the energy, hartree: sqrt(e C e), e the monomials' energies."""
-        y = self.term.variables(density)
-        weights = THOMAS_FERMI * density.space.weights * density.root.abs() ** (10 / 3)
-        blocks = zip(y.split(_BLOCK), weights.split(_BLOCK), strict=True)
-        e = torch.stack([w @ self.term.correction.basis(part) for part, w in blocks]).sum(dim=0)
+        e = self.term.monomial_energies(density)
         return self.calibration * max(float(e @ self.covariance @ e), 0.0) ** 0.5
 
     def drawn_terms(self) -> list[LearnedKinetic]:
